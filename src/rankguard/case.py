@@ -1,0 +1,91 @@
+"""The case: all that is known of a job when somebody has to judge it. The core makes it, the diagnosis reads it.
+
+It exists so that `core` and `diagnosis` need not know each other. Frozen; made at most a few times in a job's life.
+"""
+
+from rankguard.facts import (
+    Exited,
+    Extended,
+    FailureReported,
+    FrontLost,
+    Judged,
+    KernelKilled,
+    Looked,
+    NotSpawned,
+    ProtocolBroken,
+    StatusTold,
+    StopRequested,
+    TreeEmpty,
+    WardenLost,
+)
+from rankguard.model import JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.record import Record
+
+
+class RankCase(Record):
+    """What is known of one rank. Instants are seconds of our monotonic clock; null has not happened."""
+
+    rank: int
+    name: str | None = None
+    pid: int | None = None
+    phase: Phase = Phase.LAUNCHING
+    """At its own failure or ending, and for one that we stopped: when the stop was ordered."""
+    spawned_at: float | None = None
+    ready_at: float | None = None
+    failed_at: float | None = None
+    """Its first failure of its own: a report, a broken protocol, an ending not caused by us."""
+    exited: Exited | None = None
+    not_spawned: NotSpawned | None = None
+    report: FailureReported | None = None
+    """The first failure it reported."""
+    broken: ProtocolBroken | None = None
+    complained: int | None = None
+    """The signal it sent to its parent."""
+    dying: str | None = None
+    """What the look on the first failure showed of it (`Looked.dying`)."""
+    suspect: bool = False
+    """It failed first, or was already dying at the first look: one of those among whom the culprit is."""
+    late: bool = False
+    """Its time to become ready had passed."""
+    signalled_at: float | None = None
+    """When we first sent it a signal."""
+    killed_by_us: bool = False
+    """We sent SIGKILL."""
+    ooms: tuple[KernelKilled, ...] = ()
+    status: StatusTold | None = None
+    extended: Extended | None = None
+    memory: Memory = Memory()
+
+
+class Case(Record):
+    """What is known of a job."""
+
+    spec: JobSpec
+    started_at: float
+    started_wall: float
+    now: float
+    ranks: tuple[RankCase, ...]
+    expects_ready: bool = False
+    all_ready_at: float | None = None
+    failed_at: float | None = None
+    failed_by: str | None = None
+    """Which news was the first failure: `exit`, `report`, `protocol`, `not-spawned`, `ready-timeout`, `front-lost`,
+    `warden-lost`; null when nothing failed."""
+    detected_in_s: float | None = None
+    """From the wake-up that brought the first failure to the order to stop."""
+    stop: StopRequested | None = None
+    """The request from outside, when one came before any failure."""
+    looked: Looked | None = None
+    judged: Judged | None = None
+    lost: FrontLost | WardenLost | None = None
+    tree: TreeEmpty | None = None
+    stopped_at: float | None = None
+    """When we first told the ranks to end."""
+    ended_at: float | None = None
+    """When the last rank had ended."""
+    other_ooms: tuple[KernelKilled, ...] = ()
+    """OOM kills in the kernel log that were none of our ranks."""
+    memory: MemoryState = MemoryState()
+    attempt: int = 0
+    warnings: tuple[str, ...] = ()
+    timeline: tuple[Moment, ...] = ()

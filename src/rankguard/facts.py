@@ -1,0 +1,207 @@
+"""What happened. Each fact is frozen, carries `at` (seconds of our monotonic clock) and all the evidence that later
+decisions rest on, so that a journal of facts is enough to reach the same verdict again.
+
+Five facts of an ending are kept apart and none is inferred from another: started (`Spawned`), ready (`Ready`), ended
+(`Exited`), drained (`OutputClosed`), reaped (`Reaped`).
+
+To add one: a class here, its row in `core/machine.py`, the reader in `linux/` or `driver.py` that makes it.
+"""
+
+from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Survivor
+from rankguard.record import Record
+
+
+class Fact(Record):
+    """Something that happened at an instant of our monotonic clock (`CLOCK_MONOTONIC`, seconds)."""
+
+    at: float
+
+
+class RankFact(Fact):
+    """A fact about one rank."""
+
+    rank: int
+
+
+# ── Of the job ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JobStarted(Fact):
+    """The supervisor is up. `wall` is the time of day (seconds since the epoch) at `at`."""
+
+    wall: float
+    memory: MemoryState = MemoryState()
+
+
+class ReadinessExpected(Fact):
+    """Somebody waits until all ranks are ready (`wait_ready`), for `timeout` seconds at most."""
+
+    timeout: float | None = None
+
+
+class StopRequested(Fact):
+    """A request from outside to end the job. `signal` is forwarded as it came; `grace` overrules the clock."""
+
+    signal: int
+    sender: Sender | None = None
+    grace: float | None = None
+    at_once: bool = False
+    by: str = "signal"
+
+
+class SignalPassed(Fact):
+    """A signal that is forwarded and stops nothing (SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH)."""
+
+    signal: int
+
+
+class StoppingAnnounced(Fact):
+    """The owner of adopted processes is shutting down: endings are no failures from now on (`guard.stopping`)."""
+
+
+class FrontLost(Fact):
+    """The process that launched the job is gone."""
+
+    pid: int
+
+
+class WardenLost(Fact):
+    """The warden is gone: somebody killed it."""
+
+    pid: int
+
+
+class DeadlinePassed(Fact):
+    """A `WakeAt` has come. A generation that is not the current one is dropped by name."""
+
+    name: str
+    generation: int
+
+
+class Looked(Fact):
+    """The look at all ranks on the first failure, taken before any signal of ours.
+
+    `dying`: ranks already on their way out, with what shows it: `exiting` (PF_EXITING), `zombie`, `killed` (SIGKILL
+    pending), `dumping` (core). `memory`: of every rank alive.
+    """
+
+    dying: tuple[tuple[int, str], ...] = ()
+    memory: tuple[tuple[int, Memory], ...] = ()
+    state: MemoryState = MemoryState()
+
+
+class Judged(Fact):
+    """The diagnosis has chosen the culprit among the suspects (`diagnosis/culprit.py`)."""
+
+    rank: int | None
+    kind: str
+    exit_code: int
+    either: tuple[int, ...] = ()
+    basis: str = ""
+    gap_us: int | None = None
+
+
+class TreeEmpty(Fact):
+    """No process of the job is alive, or what refused to die is named."""
+
+    killed: tuple[int, ...] = ()
+    survivors: tuple[Survivor, ...] = ()
+    left: tuple[Left, ...] = ()
+
+
+class KernelKilled(Fact):
+    """The kernel log tells of an OOM kill. `rank` is the one whose process it was, null when it is none of ours."""
+
+    rank: int | None
+    record: OomRecord
+    is_child: bool = False
+
+
+class Warned(Fact):
+    """Something of ours could not be done and the job goes on without it (a full disk, a lost line)."""
+
+    statement: str
+
+
+# ── Of one rank ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Spawned(RankFact):
+    """The rank's program is executing: started, not ready. (Of an adopted process: it is watched from now on.)"""
+
+    pid: int
+
+
+class NotSpawned(RankFact):
+    """The program could not be executed. `stage` is what failed: `fork`, `chdir`, `exec` …"""
+
+    stage: str
+    errno: int
+    statement: str
+
+
+class Ready(RankFact):
+    """The rank said that it can do its work."""
+
+    payload_bytes: int = 0
+
+
+class StatusTold(RankFact):
+    """A sign of life: what the rank says it is doing. A field that is null was not part of the message."""
+
+    text: str | None = None
+    done: float | None = None
+    total: float | None = None
+    unit: str | None = None
+
+
+class Extended(RankFact):
+    """The rank asks for more time: its own deadline is `seconds` from now (`EXTEND_TIMEOUT_USEC`)."""
+
+    seconds: float
+
+
+class LeavingTold(RankFact):
+    """The rank says that it is stopping (`STOPPING=1`)."""
+
+
+class FailureReported(RankFact):
+    """The rank says that it failed. `peer_death` quotes what shows that it fails because another rank died."""
+
+    report: Report
+    peer_death: str | None = None
+
+
+class ProtocolBroken(RankFact):
+    """The rank's channel carried something that has no meaning, or ended while the rank lives."""
+
+    statement: str
+
+
+class Complained(RankFact):
+    """The rank (or a child of it) sent a signal to its parent, as engines do on an exception."""
+
+    signal: int
+
+
+class Exited(RankFact):
+    """The process has ended; it is not reaped yet. `oom` is what the kernel's counters say at this moment."""
+
+    ending: Ending
+    oom: tuple[OomCount, ...] = ()
+    oom_readable: bool = False
+    """A counter that would show an OOM kill of this rank could be read."""
+    log_tail: tuple[str, ...] = ()
+    peer_death: str | None = None
+    report: Report | None = None
+    """A failure that the rank left in a file (torch's `@record`)."""
+
+
+class OutputClosed(RankFact):
+    """Nobody holds the rank's stdout and stderr any more. A grandchild may hold them long after the rank ended."""
+
+
+class Reaped(RankFact):
+    """The process is reaped. `peak_bytes` is the kernel's maximum of its resident memory (`ru_maxrss`)."""
+
+    peak_bytes: int | None = None

@@ -1,0 +1,381 @@
+"""The nouns: what a job is asked to be, what is known of its ranks, and the verdict at its end.
+
+Frozen records and plain values only. Every layer may use them; they use nobody. The verdict's shape is
+`schema/verdict-1.json`; its field names are the public attributes (`verdict.culprit.cause.kind`).
+
+Read next: `facts.py` (what happened), `orders.py` (what to do), `diagnosis/` (from the one to the verdict).
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from rankguard.record import Record, from_data, to_data
+
+SCHEMA = "rankguard.verdict/1"
+
+
+class Phase(StrEnum):
+    """Where a rank is. `LAUNCHING` (ordered, not yet executed) is shown to users as `starting`."""
+
+    LAUNCHING = "launching"
+    STARTING = "starting"
+    READY = "ready"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class Family(StrEnum):
+    """Families of causes. Kinds may be added, families not."""
+
+    MEMORY = "memory"
+    PROGRAM = "program"
+    TIME = "time"
+    OPERATOR = "operator"
+    MACHINE = "machine"
+    RANKGUARD = "rankguard"
+    UNKNOWN = "unknown"
+
+
+class Confidence(StrEnum):
+    """How sure: `proven` rests on the kernel's own word, `likely` on what fits, `unknown` on nothing."""
+
+    PROVEN = "proven"
+    LIKELY = "likely"
+    UNKNOWN = "unknown"
+
+
+# ── What is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JobSpec(Record):
+    """Everything that the supervisor needs to know, complete before anything is started. Times are in seconds."""
+
+    run_id: str
+    command: tuple[str, ...]
+    """What every rank executes, as given by the user; `argv` is what is executed."""
+    argv: tuple[str, ...]
+    nprocs: int
+    env: Mapping[str, str]
+    cwd: str
+    rank_env: tuple[Mapping[str, str], ...] = ()
+    """Additions for each rank; empty for none."""
+    passed_fds: int = 0
+    """File descriptors that travel to every rank as 3, 4, …"""
+    name: str | None = None
+    role: str = "default"
+    node: str = ""
+    start: str = "exec"
+    python: bool = True
+    """The ranks are Python under our bootstrap."""
+    expect_ready: bool = False
+    ready_timeout: float | None = None
+    grace: float = 5.0
+    shutdown_timeout: float = 30.0
+    run_dir: str | None = None
+    log_max: int = 64 << 20
+    console: str = "prefix"
+    """`prefix` (stdout to stdout, stderr to stderr), `stderr` (both to stderr) or `none`."""
+    prefix: str | None = None
+    stdin_rank: int | None = None
+    master_addr: str = "127.0.0.1"
+    master_port: int | None = None
+    ignore_hup: bool = False
+    nofile: tuple[int, int] = (1024, 1024)
+    labels: Mapping[str, str] = {}
+    redact: tuple[str, ...] = ()
+    adopted: bool = False
+    """The ranks were started by somebody else: they are watched, not spawned, stopped or reaped."""
+    names: tuple[str | None, ...] = ()
+    any_end_fails: bool = False
+    """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
+    events: bool = False
+    """The front wants to be told of every fact (`on_event`)."""
+    exit_codes: str = "culprit"
+
+
+# ── What is known of one rank ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ending(Record):
+    """How a process ended: `exit` with `code`, `signal` with `signal` and `number`, or `alive` (it has not)."""
+
+    kind: str
+    code: int | None = None
+    signal: str | None = None
+    number: int | None = None
+    core_dumped: bool = False
+
+
+class Sender(Record):
+    """Who sent a signal, as the kernel says it (`siginfo`): null where it does not."""
+
+    pid: int | None = None
+    uid: int | None = None
+    comm: str | None = None
+
+
+class ExceptionInfo(Record):
+    """An exception as the rank's own interpreter reported it. `frames` are the innermost last, `file:line function`."""
+
+    type: str
+    message: str
+    module: str | None = None
+    traceback: str | None = None
+    frames: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+    """`Type: message` of each `__cause__` or `__context__`, the root last."""
+
+
+class Report(Record):
+    """A rank's own word that it failed: `how` is `exception`, `failed` (it said so) or `errno`."""
+
+    how: str
+    text: str
+    exception: ExceptionInfo | None = None
+    raised_at: float | None = None
+    """On our monotonic clock, stamped in the rank."""
+    errno: int | None = None
+
+
+class OomRecord(Record):
+    """One kill of the kernel's OOM killer, as `/dev/kmsg` tells it. `pid` is of the initial PID namespace."""
+
+    pid: int
+    name: str
+    text: str
+    cgroup: str | None = None
+    anon_rss_bytes: int | None = None
+    of_whole_machine: bool = False
+
+
+class OomCount(Record):
+    """A kernel counter of OOM kills that rose. `path` names the file; `shared` says that others count there too."""
+
+    path: str
+    before: int
+    after: int
+    shared: bool
+
+
+class Memory(Record):
+    """Of one process, in bytes. `rss_bytes` is the last value seen alive, `peak_bytes` the kernel's own maximum."""
+
+    rss_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+class MemoryState(Record):
+    """Of the job's memory domain at one moment, in bytes. `limit_from` names the file or limit that applies."""
+
+    limit_bytes: int | None = None
+    used_bytes: int | None = None
+    limit_from: str | None = None
+    cache_bytes: int | None = None
+    ranks_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+# ── The verdict ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Evidence(Record):
+    """One thing that a cause rests on. `source`: `cgroup`, `kernel log`, `wait status`, `rank`, `log`, `memory`, `clock` …"""
+
+    source: str
+    statement: str
+
+
+class Responsible(Record):
+    """A rank that is not the culprit and yet the reason, such as the one whose memory grew."""
+
+    rank: int | None
+    because: str
+    confidence: Confidence
+
+
+class Cause(Record):
+    """Why a rank ended. `subject_pid` may be a child of the rank."""
+
+    kind: str
+    family: Family
+    confidence: Confidence
+    statement: str
+    exception: ExceptionInfo | None = None
+    subject_pid: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+    responsible: tuple[Responsible, ...] = ()
+
+
+class Progress(Record):
+    """What a rank said of its progress: `done` of `total` `unit`s."""
+
+    done: float
+    total: float | None = None
+    unit: str | None = None
+
+
+class Culprit(Record):
+    """The rank whose failure came first."""
+
+    rank: int | None
+    name: str | None
+    role: str
+    local_rank: int | None
+    node: str
+    pid: int | None
+    phase: Phase
+    was_ready: bool
+    attempt: int
+    ending: Ending
+    cause: Cause
+    at: str
+    elapsed_s: float
+    detected_in_ms: float | None
+    status: str | None
+    progress: Progress | None
+    memory: Memory
+    traceback: str | None
+    stacks: str | None
+    log_tail: tuple[str, ...]
+    log_path: str | None
+
+
+class RankOutcome(Record):
+    """One row of the verdict's table. `relation`: culprit, collateral, independent, stopped or finished."""
+
+    rank: int | None
+    name: str | None
+    node: str
+    pid: int | None
+    relation: str
+    phase: Phase
+    ending: Ending
+    cause: Cause | None
+    ready_after_s: float | None
+    ended_after_s: float | None
+    memory: Memory
+    log_path: str | None
+
+
+class OrderBasis(Record):
+    """How the culprit was told from the other suspects; `gap_us` where two instants of one clock decided."""
+
+    basis: str
+    gap_us: int | None = None
+
+
+class StoppedBy(Record):
+    """The request from outside that ended the job."""
+
+    signal: str | None
+    pid: int | None = None
+    uid: int | None = None
+    comm: str | None = None
+
+
+class Left(Record):
+    """Something that the job made and that outlives it. `kind`: `shm`, `sysv-shm` or `socket`."""
+
+    kind: str
+    path: str
+    bytes: int | None
+
+
+class Survivor(Record):
+    """A process of the job that could not be ended, and the kernel's state letter for it (`D`: in a system call)."""
+
+    pid: int
+    comm: str
+    state: str
+
+
+class Teardown(Record):
+    """What it took to end the job. `killed` are the pids that needed SIGKILL."""
+
+    took_s: float | None = None
+    killed: tuple[int, ...] = ()
+    survivors: tuple[Survivor, ...] = ()
+    left: tuple[Left, ...] = ()
+
+
+class Retry(Record):
+    """Whether to try again: `yes`, `no`, `elsewhere` or `unknown`."""
+
+    advice: str
+    because: str
+
+
+class Moment(Record):
+    """One line of the timeline, in seconds since launch."""
+
+    at_s: float
+    what: str
+
+
+class Attempt(Record):
+    """An attempt that failed before this one."""
+
+    attempt: int
+    cause: str
+    fingerprint: str
+    lasted_s: float
+
+
+class Verdict(Record):
+    """The answer at the end of a job; the JSON object of `verdict.json` with its names as attributes.
+
+    Times are ISO 8601 in UTC, durations seconds, sizes bytes. Null is unknown, never a guess.
+    """
+
+    run_id: str
+    command: tuple[str, ...]
+    outcome: str
+    exit_code: int
+    statement: str
+    summary: str
+    fingerprint: str | None
+    owner: str | None
+    retry: Retry
+    started_at: str
+    ready_at: str | None
+    failed_at: str | None
+    ended_at: str | None
+    world_size: int
+    nodes: tuple[str, ...]
+    start: str
+    labels: Mapping[str, str]
+    culprit: Culprit | None
+    either: tuple[int, ...]
+    order: OrderBasis | None
+    stopped_by: StoppedBy | None
+    memory: MemoryState | None
+    ranks: tuple[RankOutcome, ...]
+    attempts: tuple[Attempt, ...]
+    teardown: Teardown
+    hints: tuple[str, ...]
+    warnings: tuple[str, ...]
+    timeline: tuple[Moment, ...]
+    schema: str = SCHEMA
+    rankguard: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object, its first keys those that a reader looks for."""
+        data: dict[str, Any] = to_data(self)
+        return {"schema": data.pop("schema"), "rankguard": data.pop("rankguard")} | data
+
+    def to_json(self, indent: int | None = None) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
+        """The verdict in a `verdict.json`. Raises `ValueError` when its schema is not ours."""
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"not a {SCHEMA}: schema is {data.get('schema')!r}")
+        return from_data(cls, data)
+
+    def __str__(self) -> str:
+        return self.statement

@@ -1,0 +1,80 @@
+"""What to do. Each order says `because` of what; the position in the tuple that `step` returns is the contract:
+record all, carry out in order, then wait.
+
+Orders to many ranks are group orders (a range or a set in one order), so that the cost of a fact does not grow with
+the number of ranks. To add one: a class here, its place in `core/machine.py`, its hand in `driver.py`.
+"""
+
+from rankguard.record import Record
+
+
+class Order(Record):
+    """Something that the core wants done. `because` is for people: journal, `explain` and timeline show it."""
+
+    because: str
+
+
+class Spawn(Order):
+    """Start ranks `first` … `last` (inclusive), in order."""
+
+    first: int
+    last: int
+
+
+class Look(Order):
+    """Look at every rank alive, before any signal of ours: who is already dying, who holds what memory. → `Looked`"""
+
+
+class SignalAll(Order):
+    """Send `signal` to the process group of every rank that has not ended, those in `spare` left out."""
+
+    signal: int
+    spare: tuple[int, ...] = ()
+    to_groups: bool = True
+
+
+class SignalRank(Order):
+    """Send `signal` to the process group of one rank."""
+
+    rank: int
+    signal: int
+
+
+class WakeAt(Order):
+    """Set the deadline `name` to the instant `when` (monotonic seconds). → `DeadlinePassed`"""
+
+    name: str
+    generation: int
+    when: float
+
+
+class Reap(Order):
+    """Reap an ended rank. → `Reaped`"""
+
+    rank: int
+
+
+class Judge(Order):
+    """Choose the culprit from what is known. → `Judged`"""
+
+
+class Sweep(Order):
+    """End whatever the ranks have left behind: ask (SIGTERM) or, with `kill`, make it. → `TreeEmpty`"""
+
+    kill: bool = False
+
+
+class GiveUp(Order):
+    """The tree refuses to become empty: name what is left. → `TreeEmpty`"""
+
+
+class Tell(Order):
+    """Tell the front and whoever listens. `what`: `ready`, `all-ready`, `readiness-expected`, `stopping`, `judged`, `note`."""
+
+    what: str
+    rank: int | None = None
+    text: str = ""
+
+
+class Finish(Order):
+    """Everything has ended and is accounted for: write the verdict and leave."""

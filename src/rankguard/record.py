@@ -1,0 +1,131 @@
+"""Frozen, slotted records: what facts, orders and the nouns of the model are made of.
+
+Not a general library: the standard `dataclasses` would do the same, but its import and sixty decorated classes cost
+about 70 ms, paid twice (front and supervisor) before the first rank is started; these cost about 6
+(`docs/decisions/0002-records.md`). Type checkers see them as frozen dataclasses (PEP 681).
+
+Read next: `model.py`, `facts.py`, `orders.py`.
+"""
+
+import types
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, ClassVar, Self, TypeVar, Union, dataclass_transform, get_args, get_origin
+
+T = TypeVar("T")
+
+
+def _initialiser(made: type, fields: tuple[str, ...], defaults: Mapping[str, Any]) -> Any:
+    """An `__init__` that writes through the slots' own descriptors: half the cost of `object.__setattr__`."""
+    names: dict[str, Any] = {f"_d_{f}": defaults[f] for f in fields if f in defaults}
+    names |= {f"_s_{f}": getattr(made, f).__set__ for f in fields}
+    asked = ", ".join(f"{f}=_d_{f}" if f in defaults else f for f in fields)
+    lines = "".join(f"    _s_{f}(self, {f})\n" for f in fields) or "    pass\n"
+    exec(f"def __init__(self, {asked}):\n{lines}", names)  # noqa: S102  # the text is made of field names of our own classes
+    return names["__init__"]
+
+
+@dataclass_transform(frozen_default=True, eq_default=True)
+class RecordType(type):
+    """Turns the annotations of a class body into slots and an `__init__`."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> "RecordType":
+        own = [field for field, hint in body.get("__annotations__", {}).items() if "ClassVar" not in str(hint)]
+        inherited = [field for base in bases for field in getattr(base, "_fields", ())]
+        defaults: dict[str, Any] = {}
+        for base in bases:
+            defaults |= getattr(base, "_defaults", {})
+        defaults |= {field: body.pop(field) for field in own if field in body}
+        fields = tuple(inherited + own)
+        made = super().__new__(cls, name, bases, body | {"__slots__": tuple(own)})
+        made._fields, made._defaults = fields, defaults  # type: ignore[attr-defined]  # declared on Record
+        made.__init__ = _initialiser(made, fields, defaults)  # type: ignore[misc]  # generated per class, as dataclasses do
+        return made
+
+
+class Record(metaclass=RecordType):
+    """Base of all records. Two are equal when their types and all their fields are."""
+
+    _fields: ClassVar[tuple[str, ...]]
+    _defaults: ClassVar[dict[str, Any]]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen; use replace()")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]  # same type as self
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        shown = (f"{f}={getattr(self, f)!r}" for f in self._fields if getattr(self, f) != self._defaults.get(f, _NOTHING))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), self._values()
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field) for field in self._fields)
+
+    def replace(self, **changes: Any) -> Self:
+        """The same record with some fields changed."""
+        return type(self)(**{field: getattr(self, field) for field in self._fields} | changes)
+
+
+_NOTHING = object()
+
+
+def to_data(value: Any) -> Any:
+    """The JSON shape of a record: objects with all its fields, arrays for tuples, strings for enums."""
+    if isinstance(value, Record):
+        return {field: to_data(getattr(value, field)) for field in value._fields}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [to_data(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): to_data(item) for key, item in value.items()}
+    return value
+
+
+def from_data(kind: type[T], data: Any) -> T:
+    """The record of type `kind` that `to_data` made `data` from. Fields that `kind` does not know are ignored.
+
+    Raises `TypeError` or `ValueError` when a field is missing or an enum has no such value.
+    """
+    hints = _hints(kind)
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]  # kind is a Record
+    return kind(**{field: _decode(hints[field], data[field]) for field in fields if field in data})
+
+
+_hint_cache: dict[type, dict[str, Any]] = {}
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    if kind not in _hint_cache:
+        from typing import get_type_hints  # only replay and read_run need the types themselves
+
+        _hint_cache[kind] = get_type_hints(kind)
+    return _hint_cache[kind]
+
+
+def _decode(hint: Any, value: Any) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    if value is None:
+        return None
+    if origin in (Union, types.UnionType):
+        return _decode(next(arg for arg in args if arg is not type(None)), value)
+    if origin is tuple:
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return tuple(_decode(i, v) for i, v in zip(inner, value, strict=True))
+    if origin in (dict, Mapping):
+        return {args[0](key): _decode(args[1], item) for key, item in value.items()}
+    if isinstance(hint, type) and issubclass(hint, Record):
+        return from_data(hint, value)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return hint(value)
+    return value
