@@ -90,6 +90,13 @@ class Looked(Fact):
     state: MemoryState = MemoryState()
 
 
+class Signalled(Fact):
+    """A `SignalAll` was carried out: `signal` reached `reached` ranks."""
+
+    signal: int
+    reached: int
+
+
 class Judged(Fact):
     """The diagnosis has chosen the culprit among the suspects (`diagnosis/culprit.py`)."""
 

@@ -1,0 +1,210 @@
+"""The state of a job and of its ranks. Changed by `machine.step` alone, in place; everybody else reads.
+
+What can be derived is not stored: a rank's phase follows from its facts and from the job's, so that stopping a
+hundred thousand ranks changes one field.
+"""
+
+from collections import deque
+
+from rankguard.case import Case, RankCase
+from rankguard.core.policy import STORY
+from rankguard.facts import (
+    Exited,
+    Extended,
+    Fact,
+    FailureReported,
+    FrontLost,
+    Judged,
+    KernelKilled,
+    Looked,
+    NotSpawned,
+    ProtocolBroken,
+    StatusTold,
+    StopRequested,
+    TreeEmpty,
+    WardenLost,
+)
+from rankguard.model import JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.orders import Order
+
+
+class RankState:
+    """One rank. Instants are monotonic seconds; None has not happened."""
+
+    __slots__ = (
+        "broken",
+        "complained",
+        "deadline",
+        "dying",
+        "exited",
+        "extended",
+        "failed_at",
+        "late",
+        "memory",
+        "not_spawned",
+        "ooms",
+        "phase_at_end",
+        "pid",
+        "rank",
+        "ready_at",
+        "reaped",
+        "report",
+        "spawned_at",
+        "status",
+        "suspect",
+    )
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pid: int | None = None
+        self.spawned_at: float | None = None
+        self.ready_at: float | None = None
+        self.failed_at: float | None = None
+        self.exited: Exited | None = None
+        self.not_spawned: NotSpawned | None = None
+        self.report: FailureReported | None = None
+        self.broken: ProtocolBroken | None = None
+        self.complained: int | None = None
+        self.dying: str | None = None
+        self.suspect = False
+        self.late = False
+        self.reaped = False
+        self.deadline: float | None = None
+        self.extended: Extended | None = None
+        self.status: StatusTold | None = None
+        self.memory = Memory()
+        self.ooms: tuple[KernelKilled, ...] = ()
+        self.phase_at_end: Phase | None = None
+
+
+class Job:
+    """A job: its spec, its ranks, and what has happened to it as a whole."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.spec = spec
+        self.ranks = [RankState(rank) for rank in range(spec.nprocs)]
+        self.started_at: float | None = None
+        self.started_wall = 0.0
+        self.now = 0.0
+        self.expects_ready = spec.expect_ready or spec.ready_timeout is not None
+        self.all_ready_at: float | None = None
+        # Counted as they come, so that no fact costs a walk over all ranks.
+        self.spawned = self.ready = self.ended = self.reaped = 0
+        self.ended_unready: list[int] = []
+        # The first failure, and those among whom the culprit is.
+        self.failed_at: float | None = None
+        self.failed_by: str | None = None
+        self.suspects: set[int] = set()
+        self.unresolved: set[int] = set()
+        self.holding = False
+        self.looked: Looked | None = None
+        self.judged: Judged | None = None
+        self.lost: FrontLost | WardenLost | None = None
+        # Stopping.
+        self.stop: StopRequested | None = None
+        self.interrupts = 0
+        self.announced = False
+        self.stopped_at: float | None = None
+        self.signalled_first_at: float | None = None
+        self.spared: frozenset[int] = frozenset()
+        self.spared_signalled_at: float | None = None
+        self.sweeping_at: float | None = None
+        self.killed_at: float | None = None
+        self.ended_at: float | None = None
+        self.tree: TreeEmpty | None = None
+        self.finished = False
+        # Deadlines by name: a `DeadlinePassed` of another generation is stale.
+        self.generations: dict[str, int] = {}
+        self.memory = MemoryState()
+        self.other_ooms: tuple[KernelKilled, ...] = ()
+        self.warnings: list[str] = []
+        self.timeline: list[Moment] = []
+        self.story: deque[Fact | Order] = deque(maxlen=STORY)
+
+    def phase(self, rank: RankState) -> Phase:
+        """Where a rank is now."""
+        if rank.exited is not None or rank.not_spawned is not None:
+            return Phase.ENDED
+        if self.stopped_at is not None:
+            return Phase.STOPPING
+        return self.life(rank)
+
+    def life(self, rank: RankState) -> Phase:
+        """Where a rank is in its own life, whether or not we are stopping it."""
+        if rank.pid is None:
+            return Phase.LAUNCHING
+        if rank.ready_at is not None:
+            return Phase.READY
+        return Phase.STARTING if self.expects_ready else Phase.RUNNING
+
+    def signalled_at(self, rank: RankState) -> float | None:
+        """When we first sent a signal to this rank, if it was still there to receive it."""
+        if self.spec.adopted or (rank.suspect and rank.dying is not None):
+            return None
+        at = self.stopped_at
+        if rank.rank in self.spared:
+            at = self.spared_signalled_at
+        if at is None or (self.killed_at is not None and self.killed_at < at):
+            at = self.killed_at
+        ended = rank.exited.at if rank.exited is not None else None
+        return None if at is None or (ended is not None and ended <= at) else at
+
+    def remember(self, at: float, what: str) -> None:
+        """A line of the timeline (only for what happens a few times in a job)."""
+        self.timeline.append(Moment(round(at - (self.started_at or at), 6), what))
+
+    def case(self) -> Case:
+        """All that is known, frozen, for whoever judges."""
+        return Case(
+            spec=self.spec,
+            started_at=self.started_at or 0.0,
+            started_wall=self.started_wall,
+            now=self.now,
+            ranks=tuple(self._rank_case(rank) for rank in self.ranks),
+            expects_ready=self.expects_ready,
+            all_ready_at=self.all_ready_at,
+            failed_at=self.failed_at,
+            failed_by=self.failed_by,
+            detected_in_s=_span(self.failed_at, self.signalled_first_at),
+            stop=self.stop,
+            looked=self.looked,
+            judged=self.judged,
+            lost=self.lost,
+            tree=self.tree,
+            stopped_at=self.stopped_at,
+            ended_at=self.ended_at,
+            other_ooms=self.other_ooms,
+            memory=self.looked.state if self.looked is not None else self.memory,
+            warnings=tuple(self.warnings),
+            timeline=tuple(self.timeline),
+        )
+
+    def _rank_case(self, rank: RankState) -> RankCase:
+        signalled_at = self.signalled_at(rank)
+        return RankCase(
+            rank=rank.rank,
+            name=self.spec.names[rank.rank] if self.spec.names else None,
+            pid=rank.pid,
+            phase=rank.phase_at_end or self.life(rank),
+            spawned_at=rank.spawned_at,
+            ready_at=rank.ready_at,
+            failed_at=rank.failed_at,
+            exited=rank.exited,
+            not_spawned=rank.not_spawned,
+            report=rank.report,
+            broken=rank.broken,
+            complained=rank.complained,
+            dying=rank.dying,
+            suspect=rank.suspect,
+            late=rank.late,
+            signalled_at=signalled_at,
+            killed_by_us=signalled_at is not None and self.killed_at is not None,
+            ooms=rank.ooms,
+            status=rank.status,
+            extended=rank.extended,
+            memory=rank.memory,
+        )
+
+
+def _span(first: float | None, last: float | None) -> float | None:
+    return None if first is None or last is None else last - first

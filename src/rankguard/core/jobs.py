@@ -1,0 +1,163 @@
+"""The cells of the table that take facts about the job as a whole."""
+
+from rankguard.core.job import Job
+from rankguard.core.ranks import expect_readiness
+from rankguard.core.stopping import (
+    Orders,
+    clock_passed,
+    finish_when_done,
+    hold_passed,
+    judge_when_resolved,
+    kill,
+    launch_orders,
+    ready_passed,
+    settle_passed,
+    stop_for_failure,
+    stop_on_request,
+    suspect,
+    suspects_passed,
+    sweep_passed,
+    wake,
+)
+from rankguard.core.policy import HOLD
+from rankguard.facts import (
+    DeadlinePassed,
+    FrontLost,
+    JobStarted,
+    Judged,
+    KernelKilled,
+    Looked,
+    ReadinessExpected,
+    Signalled,
+    SignalPassed,
+    StoppingAnnounced,
+    StopRequested,
+    TreeEmpty,
+    WardenLost,
+    Warned,
+)
+from rankguard.orders import GiveUp, Judge, Order, SignalAll, Tell
+
+SIGINT = 2
+
+_DEADLINES = {
+    "ready": ready_passed,
+    "hold": hold_passed,
+    "settle": settle_passed,
+    "suspects": suspects_passed,
+    "grace": clock_passed,
+    "shutdown": clock_passed,
+    "sweep": sweep_passed,
+    "bound": lambda job, at: (GiveUp("the bound for an empty tree was over"),) if job.tree is None else (),
+}
+
+
+def started(job: Job, fact: JobStarted) -> Orders:
+    job.started_at, job.started_wall, job.memory = fact.at, fact.wall, fact.memory
+    job.remember(fact.at, "launched")
+    return launch_orders(job, fact)
+
+
+def readiness_expected(job: Job, fact: ReadinessExpected) -> Orders:
+    orders: list[Order] = list(expect_readiness(job, fact.at, "somebody waits for readiness"))
+    if fact.timeout is not None and job.all_ready_at is None:
+        orders.append(wake(job, "ready", fact.at + fact.timeout, "the caller's timeout"))
+    return tuple(orders)
+
+
+def stop_requested(job: Job, fact: StopRequested) -> Orders:
+    job.interrupts += fact.signal == SIGINT
+    return stop_on_request(job, fact)
+
+
+def stop_requested_again(job: Job, fact: StopRequested) -> Orders:
+    """While stopping: an interrupt during a teardown, or the second one, ends all at once; others are passed on."""
+    job.interrupts += fact.signal == SIGINT
+    impatient = job.interrupts >= 2 or (job.stop is None and fact.signal == SIGINT)
+    if fact.at_once or impatient:
+        return kill(job, fact.at, f"asked again to end by {fact.by}")
+    if job.stop is None:
+        return ()
+    return (SignalAll(f"asked again to end by {fact.by}", fact.signal),)
+
+
+def signal_passed(_job: Job, fact: SignalPassed) -> Orders:
+    return (SignalAll("forwarded as it came", fact.signal),)
+
+
+def stopping_announced(job: Job, _fact: StoppingAnnounced) -> Orders:
+    job.announced = True
+    return ()
+
+
+def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
+    """Nobody is left to answer to, or nobody to end the job if we go too: end everything at once."""
+    job.lost = job.lost or fact
+    who = "front" if isinstance(fact, FrontLost) else "warden"
+    because = f"the {who} (pid {fact.pid}) is gone"
+    if job.failed_at is None:
+        job.failed_at, job.failed_by = fact.at, f"{who}-lost"
+    job.holding = False
+    job.unresolved.clear()
+    judge = () if job.judged is not None else (Judge(because),)
+    return (*kill(job, fact.at, because), *judge)
+
+
+def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:
+    if fact.generation != job.generations.get(fact.name):
+        return ()
+    return _DEADLINES[fact.name](job, fact.at)
+
+
+def looked(job: Job, fact: Looked) -> Orders:
+    """Those seen dying before any signal of ours are suspects. While the stop is held they decide about it."""
+    job.looked = fact
+    for number, memory in fact.memory:
+        job.ranks[number].memory = memory
+    others = False
+    for number, how in fact.dying:
+        rank = job.ranks[number]
+        if rank.dying is None:
+            rank.dying = how
+        if not rank.suspect and rank.not_spawned is None and not (rank.exited and rank.exited.ending.code == 0):
+            others = True
+            suspect(job, rank, fact.at)
+    if not job.holding:
+        return judge_when_resolved(job)
+    if others:
+        return stop_for_failure(job, fact.at, "a rank lost a peer, and another was seen dying")
+    return (wake(job, "hold", fact.at + HOLD, "a rank lost a peer, and no rank is seen dying: the first failure is on its way"),)
+
+
+def signalled(job: Job, fact: Signalled) -> Orders:
+    if job.signalled_first_at is None:
+        job.signalled_first_at = fact.at
+    return ()
+
+
+def judged(job: Job, fact: Judged) -> Orders:
+    job.judged = fact
+    who = "no rank" if fact.rank is None else f"rank {fact.rank}"
+    job.remember(fact.at, f"judged: {who} failed first ({fact.kind}; {fact.basis})")
+    return (Tell("the culprit is known", "judged", fact.rank), *finish_when_done(job))
+
+
+def tree_empty(job: Job, fact: TreeEmpty) -> Orders:
+    job.tree = fact
+    job.remember(fact.at, "no process is left" if not fact.survivors else "gave up on processes that refuse to die")
+    return finish_when_done(job)
+
+
+def kernel_killed(job: Job, fact: KernelKilled) -> Orders:
+    if fact.rank is None:
+        job.other_ooms += (fact,)
+    else:
+        job.ranks[fact.rank].ooms += (fact,)
+    return ()
+
+
+def warned(job: Job, fact: Warned) -> Orders:
+    if len(job.warnings) < 50 and fact.statement not in job.warnings:
+        job.warnings.append(fact.statement)
+        return (Tell(fact.statement, "note"),)
+    return ()

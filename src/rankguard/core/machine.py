@@ -1,0 +1,172 @@
+"""The table, and `step`, the only place where the state of a job changes.
+
+The rules of the machine:
+
+1. `step(job, fact)` returns orders. Their place in the tuple is the contract: record all, carry out in turn, then wait.
+2. The table is total. Every (phase, fact) has a cell: a function, `ignored` with its reason, or `refused` with its
+   reason. A refused fact raises `RankguardBug` with the last facts and orders, and leaves the job as it was.
+3. Nothing here knows the time: facts carry it, and deadlines come back as facts.
+4. What the job does on a failure is in `stopping.py`, in the order in which it happens.
+
+To add a fact: its class in `facts.py`, its row here, its cell in `ranks.py` or `jobs.py`, a scenario in
+`tests/scenarios/`. The diagram in `docs/machine.md` is made from this table (`make docs`).
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from rankguard.core import jobs, ranks
+from rankguard.core.job import Job
+from rankguard.core.stopping import Orders
+from rankguard.errors import RankguardBug
+from rankguard.facts import (
+    Complained,
+    DeadlinePassed,
+    Exited,
+    Extended,
+    Fact,
+    FailureReported,
+    FrontLost,
+    JobStarted,
+    Judged,
+    KernelKilled,
+    LeavingTold,
+    Looked,
+    NotSpawned,
+    OutputClosed,
+    ProtocolBroken,
+    RankFact,
+    ReadinessExpected,
+    Ready,
+    Reaped,
+    Signalled,
+    SignalPassed,
+    Spawned,
+    StatusTold,
+    StoppingAnnounced,
+    StopRequested,
+    TreeEmpty,
+    WardenLost,
+    Warned,
+)
+from rankguard.model import Phase
+
+
+class JobPhase(StrEnum):
+    """Where a job is."""
+
+    NEW = "new"
+    WATCHING = "watching"
+    STOPPING = "stopping"
+    SWEEPING = "sweeping"
+    FINISHED = "finished"
+
+
+class Ignored(NamedTuple):
+    """A cell for a fact that changes nothing, and why."""
+
+    why: str
+
+
+class Refused(NamedTuple):
+    """A cell for a fact that cannot be: one that came in spite of it is a bug of ours."""
+
+    why: str
+
+
+Cell = Callable[[Job, Any, Any], Orders] | Callable[[Job, Any], Orders] | Ignored | Refused
+
+_early = Refused("the job has not begun")
+_over = Ignored("the verdict is out")
+_twice = Refused("it has happened already")
+_unborn = Refused("the rank has no process yet")
+_gone = Ignored("the rank has ended; its last word came before")
+_ours = Ignored("the job is already told to end")
+_late = Ignored("readiness no longer matters")
+
+# Rows: facts about one rank. Columns: the phase that the rank is in.
+# fmt: off
+RANK_TABLE: dict[type[RankFact], dict[Phase, Cell]] = {
+    fact: dict(zip(Phase, cells, strict=True)) for fact, cells in {
+        #                launching            starting                ready                   running                 stopping                                ended
+        Spawned:         (ranks.spawned,      _twice,                 _twice,                 _twice,                 ranks.spawned_while_stopping,           _twice),
+        NotSpawned:      (ranks.not_spawned,  _twice,                 _twice,                 _twice,                 ranks.not_spawned_while_stopping,       _twice),
+        Ready:           (_unborn,            ranks.ready,            Ignored("ready twice"), ranks.ready,            _late,                                  _gone),
+        StatusTold:      (_unborn,            ranks.told_status,      ranks.told_status,      ranks.told_status,      ranks.told_status,                      _gone),
+        Extended:        (_unborn,            ranks.extended,         ranks.extended,         ranks.extended,         _late,                                  _gone),
+        LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
+        FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
+        ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
+        Complained:      (_unborn,            ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
+        Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
+        OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
+        Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),
+    }.items()
+}
+
+# Rows: facts about the job. Columns: the phase that the job is in.
+JOB_TABLE: dict[type[Fact], dict[JobPhase, Cell]] = {
+    fact: dict(zip(JobPhase, cells, strict=True)) for fact, cells in {
+        #                  new               watching                   stopping                   sweeping               finished
+        JobStarted:        (jobs.started,    _twice,                    _twice,                    _twice,                _twice),
+        ReadinessExpected: (_early,          jobs.readiness_expected,   _late,                     _late,                 _over),
+        StopRequested:     (_early,          jobs.stop_requested,       jobs.stop_requested_again, jobs.stop_requested_again, _over),
+        SignalPassed:      (_early,          jobs.signal_passed,        jobs.signal_passed,        Ignored("no rank is left"), _over),
+        StoppingAnnounced: (_early,          jobs.stopping_announced,   _ours,                     _ours,                 _over),
+        FrontLost:         (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
+        WardenLost:        (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
+        DeadlinePassed:    (_early,          jobs.deadline_passed,      jobs.deadline_passed,      jobs.deadline_passed,  _over),
+        Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
+        Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
+        Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
+        KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
+        TreeEmpty:         (_early,          Refused("nobody swept"),   jobs.tree_empty,           jobs.tree_empty,       _over),
+        Warned:            (jobs.warned,     jobs.warned,               jobs.warned,               jobs.warned,           jobs.warned),
+    }.items()
+}
+# fmt: on
+
+
+def job_phase(job: Job) -> JobPhase:
+    """Where a job is: derived, never stored."""
+    if job.started_at is None:
+        return JobPhase.NEW
+    if job.finished:
+        return JobPhase.FINISHED
+    if job.ended == job.spec.nprocs:
+        return JobPhase.SWEEPING
+    return JobPhase.WATCHING if job.stopped_at is None else JobPhase.STOPPING
+
+
+def step(job: Job, fact: Fact) -> Orders:
+    """Change the state by one fact and return what to do about it.
+
+    Raises `RankguardBug` for a fact that has no meaning in this state; the job is then as it was.
+    """
+    kind = type(fact)
+    if isinstance(fact, RankFact):
+        if job.started_at is None or not 0 <= fact.rank < len(job.ranks):
+            raise bug(job, fact, "the job has not begun, or has no such rank")
+        if job.finished:
+            return ()
+        rank = job.ranks[fact.rank]
+        cell = RANK_TABLE[kind][job.phase(rank)]
+        if type(cell) is Refused:
+            raise bug(job, fact, cell.why)
+        orders: Orders = () if type(cell) is Ignored else cell(job, rank, fact)  # type: ignore[operator,call-arg]  # a rank's cell
+    else:
+        cell = JOB_TABLE[kind][job_phase(job)]
+        if type(cell) is Refused:
+            raise bug(job, fact, cell.why)
+        orders = () if type(cell) is Ignored else cell(job, fact)  # type: ignore[operator,call-arg]  # a job's cell
+    job.now = fact.at
+    job.story.append(fact)
+    job.story.extend(orders)
+    return orders
+
+
+def bug(job: Job, fact: Fact, why: str) -> RankguardBug:
+    """The error for a refused fact, with the story that led to it."""
+    story = "\n".join(f"  {entry!r}" for entry in job.story)
+    return RankguardBug(f"refused {fact!r} in a {job_phase(job)} job: {why}\nthe last facts and orders:\n{story}")

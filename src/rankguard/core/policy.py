@@ -1,0 +1,22 @@
+"""The clocks of a job: how long each wait of ours may take, and why that long. Seconds.
+
+The two that users set (`grace`, `shutdown_timeout`) come with the `JobSpec`; these are ours.
+"""
+
+SUSPECTS = 2.0
+"""For the exit statuses of ranks that were already dying at the first look. A SIGKILLed rank of 1.5 GB was seen 55 ms
+after its victims; one that writes a core dump takes longer. The stop never waits for this, only the verdict does."""
+
+HOLD = 1.0
+"""The stop waits this long when the first news is a death by a lost peer and no other rank is seen dying: the first
+failure is then still on its way, most often in a `finally` (docs/decisions/0004-hold-the-stop.md)."""
+
+SETTLE = 1.0
+"""For a rank that reported an uncaught exception to end by itself, with its own exit code, before it too is told to."""
+
+BOUND = 10.0
+"""From the first SIGKILL to giving up on an empty tree. What is left is named. (A fork storm of 64 processes outran a
+loop of SIGKILLs for 43 s; a process in state D cannot be killed at all.)"""
+
+STORY = 40
+"""How many of the last facts and orders a `RankguardBug` tells."""

@@ -1,0 +1,203 @@
+"""The cells of the table that take facts about one rank. Each returns its orders; none does anything else.
+
+A cell is called only for the phases that the table in `machine.py` gives it.
+"""
+
+from rankguard.core.job import Job, RankState
+from rankguard.core.stopping import Orders, all_ended, fail, finish_when_done, judge_when_resolved, suspect
+from rankguard.facts import (
+    Complained,
+    Exited,
+    Extended,
+    FailureReported,
+    LeavingTold,
+    NotSpawned,
+    OutputClosed,
+    ProtocolBroken,
+    Ready,
+    Reaped,
+    Spawned,
+    StatusTold,
+)
+from rankguard.model import Ending, Phase
+from rankguard.orders import Order, Reap, SignalRank, Tell
+
+SIGTERM = 15
+
+
+def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
+    rank.pid, rank.spawned_at = fact.pid, fact.at
+    job.spawned += 1
+    if job.spawned == job.spec.nprocs:
+        job.remember(fact.at, "all ranks started")
+    return ()
+
+
+def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
+    rank.pid, rank.spawned_at = fact.pid, fact.at
+    job.spawned += 1
+    return (SignalRank("the job was told to end while this rank started", rank.rank, SIGTERM),)
+
+
+def not_spawned(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
+    rank.not_spawned, rank.phase_at_end = fact, Phase.LAUNCHING
+    job.ended += 1
+    job.reaped += 1
+    orders = fail(job, rank, fact.at, "not-spawned", f"rank {rank.rank} could not be started: {fact.statement}")
+    return (*orders, *_when_all_ended(job, fact.at))
+
+
+def not_spawned_while_stopping(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
+    rank.not_spawned, rank.phase_at_end = fact, Phase.LAUNCHING
+    job.ended += 1
+    job.reaped += 1
+    return _when_all_ended(job, fact.at)
+
+
+def ready(job: Job, rank: RankState, fact: Ready) -> Orders:
+    rank.ready_at = fact.at
+    job.ready += 1
+    orders: list[Order] = [Tell(f"rank {rank.rank} is ready", "ready", rank.rank)]
+    orders += expect_readiness(job, fact.at, f"rank {rank.rank} reported readiness")
+    if job.ready == job.spec.nprocs:
+        job.all_ready_at = fact.at
+        job.remember(fact.at, f"all ranks ready, rank {rank.rank} last")
+        orders.append(Tell("the last rank is ready", "all-ready", rank.rank))
+    return tuple(orders)
+
+
+def expect_readiness(job: Job, at: float, because: str) -> Orders:
+    """From now on a rank that ends with 0 before it is ready has failed; those that did so already have."""
+    if job.expects_ready:
+        return ()
+    job.expects_ready = True
+    orders: list[Order] = [Tell(because, "readiness-expected")]
+    if job.failed_at is None and job.stopped_at is None:
+        for early in job.ended_unready:
+            text = f"rank {early} had ended with 0 before it was ready"
+            orders += fail(job, job.ranks[early], at, "exit", text)
+    return tuple(orders)
+
+
+def told_status(_job: Job, rank: RankState, fact: StatusTold) -> Orders:
+    last = rank.status
+    if last is None:
+        rank.status = fact
+    else:
+        known = {"text": last.text} if fact.text is None else {}
+        known |= {"done": last.done, "total": last.total, "unit": last.unit} if fact.done is None else {}
+        rank.status = fact.replace(**known) if known else fact
+    return ()
+
+
+def extended(job: Job, rank: RankState, fact: Extended) -> Orders:
+    rank.extended = fact
+    rank.deadline = max(rank.deadline or 0.0, fact.at + fact.seconds)
+    return ()
+
+
+def leaving(_job: Job, rank: RankState, fact: LeavingTold) -> Orders:
+    rank.status = StatusTold(fact.at, fact.rank, "stopping")
+    return ()
+
+
+def reported_failure(job: Job, rank: RankState, fact: FailureReported) -> Orders:
+    if rank.report is not None:
+        return ()
+    rank.report = fact
+    job.unresolved.discard(rank.rank)
+    how = "reported an exception" if fact.report.how == "exception" else "reported a failure"
+    return fail(job, rank, fact.at, "report", f"rank {rank.rank} {how}: {_short(fact.report.text)}", fact.peer_death)
+
+
+def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureReported) -> Orders:
+    """It counts only when the rank's own clock says that it failed before we told it to end."""
+    if rank.report is not None:
+        return ()
+    rank.report = fact
+    raised_at = fact.report.raised_at
+    if job.failed_at is not None and raised_at is not None and job.stopped_at is not None and raised_at < job.stopped_at:
+        suspect(job, rank, raised_at)
+    job.unresolved.discard(rank.rank)
+    return judge_when_resolved(job)
+
+
+def reported_failure_after_end(job: Job, rank: RankState, fact: FailureReported) -> Orders:
+    """The datagram outlived its sender: it still says why."""
+    rank.report = rank.report or fact
+    return ()
+
+
+def broke_protocol(job: Job, rank: RankState, fact: ProtocolBroken) -> Orders:
+    rank.broken = fact
+    return fail(job, rank, fact.at, "protocol", f"rank {rank.rank}: {fact.statement}")
+
+
+def complained(_job: Job, rank: RankState, fact: Complained) -> Orders:
+    rank.complained = fact.signal
+    return ()
+
+
+def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
+    """The process has ended and nothing of ours has asked for it."""
+    rank.phase_at_end = job.life(rank)
+    _end(job, rank, fact)
+    orders: Orders = ()
+    if rank.suspect:
+        orders = judge_when_resolved(job)
+    elif (failure := _why_failed(job, rank, fact.ending)) is not None:
+        orders = fail(job, rank, fact.at, "exit", f"rank {rank.rank} {failure}", fact.peer_death)
+    elif rank.ready_at is None:
+        job.ended_unready.append(rank.rank)
+    return (*orders, *_reap(job, rank), *_when_all_ended(job, fact.at))
+
+
+def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
+    """Ranks that we stop are no failures; a suspect's status is what the verdict waits for."""
+    rank.phase_at_end = Phase.STOPPING if job.stop is not None else job.life(rank)
+    _end(job, rank, fact)
+    return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, fact.at))
+
+
+def _end(job: Job, rank: RankState, fact: Exited) -> None:
+    rank.exited = fact
+    job.ended += 1
+    job.unresolved.discard(rank.rank)
+
+
+def _reap(job: Job, rank: RankState) -> Orders:
+    """Somebody else's child is never reaped by us."""
+    return () if job.spec.adopted else (Reap("its ending is recorded", rank.rank),)
+
+
+def _why_failed(job: Job, rank: RankState, ending: Ending) -> str | None:
+    if job.announced:
+        return None
+    if ending.kind == "signal":
+        return f"was ended by {ending.signal}"
+    if ending.code != 0:
+        return f"ended with exit code {ending.code}"
+    if job.expects_ready and rank.ready_at is None:
+        return "ended with 0 before it was ready"
+    return "ended with 0 while it was needed" if job.spec.any_end_fails else None
+
+
+def _when_all_ended(job: Job, at: float) -> Orders:
+    return all_ended(job, at) if job.ended == job.spec.nprocs else ()
+
+
+def output_closed(_job: Job, _rank: RankState, _fact: OutputClosed) -> Orders:
+    return ()
+
+
+def reaped(job: Job, rank: RankState, fact: Reaped) -> Orders:
+    rank.reaped = True
+    job.reaped += 1
+    if fact.peak_bytes is not None:
+        rank.memory = rank.memory.replace(peak_bytes=max(fact.peak_bytes, rank.memory.peak_bytes or 0))
+    return finish_when_done(job)
+
+
+def _short(text: str) -> str:
+    line = text.strip().splitlines()[-1] if text.strip() else "no text"
+    return line if len(line) <= 120 else line[:117] + "..."

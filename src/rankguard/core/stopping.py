@@ -1,0 +1,193 @@
+"""Failing, stopping, judging, sweeping: what follows from the first failure or from a request to end.
+
+The order is always the same: look, stop, wait for the suspects, judge, sweep, finish. Only `_hold` departs from it
+(docs/decisions/0004-hold-the-stop.md). Used by the cells of the table in `ranks.py` and `jobs.py`.
+"""
+
+from rankguard.core.job import Job, RankState
+from rankguard.core.policy import BOUND, HOLD, SETTLE, SUSPECTS
+from rankguard.facts import JobStarted, StopRequested
+from rankguard.orders import Finish, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
+
+SIGKILL, SIGTERM = 9, 15
+
+Orders = tuple[Order, ...]
+
+
+def wake(job: Job, name: str, when: float, because: str) -> WakeAt:
+    """Set a deadline; an earlier one of that name becomes stale."""
+    generation = job.generations[name] = job.generations.get(name, 0) + 1
+    return WakeAt(because, name, generation, when)
+
+
+def suspect(job: Job, rank: RankState, at: float) -> None:
+    """Count a rank among those who may have failed first; unresolved until it has ended or said why it fails."""
+    if rank.failed_at is None:
+        rank.failed_at = at
+    rank.suspect = True
+    job.suspects.add(rank.rank)
+    if rank.exited is None and rank.report is None and rank.broken is None and rank.not_spawned is None and not rank.late:
+        job.unresolved.add(rank.rank)
+
+
+def fail(job: Job, rank: RankState, at: float, by: str, because: str, peer_death: str | None = None) -> Orders:
+    """A rank failed by itself. The first failure stops the job; a later one before the stop is a co-suspect."""
+    suspect(job, rank, at)
+    first = job.failed_at is None
+    if first:
+        job.failed_at, job.failed_by = at, by
+    job.remember(at, because)
+    if peer_death is not None:
+        if not first:
+            return judge_when_resolved(job)
+        job.holding = True
+        return (Look(because),)
+    return stop_for_failure(job, at, because)
+
+
+def stop_for_failure(job: Job, at: float, because: str) -> Orders:
+    """Look at all ranks, then tell all to end. Ranks that reported an exception end by themselves."""
+    job.holding = False
+    if job.stopped_at is not None:
+        return judge_when_resolved(job)
+    spared = tuple(sorted(r for r in job.suspects if _ends_by_itself(job.ranks[r])))
+    job.spared = frozenset(spared)
+    job.looked = None
+    job.stopped_at = at
+    orders: list[Order] = [Look(because)]
+    if not job.spec.adopted:
+        job.remember(at, "told the other ranks to end")
+        orders.append(SignalAll(because, SIGTERM, spared))
+        orders.append(wake(job, "grace", at + job.spec.grace, "grace"))
+        if spared:
+            orders.append(wake(job, "settle", at + SETTLE, "they report an exception and end by themselves"))
+    orders.append(wake(job, "suspects", at + SUSPECTS, "the suspects' endings are awaited"))
+    return tuple(orders)
+
+
+def _ends_by_itself(rank: RankState) -> bool:
+    return rank.exited is None and rank.report is not None and rank.report.report.how == "exception"
+
+
+def stop_on_request(job: Job, fact: StopRequested) -> Orders:
+    """End the job because somebody outside asks for it: forward the signal, start the clock of a request."""
+    because = f"asked to end by {fact.by}"
+    job.stop, job.stopped_at = fact, fact.at
+    job.remember(fact.at, because)
+    orders: list[Order] = [SignalAll(because, fact.signal)]
+    limit = job.spec.shutdown_timeout if fact.grace is None else fact.grace
+    if fact.at_once:
+        return (*orders, *kill(job, fact.at, because))
+    if limit > 0:
+        orders.append(wake(job, "shutdown", fact.at + limit, "shutdown timeout"))
+    return (*orders, Tell(because, "stopping"))
+
+
+def kill(job: Job, at: float, because: str) -> Orders:
+    """SIGKILL for all that is left, ranks and whatever they started, and the bound for it."""
+    if job.killed_at is not None:
+        return ()
+    if job.stopped_at is None:
+        job.stopped_at = at
+    job.killed_at = job.sweeping_at = at
+    job.remember(at, f"killed what was left: {because}")
+    return (Sweep(because, kill=True), wake(job, "bound", at + BOUND, "a tree that refuses to become empty"))
+
+
+def judge_when_resolved(job: Job) -> Orders:
+    """The verdict waits for the suspects' statuses; once they are there it waits for nothing."""
+    if job.failed_at is None or job.judged is not None or job.holding or job.looked is None or job.unresolved:
+        return ()
+    return (Judge("every suspect has ended or said why it fails"),)
+
+
+def all_ended(job: Job, at: float) -> Orders:
+    """The last rank has ended: judge with what is known, and end what the ranks have left behind."""
+    job.ended_at = at
+    orders: list[Order] = []
+    if job.failed_at is not None and job.judged is None:
+        job.unresolved.clear()
+        job.holding = False
+        if job.looked is not None:
+            orders.append(Judge("all ranks have ended"))
+    if job.spec.adopted:
+        return tuple(orders)
+    if job.sweeping_at is None:
+        job.sweeping_at = at
+        because = "all ranks have ended"
+        orders.append(Sweep(because))
+        began = job.stopped_at if job.stopped_at is not None else at
+        orders.append(wake(job, "sweep", max(at, began + job.spec.grace), "grace of what the ranks left behind"))
+    return (*orders, *finish_when_done(job))
+
+
+def finish_when_done(job: Job) -> Orders:
+    """Ended, judged, reaped and empty are separate facts; the job is over when all four are there."""
+    judged = job.failed_at is None or job.judged is not None
+    accounted = job.reaped == job.ended == job.spec.nprocs or (job.tree is not None and bool(job.tree.survivors))
+    if job.finished or job.tree is None or not judged or not accounted:
+        return ()
+    job.finished = True
+    return (Finish("all ranks have ended, are judged and reaped, and no process is left"),)
+
+
+# ── Deadlines, by name ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ready_passed(job: Job, at: float) -> Orders:
+    """Somebody was not ready in time, unless it asked for more."""
+    if job.failed_at is not None or job.stopped_at is not None:
+        return ()
+    waiting = [r for r in job.ranks if r.ready_at is None and r.exited is None]
+    late = [r for r in waiting if r.deadline is None or r.deadline <= at]
+    if not waiting:
+        return ()
+    if not late:
+        soonest = min(r.deadline for r in waiting if r.deadline is not None)
+        return (wake(job, "ready", soonest, "a rank asked for more time"),)
+    job.failed_at, job.failed_by = at, "ready-timeout"
+    for rank in late:
+        rank.late = True
+        suspect(job, rank, at)
+    because = f"{len(late)} of {job.spec.nprocs} ranks were not ready in time"
+    job.remember(at, because)
+    return stop_for_failure(job, at, because)
+
+
+def hold_passed(job: Job, at: float) -> Orders:
+    """No better culprit came while the stop was held."""
+    return stop_for_failure(job, at, "a rank lost a peer, and no other failure came") if job.holding else ()
+
+
+def settle_passed(job: Job, at: float) -> Orders:
+    """A rank that reported an exception has not ended by itself (a thread of it keeps it alive)."""
+    lingering = [rank for rank in sorted(job.spared) if job.ranks[rank].exited is None]
+    if lingering:
+        job.spared_signalled_at = at
+    return tuple(SignalRank("it reported an exception and did not end", rank, SIGTERM) for rank in lingering)
+
+
+def suspects_passed(job: Job, at: float) -> Orders:
+    """A suspect takes too long to end: judge without its status."""
+    job.unresolved.clear()
+    return judge_when_resolved(job)
+
+
+def clock_passed(job: Job, at: float) -> Orders:
+    """The grace or the shutdown timeout is over."""
+    return kill(job, at, "its time to end by itself was over")
+
+
+def sweep_passed(job: Job, at: float) -> Orders:
+    """What the ranks left behind did not end when asked."""
+    return () if job.tree is not None else kill(job, at, "left behind by ranks and did not end when asked")
+
+
+def launch_orders(job: Job, fact: JobStarted) -> Orders:
+    """Everything that starts with the job."""
+    orders: list[Order] = []
+    if job.spec.ready_timeout is not None:
+        orders.append(wake(job, "ready", fact.at + job.spec.ready_timeout, "--ready-timeout"))
+    if not job.spec.adopted:
+        orders.insert(0, Spawn("the job begins", 0, job.spec.nprocs - 1))
+    return tuple(orders)
