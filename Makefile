@@ -1,0 +1,65 @@
+# The one door. Needs Python 3.11+ (with venv), make and gcc; each target sets up what it uses by itself.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+
+PIP := -m pip install -qq --disable-pip-version-check
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-torch check format bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: .venv/.stamp ## a real out-of-memory kill of one rank on this machine, and the verdict
+	@$(BIN)/rankguard drill oom
+
+test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k name" narrows)
+	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch" $(ARGS)
+
+test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
+	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
+	then .venv-torch/bin/python -m pytest -m torch tests/torch $(ARGS); \
+	else echo "tests/torch: no tests yet"; fi
+
+check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
+	@$(BIN)/ruff check --output-format concise .
+	@$(BIN)/ruff format --check --quiet . || { echo "not laid out by ruff format:"; $(BIN)/ruff format --check . 2>&1 | grep -E "^(Would|  -->)"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/architecture
+
+format: .venv/.stamp-dev ## let ruff lay out the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/.stamp-dev ## what a fact costs, from 10 to 100,000 simulated ranks
+	@$(BIN)/python bench/core_cost.py $(ARGS)
+
+clean: ## remove everything that make has made
+	@rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# ── Environments: a stamp says that one is complete, so a second call costs nothing ──────────────────────────────────
+
+.venv/.stamp: pyproject.toml
+	@$(call new-venv,.venv)
+	@$(BIN)/python $(PIP) --editable .
+	@touch $@
+
+.venv/.stamp-dev: .venv/.stamp
+	@$(BIN)/python $(PIP) --editable '.[dev]'
+	@touch $@
+
+.venv-torch/.stamp: pyproject.toml
+	@$(call new-venv,.venv-torch)
+	@.venv-torch/bin/python $(PIP) '$(TORCH)' --editable '.[test]'
+	@touch $@
+
+define new-venv
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	{ echo "make: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.11 …" >&2; exit 1; }; \
+echo "setting up $(1) …" >&2; \
+$(PYTHON) -m venv $(1) || \
+	{ rm -rf $(1); echo "make: $(PYTHON) cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+endef
