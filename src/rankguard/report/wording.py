@@ -1,0 +1,219 @@
+"""Words and small layout for everything that people read: ranks, sizes, durations, instants, endings, safe text.
+
+It knows how things are said, not what is said (`text.py`), and hides no secrets (`redact.py`). Pure: it looks at
+nothing but its arguments.
+
+Read next: `text.py`.
+"""
+
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from rankguard.model import Ending, Phase
+
+GIB, MIB = 1 << 30, 1 << 20
+LINE_CHARS = 160
+"""Longest line of a rank's own text that we repeat."""
+
+
+# ── Safe text ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def printable(text: str, limit: int = LINE_CHARS) -> str:
+    """One line that no terminal obeys: control characters, escapes, direction marks and broken Unicode are spelt out."""
+    head = text[: 4 * limit].expandtabs(4)  # a megabyte without a newline costs no more than a line
+    if not head.isprintable():
+        head = "".join(c if c.isprintable() else _spelt(c) for c in head)
+    return cut(head, limit) if len(text) <= 4 * limit else cut(head + "…", limit)
+
+
+def _spelt(char: str) -> str:
+    code = ord(char)
+    named = {"\n": r"\n", "\r": r"\r"}.get(char)
+    return named or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def cut(text: str, limit: int) -> str:
+    """At most `limit` characters; `…` says that something was cut off."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)].rstrip() + "…"
+
+
+def cut_bytes(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8."""
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= limit else data[: max(limit - 3, 0)].decode("utf-8", "ignore") + "…"
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """For paths: the end says more than the beginning."""
+    if len(text) <= limit:
+        return text
+    return "…" + text[-(limit - 1) :]
+
+
+def word(text: str, limit: int = 40) -> str:
+    """One word for `key=value` lines: ASCII, without blanks, quotes or `=`; `?` when nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._:/@+-]", "_", text)[:limit] or "?"
+
+
+# ── Ranks and numbers ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0-4, 6, 7`: three and more in a row become a range."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = (f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+    return ", ".join(parts)
+
+
+def who(rank: int | None, name: str | None) -> str:
+    """`rank 5`; under `watch`, where there are no ranks, the process's name."""
+    if rank is not None:
+        return f"rank {rank}"
+    return printable(name, 60) if name else "a process"
+
+
+def many(members: Sequence[tuple[int | None, str | None]], shown: int = 6) -> str:
+    """`rank 5`, `ranks 0-4, 6, 7`, or names, at most `shown` of them."""
+    ranks = [rank for rank, _ in members if rank is not None]
+    names = [who(None, name) for rank, name in members if rank is None]
+    parts = [f"{'rank' if len(set(ranks)) == 1 else 'ranks'} {ranges(ranks)}"] if ranks else []
+    return some(parts + names, shown)
+
+
+def some(parts: Sequence[str], shown: int, joint: str = ", ") -> str:
+    """The first `shown` parts, `and N more`."""
+    rest = len(parts) - shown
+    return joint.join(parts[:shown]) + (f"{joint.rstrip()} and {rest} more" if rest > 0 else "")
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    """`1 rank`, `8 ranks`, `2 processes`."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def seconds(value: float) -> str:
+    """`0.8 ms`, `0.03 s`, `14.2 s`, `12 min 5 s`, `2 h 13 min`."""
+    if value < 0.00995:
+        return f"{max(value, 0.0) * 1000:.1f} ms"
+    if value < 0.995:
+        return f"{value:.2f} s"
+    if value < 599.95:
+        return f"{value:.1f} s"
+    return whole_seconds(value)
+
+
+def whole_seconds(value: float) -> str:
+    """`62 s`, `12 min 5 s`, `2 h 13 min`: for lines that are told while one waits."""
+    total = int(max(value, 0.0) + 0.5)
+    if total < 600:
+        return f"{total} s"
+    hours, rest = divmod(total, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s"
+
+
+def number(value: float) -> str:
+    """`3`, `2.5`: no needless `.0`."""
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+
+
+class Unit:
+    """GiB, or MiB where the yardstick (the limit, else the largest value) is below one GiB."""
+
+    def __init__(self, yardstick: int) -> None:
+        self.name, self.bytes = ("GiB", GIB) if yardstick >= GIB else ("MiB", MIB)
+
+    def of(self, size: int) -> str:
+        """The number alone, with one decimal."""
+        return f"{size / self.bytes:.1f}"
+
+
+def size(value: int) -> str:
+    """`1.2 GiB`, `640.0 MiB`, `512 bytes`."""
+    if value < MIB // 10:
+        return plural(value, "byte") if value < 1024 else f"{value / 1024:.1f} KiB"
+    unit = Unit(value)
+    return f"{unit.of(value)} {unit.name}"
+
+
+def when(stamp: str | None) -> str | None:
+    """`2026-11-22 08:14:03 UTC` of an ISO 8601 instant in UTC; any other text as it is."""
+    if not stamp:
+        return None
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)", stamp)
+    return f"{found[1]} {found[2]} UTC" if found else printable(stamp, 40)
+
+
+# ── Nouns of the model ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def phase(value: Phase) -> str:
+    """The word that users know: `launching` is told as `starting`."""
+    return Phase.STARTING.value if value is Phase.LAUNCHING else value.value
+
+
+def ending(value: Ending) -> str:
+    """`SIGKILL`, `exit 1`, `still alive`."""
+    if value.kind == "alive":
+        return "still alive"
+    if value.kind == "signal":
+        name = printable(value.signal, 20) if value.signal else "signal unknown" if value.number is None else f"signal {value.number}"
+        return name + (", core dumped" if value.core_dumped else "")
+    return "exit status unknown" if value.code is None else f"exit {value.code}"
+
+
+# ── A rank's own words ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def last_frames(traceback: str, most: int) -> list[str]:
+    """The end of a Python traceback: the innermost frames and the beginning of the message.
+
+    Not simply the last lines: messages of many lines (CUDA's advice) would push the frames out.
+    """
+    lines = [line for line in traceback.splitlines() if line.strip() and not re.fullmatch(r"[\s~^]+", line)]
+    last_file = max((n for n, line in enumerate(lines) if line.startswith('  File "')), default=None)
+    if last_file is None:
+        return lines[-most:] if most else []
+    message = next((n for n in range(last_file + 1, len(lines)) if not lines[n].startswith(" ")), len(lines))
+    told = lines[message : message + max(1, most // 3)]
+    room = most - len(told)
+    frames = lines[max(message - room, 0) : message] if room > 0 else []
+    if frames and len(frames) < message and frames[0].startswith("    "):
+        frames = frames[1:]  # a source line whose `File` line did not fit
+    return frames + told
+
+
+def top_of_stack(stacks: str, most: int) -> list[str]:
+    """Where a rank hangs: the innermost frames, which are the last ones only where the text says so."""
+    lines = [line for line in stacks.splitlines() if line.strip()]
+    return lines[-most:] if "most recent call last" in stacks and most else lines[:most]
+
+
+# ── Layout ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+INDENT = 10
+"""Two blanks, a label of six, two blanks."""
+
+
+def row(label: str, text: str, width: int) -> list[str]:
+    """A labelled cell, wrapped under itself. Words are never broken: a path has to survive copy and paste."""
+    lines = textwrap.wrap(text, max(width, 40) - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
+    return [f"  {label:<6}  {lines[0]}", *(" " * INDENT + line for line in lines[1:])]
+
+
+def quoted(lines: Iterable[str], limit: int = LINE_CHARS) -> list[str]:
+    """A rank's own lines, marked as such so that none can pass for one of ours."""
+    return [f"    | {printable(line.rstrip(), limit)}" for line in lines]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, left-aligned under one another."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]
