@@ -10,12 +10,11 @@ Read next: `wording.py` (how things are said), `schema/verdict-1.json` (the same
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
-from rankguard.model import Cause, Confidence, Culprit, Family, RankOutcome, Verdict
+from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
 from rankguard.report import wording as say
+from rankguard.report.wording import Block, Room
 
-MAX_BYTES, MAX_LINES = 2048, 25
 SILENT_AFTER_S = 30.0
 """A rank that has said nothing for this long is called silent."""
 
@@ -28,10 +27,10 @@ def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved:
     width = max(60, min(width, 160))
     last = last_line(verdict)
     if verdict.outcome == "succeeded":
-        notes = _leftovers(verdict, 2) + list(verdict.warnings)
-        return (say.printable(f"note: {say.some(notes, 2, '; ')}", 400) + "\n" if notes else "") + last
+        notes = [f"left behind: {text}" for text in _leftovers(verdict, 2)] + list(verdict.warnings[:2])
+        return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
     rows = _failed_rows if verdict.outcome == "failed" else _interrupted_rows
-    lines = _fitted(lambda room: rows(verdict, saved, Block(width, room)), ["", last])
+    lines = say.fitted(lambda room: rows(verdict, saved, Block(width, room)), ["", last])
     return "\n".join([*(map(_painted, lines[:-1]) if color else lines[:-1]), lines[-1]])
 
 
@@ -55,11 +54,14 @@ def last_line(verdict: Verdict) -> str:
 
 def error_block(verdict: Verdict) -> str:
     """`str(RankFailed)`: the cause first, then who, what it rests on, and the last lines of the rank."""
-    return "\n".join(_fitted(lambda room: _error_rows(verdict, Block(100, room)), []))
+    return "\n".join(say.fitted(lambda room: _error_rows(verdict, Block(100, room)), []))
 
 
 def progress_line(
-    elapsed_s: float, ready: int, total: int, waiting: Sequence[tuple[int, str | None, float | None, float | None, float]]
+    elapsed_s: float,
+    ready: int,
+    total: int,
+    waiting: Sequence[tuple[int, str | None, float | None, float | None, float]],
 ) -> str:
     """`62 s: 6 of 8 ready; waiting for rank 3 (loading 41 %), rank 5 (silent for 42 s, last: allocating host cache)`.
 
@@ -79,82 +81,6 @@ def all_ready_line(n: int, seconds: float, slowest_rank: int | None = None, lead
     return f"{line} (rank {slowest_rank} last" + (f", +{say.seconds(lead_s)})" if lead_s is not None else ")")
 
 
-# ── Room: what has to give way when the block is too long ────────────────────────────────────────────────────────
-
-
-class Room(NamedTuple):
-    """How much of each part may be shown."""
-
-    tail: int
-    """Lines of the rank's log."""
-    trace: int
-    """Lines of its traceback or stack."""
-    proofs: int
-    cell: int
-    """Characters of a labelled cell."""
-    table: int
-    """Ranks in the memory table."""
-    groups: int
-    """Consequences, hints and leftovers."""
-
-
-ROOMS = (
-    Room(tail=10, trace=8, proofs=4, cell=480, table=10, groups=3),
-    Room(tail=6, trace=8, proofs=4, cell=480, table=10, groups=3),
-    Room(tail=4, trace=8, proofs=4, cell=480, table=10, groups=3),
-    Room(tail=2, trace=8, proofs=4, cell=480, table=10, groups=3),
-    Room(tail=1, trace=6, proofs=3, cell=320, table=8, groups=2),
-    Room(tail=1, trace=4, proofs=3, cell=240, table=8, groups=2),
-    Room(tail=1, trace=3, proofs=2, cell=160, table=0, groups=1),
-    Room(tail=1, trace=2, proofs=1, cell=110, table=0, groups=1),
-    Room(tail=0, trace=1, proofs=1, cell=70, table=0, groups=1),
-)
-"""From all to the least. The log goes first, then the rest of the cells; the cause and the last line never do."""
-
-
-def _fitted(rows: Callable[[Room], list[str]], end: list[str]) -> list[str]:
-    """The rows in the largest room that fits. When none does (wide letters everywhere), rows give way from the end."""
-    for room in ROOMS:
-        lines = rows(room)
-        if _fits(lines + end):
-            return lines + end
-    while len(lines) > 1 and not _fits(lines + end):
-        lines.pop()
-    return lines + end
-
-
-def _fits(lines: Sequence[str]) -> bool:
-    # One byte is kept for the newline that ends the block.
-    return len(lines) <= MAX_LINES and sum(len(line.encode("utf-8", "replace")) + 1 for line in lines) <= MAX_BYTES
-
-
-_PAINT = {"error:": "31;1", "try:": "32;1", "or:": "32;1", "stopped:": "33;1"}
-
-
-def _painted(line: str) -> str:
-    if found := re.match(r"(error|try|or|stopped):", line):
-        return f"\x1b[{_PAINT[found[0]]}m{found[0]}\x1b[0m{line[found.end() :]}"
-    if found := re.match(r"  \S[^|]{7}|  .* (said last|raised|was here)$", line):
-        return f"\x1b[1m{found[0]}\x1b[0m{line[found.end() :]}"
-    return line
-
-
-class Block:
-    """The lines so far, and the room for the next."""
-
-    def __init__(self, width: int, room: Room) -> None:
-        self.width, self.room, self.lines = width, room, list[str]()
-
-    def cell(self, label: str, text: str) -> None:
-        """A labelled cell, cut to the room and wrapped; nothing for an empty text."""
-        if text:
-            self.lines += say.row(label, say.printable(text, self.room.cell), self.width)
-
-    def cells(self, pairs: Iterable[tuple[str, str]]) -> None:
-        for label, text in pairs:
-            self.cell(label, text)
-
-
 # ── The blocks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -163,6 +89,7 @@ def _failed_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
     hints = [say.cut_bytes(say.printable(hint, max(room.cell, 200)), 300) for hint in verdict.hints[: room.groups]]
     block.lines.append(f"error: {_headline(verdict)}")
     block.lines += [f"{'or:' if n else 'try:':<6} {hint}" for n, hint in enumerate(hints)] + [""]
+    block.cell("retry", _retry(verdict))
     block.cell("when", _when(verdict))
     if culprit is None:
         block.cell("where", say.some(verdict.nodes, 3))
@@ -174,7 +101,7 @@ def _failed_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
     block.cells(_consequences(verdict, culprit, room))
     if culprit is not None:
         block.lines += _own_words(culprit, room)
-    block.cell("more", _more(verdict, culprit, saved))
+    block.cell("more", _more(verdict, culprit, saved, block.room))
     return block.lines
 
 
@@ -182,7 +109,7 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     culprit = verdict.culprit
     block.lines.append(_headline(verdict))
     if culprit is not None:
-        block.cell("where", f"{say.who(culprit.rank, culprit.name)}, {say.phase(culprit.phase)}, {_where(culprit)}")
+        block.cell("where", f"{say.who(culprit.rank, culprit.name)}, {say.phase(culprit.phase)}, on {_where(culprit)}")
         block.cells(_proofs(culprit, block.room))
         block.cells(_reasons(verdict, culprit))
         block.cells(("try", hint) for hint in verdict.hints[:1])
@@ -191,17 +118,11 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
 
 
 def _interrupted_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
-    block.lines += [f"stopped: {_headline(verdict)}", ""]
-    parts, by = [say.when(verdict.ended_at) or "", ""], verdict.stopped_by
-    if by is not None:
-        parts[1] = f"by {by.signal}" if by.signal else ""
-        sender = [f"pid {by.pid}"] if by.pid is not None else []
-        sender += [by.comm] if by.comm else []
-        sender += [f"uid {by.uid}"] if by.uid is not None else []
-        parts[1] += f" from {', '.join(sender)}" if sender else ""
-    block.cell("when", "; ".join(filter(None, parts)))
+    block.lines += [f"interrupted: {_headline(verdict)}", ""]
+    by = say.stopper(verdict.stopped_by) if verdict.stopped_by else None
+    block.cell("when", "; ".join(filter(None, [say.when(verdict.ended_at), by])))
     block.cells(_consequences(verdict, None, block.room))
-    block.cell("more", _more(verdict, None, saved))
+    block.cell("more", _more(verdict, None, saved, block.room))
     return block.lines
 
 
@@ -215,7 +136,7 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _when(verdict: Verdict) -> str:
-    culprit, retry = verdict.culprit, verdict.retry
+    culprit = verdict.culprit
     parts = [say.when(verdict.failed_at or (culprit.at if culprit else verdict.ended_at)) or "time unknown"]
     if culprit is not None:
         parts[0] += f", {say.seconds(culprit.elapsed_s)} after launch"
@@ -223,28 +144,26 @@ def _when(verdict: Verdict) -> str:
         if reports or culprit.phase in ("launching", "starting", "ready"):
             ready = sum(after <= culprit.elapsed_s for after in reports)
             parts.append(f"{ready} of {verdict.world_size} ranks {'was' if ready == 1 else 'were'} ready")
-        if culprit.attempt:
-            parts.append(f"attempt {culprit.attempt + 1}")
-    if verdict.attempts:
-        before = verdict.attempts[-1]
-        parts.append(f"the attempt before ended with {before.cause} after {say.seconds(before.lasted_s)}")
-    if retry.advice in ("yes", "no", "elsewhere"):
-        parts.append(f"retry: {retry.advice}" + (f", {retry.because}" if retry.because else ""))
+        parts += [f"attempt {culprit.attempt + 1}"] if culprit.attempt else []
+    for before in verdict.attempts[-1:]:
+        parts.append(f"attempt {before.attempt + 1} failed after {say.seconds(before.lasted_s)} ({before.cause})")
     return "; ".join(parts)
+
+
+def _retry(verdict: Verdict) -> str:
+    retry = verdict.retry
+    return "" if retry.advice == "unknown" else f"{retry.advice}, {retry.because}" if retry.because else retry.advice
 
 
 def _where(culprit: Culprit) -> str:
     parts = [culprit.node or "node unknown", "no process" if culprit.pid is None else f"pid {culprit.pid}"]
     parts += [culprit.name] if culprit.name and culprit.rank is not None else []
     parts += [f"local rank {culprit.local_rank}"] if culprit.local_rank not in (None, culprit.rank) else []
-    verb = {"exit": "ended with ", "signal": "ended by "}.get(culprit.ending.kind, "")
-    text = ", ".join(parts) + (f"; {verb}{say.ending(culprit.ending)}" if culprit.pid is not None else "")
+    text = ", ".join(parts) + (f"; {say.ended(culprit.ending)}" if culprit.pid is not None else "")
     if culprit.cause.subject_pid not in (None, culprit.pid):
         text += f"; it was its child pid {culprit.cause.subject_pid}"
     told = [f'"{say.printable(culprit.status, 80)}"'] if culprit.status else []
-    if done := culprit.progress:
-        of = f" of {say.number(done.total)}" if done.total is not None else ""
-        told.append(f"{say.number(done.done)}{of} {done.unit or ''}".rstrip())
+    told += [say.progress(culprit.progress)] if culprit.progress else []
     return text + (f"; last status {', '.join(told)}" if told else "")
 
 
@@ -259,31 +178,39 @@ def _proofs(culprit: Culprit, room: Room) -> list[tuple[str, str]]:
 
 def _memory(verdict: Verdict, culprit: Culprit, block: Block) -> None:
     """Of the job's memory domain, and of each rank: a sum explains an OOM kill, one rank's size does not."""
-    state = verdict.memory
     if culprit.cause.family is not Family.MEMORY:
         return
+    state = verdict.memory or MemoryState()
     sizes = {n: r.memory.rss_bytes or r.memory.peak_bytes for n, r in enumerate(verdict.ranks)}
     known = {n: size for n, size in sizes.items() if size}
-    limit = state.limit_bytes if state else None
-    unit = say.Unit(limit or max([*known.values(), (state and state.used_bytes) or 0]))
-    label = "memory"
-    if state and state.used_bytes is not None:
-        text = f"{unit.of(state.used_bytes)} of {unit.of(limit)} {unit.name}" if limit else f"{unit.of(state.used_bytes)} {unit.name} used"
-        text += f" ({say.cut_middle(state.limit_from, 60)})" if state.limit_from else ""
-        split = [("ranks", state.ranks_bytes), ("cache", state.cache_bytes)]
-        if state.ranks_bytes is not None and state.cache_bytes is not None:
-            split.append(("other", state.used_bytes - state.ranks_bytes - state.cache_bytes))
-        # Shared pages are counted once for each rank that maps them, so the rest may come out below zero.
-        told = [f"{name} {unit.of(size)}" for name, size in split if size is not None and size >= 0]
-        block.cell(label, f"{text}: {', '.join(told)}" if told else text)
-        label = ""
+    unit = say.Unit(state.limit_bytes or max([*known.values(), state.used_bytes or 0]))
+    cells = [_domain(state, unit)] if state.used_bytes is not None else []
+    if not cells and not known and culprit.memory.peak_bytes:
+        cells = [f"{say.who(culprit.rank, culprit.name)} had {say.size(culprit.memory.peak_bytes)} at most"]
+    block.cells(("memory", text) for text in cells)
     if block.room.table and len(known) > 1:
-        for line in _memory_table(verdict.ranks, known, unit, culprit, block.room.table):
-            block.lines.append(f"  {label:<6}  {line}"[: block.width])
-            label = ""
+        for most in range(block.room.table, 1, -1):
+            lines = _memory_table(verdict.ranks, known, unit, culprit, most)
+            if say.INDENT + max(map(len, lines)) <= block.width:
+                break
+        block.lines += [f"  {'' if n or cells else 'memory':<6}  {line}" for n, line in enumerate(lines)]
 
 
-def _memory_table(ranks: Sequence[RankOutcome], known: dict[int, int], unit: say.Unit, culprit: Culprit, most: int) -> list[str]:
+def _domain(state: MemoryState, unit: say.Unit) -> str:
+    used = state.used_bytes or 0
+    text = f"{unit.of(used)} of {unit.of(state.limit_bytes)}" if state.limit_bytes else unit.of(used)
+    text += f" {unit.name}" + (f" ({say.cut_middle(state.limit_from, 60)})" if state.limit_from else "")
+    split = [("ranks", state.ranks_bytes), ("cache", state.cache_bytes)]
+    if state.ranks_bytes is not None and state.cache_bytes is not None:
+        # Shared pages are counted once for each rank that maps them, so the rest may come out below zero.
+        split.append(("other", used - state.ranks_bytes - state.cache_bytes))
+    told = [f"{name} {unit.of(size)}" for name, size in split if size is not None and size >= 0]
+    return f"{text}: {', '.join(told)}" if told else text
+
+
+def _memory_table(
+    ranks: Sequence[RankOutcome], known: dict[int, int], unit: say.Unit, culprit: Culprit, most: int
+) -> list[str]:
     """The culprit (†), those responsible (*), and the largest; the others as a range."""
     blamed = {r.rank for r in culprit.cause.responsible if r.rank is not None}
 
@@ -303,16 +230,28 @@ def _memory_table(ranks: Sequence[RankOutcome], known: dict[int, int], unit: say
 def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
     cells = []
     if verdict.either:
-        both = "both" if len(verdict.either) == 1 else "all"
+        both, neither = ("both", "neither was") if len(verdict.either) == 1 else ("all", "none of them was")
         late = culprit.cause.kind == "ready-timeout"
-        why = f"{both} were not ready in time" if late else f"{both} were already failing when first seen"
+        why = f"{neither} ready in time" if late else f"{both} were already failing when first seen"
         cells.append(("or", f"{say.many([(rank, None) for rank in verdict.either])}: {why}"))
-    elif verdict.order and verdict.order.basis and any(r.relation in ("collateral", "independent") for r in verdict.ranks):
+    elif (
+        verdict.order
+        and verdict.order.basis
+        and any(r.relation in ("collateral", "independent") for r in verdict.ranks)
+    ):
         gap = verdict.order.gap_us
-        cells.append(("first", verdict.order.basis + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else "")))
-    if culprit.cause.statement.casefold() not in verdict.statement.casefold():
+        cells.append(
+            ("first", verdict.order.basis + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else ""))
+        )
+    # An exception's statement is the last line of its traceback, which is shown.
+    told_already = f"{verdict.statement}\n{_trace(culprit) or ''}".casefold()
+    if culprit.cause.statement.casefold() not in told_already:
         cells.append(("why", culprit.cause.statement))
-    for confidence, label in ((Confidence.PROVEN, "cause"), (Confidence.LIKELY, "likely"), (Confidence.UNKNOWN, "maybe")):
+    for confidence, label in (
+        (Confidence.PROVEN, "cause"),
+        (Confidence.LIKELY, "likely"),
+        (Confidence.UNKNOWN, "maybe"),
+    ):
         told = [f"{say.who(r.rank, None)} {r.because}" for r in culprit.cause.responsible if r.confidence is confidence]
         cells.append((label, say.some(told, 4)))
     return cells
@@ -324,62 +263,74 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
     alive = [r for r in others if r.ending.kind == "alive"]
     parts = []
     for relation, verb in (("collateral", "failed because of it"), ("independent", "failed too, on its own")):
-        told = _grouped((r for r in others if r.relation == relation), lambda r: _short(r.cause, say.ending(r.ending)))
+        told = _grouped(
+            (r for r in others if r.relation == relation and r.rank not in verdict.either),
+            lambda r: _short(r.cause, say.ending(r.ending)),
+        )
         parts += [say.some([f"{ranks} {verb} ({detail})" for detail, ranks in told], room.groups)] if told else []
     stopped = [r for r in others if r.relation == "stopped" and r not in alive]
     finished = [r for r in others if r.relation == "finished" and r not in alive]
     if culprit is None:
-        parts += [say.some([f"{ranks}: {how}" for how, ranks in _grouped(stopped + finished, lambda r: say.ending(r.ending))], 4)]
+        parts += [
+            say.some(
+                [f"{ranks}: {how}" for how, ranks in _grouped(stopped + finished, lambda r: say.ending(r.ending))], 4
+            )
+        ]
     else:
         parts += [f"{_many(finished)} had finished"] if finished else []
         parts += [f"stopped {_many(stopped)} because {say.who(culprit.rank, culprit.name)} failed"] if stopped else []
     parts += [f"{_many(alive)} not ended by us"] if alive else []
     down = verdict.teardown
     if down.took_s is not None and not down.survivors and not alive:
-        parts += [f"all gone after {say.seconds(down.took_s)}" + (f" ({len(down.killed)} by SIGKILL)" if down.killed else "")]
+        after = f" after {say.seconds(down.took_s)}" if down.took_s >= 0.0005 else ""
+        parts += [f"all gone{after}" + (f", {len(down.killed)} by SIGKILL" if down.killed else "")]
         parts += [] if down.left else ["nothing left behind"]
-    left = _leftovers(verdict, room.groups)
-    warnings = [("note", warning) for warning in verdict.warnings[: room.groups]]
-    return [("then", "; ".join(filter(None, parts))), *(("left", text) for text in left), *warnings]
+    left = [("" if n else "left", text) for n, text in enumerate(_leftovers(verdict, room.groups))]
+    notes = [("" if n else "note", text) for n, text in enumerate(verdict.warnings[: room.groups])]
+    return [("then", "; ".join(filter(None, parts))), *left, *notes]
 
 
 def _leftovers(verdict: Verdict, most: int) -> list[str]:
     """Processes that refused to die, then things that outlive the job, the largest first."""
-    down, names = verdict.teardown, {"shm": "shared memory", "sysv-shm": "System V shared memory"}
-    told = [f"pid {s.pid} ({s.comm}) could not be ended, state {s.state}" for s in down.survivors[:most]]
+    down = verdict.teardown
+    told = [say.survivor(process) for process in down.survivors[:most]]
     told += [f"and {n} more such processes"] if (n := len(down.survivors) - most) > 0 else []
     left = sorted(down.left, key=lambda thing: -(thing.bytes or 0))
-    told += [
-        f"{names.get(x.kind, x.kind)} {say.cut_middle(x.path, 70)}" + (f" ({say.size(x.bytes)})" if x.bytes is not None else "")
-        for x in left[:most]
-    ]
+    told += [say.left(thing) for thing in left[:most]]
     total = sum(thing.bytes or 0 for thing in left)
-    told += [f"and {n} more, {say.size(total)} in all"] if (n := len(left) - most) > 0 else []
-    return told
+    return told + ([f"and {n} more, {say.size(total)} in all"] if (n := len(left) - most) > 0 else [])
 
 
 def _own_words(culprit: Culprit, room: Room) -> list[str]:
     """The end of the traceback (or of the stack where it hangs), then the log without what has just been shown."""
     subject, lines = say.who(culprit.rank, culprit.name), []
-    exception = culprit.cause.exception
-    trace = culprit.traceback or (exception.traceback if exception else None)
+    trace = _trace(culprit)
     if trace and (shown := say.last_frames(trace, room.trace)):
         lines += [f"  {subject} raised", *say.quoted(shown)]
     elif culprit.stacks and (shown := say.top_of_stack(culprit.stacks, room.trace)):
         lines += [f"  {subject} was here", *say.quoted(shown)]
     seen = {line.strip() for line in (trace or "").splitlines()}
-    tail = [line for line in culprit.log_tail if line.strip() and re.sub(r"^\[rank\d+\]:", "", line).strip() not in seen]
+    tail = [
+        line for line in culprit.log_tail if line.strip() and re.sub(r"^\[rank\d+\]:", "", line).strip() not in seen
+    ]
     if tail and room.tail:
         lines += [f"  {subject} said last", *say.quoted(tail[-room.tail :])]
     return lines
 
 
-def _more(verdict: Verdict, culprit: Culprit | None, saved: bool) -> str:
+def _trace(culprit: Culprit) -> str | None:
+    exception = culprit.cause.exception
+    return culprit.traceback or (exception.traceback if exception else None)
+
+
+def _more(verdict: Verdict, culprit: Culprit | None, saved: bool, room: Room) -> str:
+    """Where to read on. Only what exists is named, and a path is whole or left out."""
     if not saved:
         return ""
-    run = say.printable(verdict.run_id, 60)
-    path = [say.printable(culprit.log_path, 300)] if culprit and culprit.log_path else []
-    return " · ".join([f"rankguard report {run}", f"rankguard explain {run}", *path])
+    run = say.printable(verdict.run_id, 40)
+    text = f"rankguard report {run} · rankguard explain {run}"
+    path = culprit.log_path if culprit else None
+    return f"{text} · {path}" if path and len(text) + len(path) + 3 <= room.cell else text
 
 
 # ── Small ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -411,3 +362,14 @@ def _doing(status: str | None, done: float | None, total: float | None, quiet_s:
         far = f"{100 * done / total:.0f} %" if total else say.number(done)
         what = f"{what} {far}".strip()
     return f" ({what})" if what else ""
+
+
+_PAINT = {"error:": "31;1", "try:": "32;1", "or:": "32;1", "interrupted:": "33;1"}
+
+
+def _painted(line: str) -> str:
+    if found := re.match(r"[a-z]+:", line):
+        return f"\x1b[{_PAINT.get(found[0], '1')}m{found[0]}\x1b[0m{line[found.end() :]}"
+    if found := re.match(r"  [a-z]+(?=  )|  \S.* (said last|raised|was here)$", line):
+        return f"\x1b[1m{found[0]}\x1b[0m{line[found.end() :]}"
+    return line

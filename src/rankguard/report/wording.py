@@ -8,9 +8,10 @@ Read next: `text.py`.
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from rankguard.model import Ending, Phase
+from rankguard.model import Ending, Left, Phase, Progress, StoppedBy, Survivor
 
 GIB, MIB = 1 << 30, 1 << 20
 LINE_CHARS = 160
@@ -164,9 +165,46 @@ def ending(value: Ending) -> str:
     if value.kind == "alive":
         return "still alive"
     if value.kind == "signal":
-        name = printable(value.signal, 20) if value.signal else "signal unknown" if value.number is None else f"signal {value.number}"
+        name = (
+            printable(value.signal, 20)
+            if value.signal
+            else "signal unknown"
+            if value.number is None
+            else f"signal {value.number}"
+        )
         return name + (", core dumped" if value.core_dumped else "")
     return "exit status unknown" if value.code is None else f"exit {value.code}"
+
+
+def ended(value: Ending) -> str:
+    """`ended by SIGKILL`, `ended with exit 1`, `exit status unknown`, `still alive`."""
+    known = value.kind == "signal" or (value.kind == "exit" and value.code is not None)
+    return f"ended {'by' if value.kind == 'signal' else 'with'} {ending(value)}" if known else ending(value)
+
+
+def progress(value: Progress) -> str:
+    """`1200 of 5000 steps`."""
+    of = f" of {number(value.total)}" if value.total is not None else ""
+    return f"{number(value.done)}{of} {value.unit or ''}".rstrip()
+
+
+def stopper(value: StoppedBy) -> str:
+    """`by SIGTERM from pid 812, slurmstepd, uid 0`, as far as it is known."""
+    sender = [f"pid {value.pid}"] if value.pid is not None else []
+    sender += [value.comm] if value.comm else []
+    sender += [f"uid {value.uid}"] if value.uid is not None else []
+    parts = [f"by {value.signal}" if value.signal else "", f"from {', '.join(sender)}" if sender else ""]
+    return " ".join(filter(None, parts))
+
+
+def survivor(value: Survivor) -> str:
+    state = "D, in a system call" if value.state == "D" else value.state
+    return f"pid {value.pid} ({value.comm}) could not be ended, state {state}"
+
+
+def left(value: Left) -> str:
+    kind = {"shm": "shared memory", "sysv-shm": "System V shared memory"}.get(value.kind, value.kind)
+    return f"{kind} {cut_middle(value.path, 70)}" + (f" ({size(value.bytes)})" if value.bytes is not None else "")
 
 
 # ── A rank's own words ───────────────────────────────────────────────────────────────────────────────────────────
@@ -217,3 +255,70 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells, left-aligned under one another."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return ["  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip() for cells in rows]
+
+
+# ── Room: what gives way when a block is too long ────────────────────────────────────────────────────────────────
+
+MAX_BYTES, MAX_LINES = 2048, 25
+
+
+class Room(NamedTuple):
+    """How much of each part may be shown."""
+
+    tail: int
+    """Lines of the rank's log."""
+    trace: int
+    """Lines of its traceback or stack."""
+    proofs: int
+    cell: int
+    """Characters of a labelled cell."""
+    table: int
+    """Ranks in the memory table."""
+    groups: int
+    """Consequences, hints and leftovers."""
+
+
+ROOMS = (
+    Room(tail=10, trace=8, proofs=4, cell=480, table=10, groups=3),
+    Room(tail=6, trace=8, proofs=4, cell=480, table=10, groups=3),
+    Room(tail=4, trace=8, proofs=4, cell=480, table=10, groups=3),
+    Room(tail=2, trace=8, proofs=4, cell=480, table=10, groups=3),
+    Room(tail=1, trace=6, proofs=3, cell=320, table=8, groups=2),
+    Room(tail=1, trace=4, proofs=3, cell=240, table=8, groups=2),
+    Room(tail=1, trace=3, proofs=2, cell=160, table=0, groups=1),
+    Room(tail=1, trace=2, proofs=1, cell=110, table=0, groups=1),
+    Room(tail=0, trace=1, proofs=1, cell=70, table=0, groups=1),
+)
+"""From all to the least. The log goes first, then the rest of the cells; the cause and the last line never do."""
+
+
+def fitted(rows: Callable[[Room], list[str]], end: list[str]) -> list[str]:
+    """The rows in the largest room that fits, and the end. When none does (wide letters), rows give way from the end."""
+    for room in ROOMS:
+        lines = rows(room)
+        if _fits(lines + end):
+            return lines + end
+    while len(lines) > 1 and not _fits(lines + end):
+        lines.pop()
+    return lines + end
+
+
+def _fits(lines: Sequence[str]) -> bool:
+    # One byte is kept for the newline that ends the block.
+    return len(lines) <= MAX_LINES and sum(len(line.encode("utf-8", "replace")) + 1 for line in lines) <= MAX_BYTES
+
+
+class Block:
+    """The lines so far, and the room for the next."""
+
+    def __init__(self, width: int, room: Room) -> None:
+        self.width, self.room, self.lines = width, room, list[str]()
+
+    def cell(self, label: str, text: str) -> None:
+        """A labelled cell, cut to the room and wrapped; nothing for an empty text."""
+        if text:
+            self.lines += row(label, printable(text, self.room.cell), self.width)
+
+    def cells(self, pairs: Iterable[tuple[str, str]]) -> None:
+        for label, text in pairs:
+            self.cell(label, text)
