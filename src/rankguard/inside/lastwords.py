@@ -1,0 +1,230 @@
+"""What a rank says of the exception that ends it: one message to the supervisor, before anything is printed.
+
+Works where little else does: out of memory, of descriptors, with exceptions that cannot be printed. Three tellings are
+tried, each with less in it. Imports nothing that the program could have replaced by a file of its own name.
+
+Also leaves the file that `torch.distributed.elastic` readers expect (torch's `error_handler.py` writes it from
+`@record`; a program without `@record` gets it from us).
+
+Not the printing of the traceback: that is Python's, in `program.py`.
+"""
+
+import os
+import sys
+import time
+
+TEXT_MOST = 16 << 10
+MESSAGE_MOST = 2000
+FRAMES_MOST = 64
+CHAIN_MOST = 32
+DATAGRAM_MOST = 100_000
+WAIT_MOST = 1.0
+DEEP = 300
+"""Frames above which a traceback is not formatted whole: a raised recursion limit allows millions."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from rankguard.inside.line import Line
+
+
+class LastWords:
+    """Made at the start of the process, while there are memory and descriptors; `report` is used at most once."""
+
+    def __init__(self, line: "Line") -> None:
+        self._line, self._pid = line, os.getpid()
+        self._spare: bytes | None = bytes(4 << 20)  # calloc: address space, no memory (measured: RSS grows by 0)
+
+    def report(self, error: BaseException, raised_at: float) -> None:
+        """Tells the supervisor of `error`. Never raises, and blocks for a second at most."""
+        self._spare = None
+        if os.getpid() != self._pid:
+            return  # a forked child of the rank: its exceptions are its own
+        text = ""
+        for telling in (_in_full, _in_short, _barely):
+            try:
+                told, text = telling(error, raised_at)
+                self._line.send(b"X_RANKGUARD_EXCEPTION=" + told, WAIT_MOST)
+                break
+            except BaseException:  # noqa: BLE001, S112  # whatever it was: less may still go through
+                continue
+        try:
+            self._leave_file(error, text)
+        except BaseException:  # noqa: BLE001, S110  # the program's own end must go on
+            pass
+
+    def _leave_file(self, error: BaseException, text: str) -> None:
+        path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+        if not path or os.path.lexists(path):
+            return
+        extra = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        content = {"message": {"message": f"{type(error).__name__}: {_said(error)}", "extraInfo": extra}}
+        self._line.close()  # it may be the one descriptor that is needed now
+        fresh = f"{path}.{os.getpid()}"  # a reader must never see half of it
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _json(content).encode("ascii"))
+        finally:
+            os.close(fd)
+        os.rename(fresh, path)
+
+
+# ── Three tellings: (JSON, text of the traceback) ────────────────────────────────────────────────────────────────
+
+
+def _in_full(error: BaseException, raised_at: float) -> "tuple[bytes, str]":
+    text = _cut(_formatted(error), TEXT_MOST)
+    for less in (1, 4, 16):  # non-ASCII text is up to six times as long in JSON
+        told = _told(error, raised_at, _cut(text, TEXT_MOST // less), less, deep=True)
+        if len(told) <= DATAGRAM_MOST:
+            break
+    return told, text
+
+
+def _in_short(error: BaseException, raised_at: float) -> "tuple[bytes, str]":
+    text = "".join(f"  File {frame}\n" for frame in _frames(error.__traceback__, FRAMES_MOST))
+    text = f"Traceback (most recent call last):\n{text}{_line_of(error)}\n"
+    return _told(error, raised_at, text[-TEXT_MOST:], 4, deep=True), text
+
+
+def _barely(error: BaseException, raised_at: float) -> "tuple[bytes, str]":
+    return _told(error, raised_at, "", 16, deep=False), ""
+
+
+def _told(error: BaseException, raised_at: float, text: str, less: int, *, deep: bool) -> bytes:
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    fields: dict[str, object] = {
+        "type": _name(type(error)),
+        "message": _said(error)[: MESSAGE_MOST // less],
+        "module": str(type(error).__module__),
+        "traceback": text or None,
+        "frames": list(_frames(error.__traceback__, FRAMES_MOST // less)) if deep else [],
+        "chain": [words[: 500 // less] for words in _chain(error)][: CHAIN_MOST // less] if deep else [],
+        "raised_at": raised_at,
+    }
+    if isinstance(number, int):
+        fields["errno"] = int(number)
+    return _json(fields).encode("ascii")
+
+
+# ── Parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _name(kind: type) -> str:
+    module, name = str(kind.__module__), str(kind.__qualname__)
+    return name if module == "builtins" else f"{module}.{name}"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  # the program's own __str__
+        return "<exception str() failed>"
+
+
+def _line_of(error: BaseException) -> str:
+    said = _said(error)
+    return f"{_name(type(error))}: {said}" if said else _name(type(error))
+
+
+def _frames(tb: "TracebackType | None", most: int) -> "list[str]":
+    """The innermost `most` frames, innermost last; not runpy's, which `-m` puts before the program's own."""
+    found: list[str] = []
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        if code.co_filename != "<frozen runpy>":
+            found.append(f"{code.co_filename[-500:]}:{tb.tb_lineno} {code.co_name[:200]}")
+            if len(found) > 4 * most:
+                del found[:-most]
+        tb = tb.tb_next
+    return found[-most:]
+
+
+def _chain(error: BaseException) -> "Iterator[str]":
+    """What led to it, as Python would show it: a group's leaves, then each cause or context, the root last."""
+    seen = {id(error)}
+    current: BaseException | None = error
+    while current is not None:
+        if isinstance(current, BaseExceptionGroup):
+            yield from _leaves(current)
+        cause = current.__cause__
+        if cause is None and not current.__suppress_context__:
+            cause = current.__context__
+        if cause is None or id(cause) in seen or len(seen) > CHAIN_MOST:
+            return
+        seen.add(id(cause))
+        yield _line_of(cause)
+        current = cause
+
+
+def _leaves(group: "BaseExceptionGroup[BaseException]") -> "Iterator[str]":
+    waiting: list[BaseException] = list(group.exceptions)
+    for _ in range(CHAIN_MOST):
+        if not waiting:
+            return
+        error = waiting.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            waiting[:0] = error.exceptions
+        else:
+            yield _line_of(error)
+            cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+            if cause is not None:
+                yield _line_of(cause)
+
+
+def _formatted(error: BaseException) -> str:
+    traceback = sys.modules.get("traceback") or _import_without_script_directory("traceback")
+    depth, tb = 0, error.__traceback__
+    while tb is not None:
+        depth, tb = depth + 1, tb.tb_next
+    if depth <= DEEP:
+        return "".join(traceback.format_exception(error))
+    lines = ["Traceback (most recent call last):\n", *traceback.format_tb(error.__traceback__, 32)]
+    lines += [f"  [{depth - 128} frames more]\n", *traceback.format_tb(error.__traceback__, -96)]
+    return "".join(lines + traceback.format_exception_only(error))
+
+
+def _import_without_script_directory(name: str):  # type: ignore[no-untyped-def]  # a module of whatever name
+    """The standard library's module, even if the program has a file of that name (or of one that it imports)."""
+    path, main = sys.path, sys.modules.get("__main__")
+    beside = os.path.dirname(os.path.realpath(getattr(main, "__file__", None) or "."))
+    sys.path = [entry for entry in path if entry not in ("", beside, os.getcwd())]
+    try:
+        return __import__(name)
+    finally:
+        sys.path = path
+
+
+def _cut(text: str, most: int) -> str:
+    """The head and the tail of a text that is longer than `most` bytes."""
+    data = text.encode("utf-8", "surrogatepass")
+    if len(data) <= most:
+        return text
+    head, tail = data[: most // 4], data[-(most - most // 4 - 64) :]
+    note = f"\n  [{len(data) - len(head) - len(tail)} bytes more]\n"
+    return head.decode("utf-8", "ignore") + note + tail.decode("utf-8", "ignore")
+
+
+def _json(value: object) -> str:
+    """`json.dumps` for what is sent here: its import may be impossible by now, and costs 4 ms at the start."""
+    if value is None:
+        return "null"
+    if isinstance(value, str):
+        return '"' + "".join(map(_escaped, value)) + '"'
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_json(key)}:{_json(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_json, value)) + "]"
+    return repr(value)
+
+
+def _escaped(char: str) -> str:
+    number = ord(char)
+    if 32 <= number < 127:
+        return "\\" + char if char in '"\\' else char
+    if number < 0x10000:
+        return f"\\u{number:04x}"
+    number -= 0x10000
+    return f"\\u{0xD800 + (number >> 10):04x}\\u{0xDC00 + (number & 0x3FF):04x}"
