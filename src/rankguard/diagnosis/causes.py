@@ -1,0 +1,319 @@
+"""Why a rank ended: an ordered table, one function a cause, `(case, rank) → Cause | None`; the first that answers holds.
+
+Each rests on facts and says which (`evidence`), and how sure it is: `proven` is the kernel's word or the rank's own
+report, `likely` is what its log says. The order matters: the specific before the general, what happened before what
+followed from it. To add a kind: a function here and its row in `CAUSES`, its words in `advice.py`, its exit status in
+`exit_status.py`, its row in the contract. Causes found by words are in `error_texts.py`.
+
+Not here: who was first (`culprit.py`), what to do about it (`advice.py`).
+"""
+
+import errno
+from collections.abc import Callable
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis import error_texts
+from rankguard.diagnosis.evidence import (
+    CRASHES,
+    SIGABRT,
+    SIGKILL,
+    code_of,
+    ended_by_itself,
+    exception_of,
+    failed_to_stay,
+    left_too_early,
+    peer_death_of,
+    peer_evidence,
+    report_of,
+    said,
+    signal_of,
+    wait_status,
+)
+from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
+from rankguard.diagnosis.words import clip, during, seconds, signal_name, who, whose
+from rankguard.facts import FrontLost
+from rankguard.model import Cause, Confidence, Evidence, Family, Responsible
+
+FAMILIES = {
+    "oom-kill": Family.MEMORY,
+    "memory-limit": Family.MEMORY,
+    "cuda-oom": Family.MEMORY,
+    "exception": Family.PROGRAM,
+    "exit-code": Family.PROGRAM,
+    "exit-before-ready": Family.PROGRAM,
+    "crash": Family.PROGRAM,
+    "reported-failure": Family.PROGRAM,
+    "protocol-error": Family.PROGRAM,
+    "cannot-start": Family.PROGRAM,
+    "ready-timeout": Family.TIME,
+    "stall": Family.TIME,
+    "collective-timeout": Family.TIME,
+    "killed": Family.OPERATOR,
+    "gpu-error": Family.MACHINE,
+    "disk-full": Family.MACHINE,
+    "supervisor-lost": Family.RANKGUARD,
+    "unknown": Family.UNKNOWN,
+}
+"""Every kind that this version finds. (`node-lost` and `bug` are of the contract and have no facts yet.)"""
+
+
+def cause_of(case: Case, rank: RankCase | None) -> Cause:
+    """Why this rank ended; of none of the ranks: why the job did."""
+    if rank is None:
+        return _lost(case)
+    for find in CAUSES:
+        if cause := find(case, rank):
+            return cause
+    return _unknown(case, rank)
+
+
+def _cause(
+    kind: str,
+    statement: str,
+    confidence: Confidence,
+    evidence: tuple[Evidence, ...],
+    *,
+    rank: RankCase | None = None,
+    subject_pid: int | None = None,
+) -> Cause:
+    found = exception_of(rank) if rank else None
+    return Cause(
+        kind=kind,
+        family=FAMILIES[kind],
+        confidence=confidence,
+        statement=clip(statement),
+        exception=found[0] if found else None,
+        subject_pid=subject_pid if subject_pid is not None else rank.pid if rank else None,
+        evidence=evidence,
+    )
+
+
+def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
+    failed = rank.not_spawned
+    if not failed:
+        return None
+    name = errno.errorcode.get(failed.errno, f"errno {failed.errno}")
+    evidence = (Evidence(source="rankguard", statement=f"{failed.stage}: {name}"),)
+    return _cause(
+        "cannot-start", f"{who(case, rank)} could not be started: {failed.statement}", Confidence.PROVEN, evidence
+    )
+
+
+def _timed_out(case: Case, rank: RankCase) -> Cause | None:
+    """It is late and nothing else was wrong with it when the time had passed."""
+    if (
+        case.failed_by not in ("ready-timeout", "stall")
+        or not rank.late
+        or rank.dying
+        or report_of(rank)
+        or rank.broken
+    ):
+        return None
+    if case.failed_at is None or (rank.exited and rank.exited.at < case.failed_at):
+        return None
+    limit = case.spec.ready_timeout if case.failed_by == "ready-timeout" else None
+    within = (
+        f"within {seconds(limit)}" if limit is not None else f"{seconds(case.failed_at - case.started_at)} after launch"
+    )
+    last = f"; it last said: {rank.status.text}" if rank.status and rank.status.text else ""
+    what = f"was not ready {within}" if case.failed_by == "ready-timeout" else "showed no sign of progress"
+    sign, at = ("status", rank.status.at) if rank.status else ("start", rank.spawned_at)
+    evidence: tuple[Evidence, ...] = ()
+    if at is not None:
+        silent = f"its last sign of life ({sign}) was {seconds(max(0.0, case.failed_at - at))} before that"
+        evidence = (Evidence(source="clock", statement=silent),)
+    return _cause(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
+
+
+def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
+    kill = oom_kill(case, rank)
+    if not kill:
+        return None
+    by = f"killed by the kernel's OOM killer{during(rank)}"
+    probably = "" if kill.confidence is Confidence.PROVEN else "probably " if not kill.child else ""
+    subject = f"a child of {whose(case, rank)}" if kill.child else who(case, rank)
+    cause = _cause(
+        "oom-kill",
+        f"{subject} was {probably}{by}",
+        kill.confidence,
+        kill.evidence + wait_status(rank),
+        rank=rank,
+        subject_pid=kill.pid,
+    )
+    if kill.child:
+        return cause.replace(subject_pid=kill.pid)  # null, not the rank's own pid, where the child's is unknown
+    return cause.replace(responsible=responsible(case, rank))
+
+
+def _by_words(case: Case, rank: RankCase) -> Cause | None:
+    """Memory, disk, GPU and time-outs of collectives: known by the words of an exception, an abort or a log."""
+    if not report_of(rank):
+        code, number = code_of(rank), signal_of(rank)
+        if not ended_by_itself(rank) or not (code or number == SIGABRT or rank.complained):
+            return None
+    match = error_texts.match(said(rank), report_of(rank))
+    if not match:
+        return None
+    source = "rank" if report_of(rank) else "log"
+    confidence = Confidence.PROVEN if source == "rank" else Confidence.LIKELY
+    evidence = (Evidence(source=source, statement=match.phrase), *wait_status(rank))
+    statement = f"{who(case, rank)} {match.what}{during(rank)}"
+    if match.quoted:
+        statement += f": {match.phrase}"
+    cause = _cause(match.kind, statement, confidence, evidence, rank=rank)
+    return cause.replace(responsible=_absent(case)) if match.kind == "collective-timeout" else cause
+
+
+def _absent(case: Case) -> tuple[Responsible, ...]:
+    """The one rank that did not time out with all others: it never came. (Of several, most would have timed out later.)"""
+    present = [rank for rank in case.ranks if not (peer_death_of(rank) or rank.dying or report_of(rank))]
+    if len(present) != 1 or len(case.ranks) < 2:
+        return ()
+    because = "the only one that did not time out in the collective: it did not join"
+    return (Responsible(rank=present[0].rank, because=because, confidence=Confidence.LIKELY),)
+
+
+def _reported(case: Case, rank: RankCase) -> Cause | None:
+    report = report_of(rank)
+    if not report or report.how == "exception":
+        return None
+    text = report.text
+    if report.how == "errno" and report.errno is not None:
+        text = " ".join((f"errno {report.errno} ({errno.errorcode.get(report.errno, 'unknown')})", text)).strip()
+    evidence = (Evidence(source="rank", statement=clip(text)), *peer_evidence(rank), *wait_status(rank))
+    return _cause(
+        "reported-failure",
+        f"{who(case, rank)} reported a failure{during(rank)}: {text}",
+        Confidence.PROVEN,
+        evidence,
+        rank=rank,
+    )
+
+
+def _exception(case: Case, rank: RankCase) -> Cause | None:
+    found = exception_of(rank)
+    if not found or (signal_of(rank) and not report_of(rank)):
+        return None
+    exception, source = found
+    name = exception.type.rpartition(".")[2]
+    line = exception.message.strip().partition("\n")[0]
+    raised = f"{name}: {line}" if line else name
+    peer = peer_evidence(rank)
+    verb = "lost a peer: it raised" if peer else "raised"
+    where = f" at {exception.frames[-1]}" if exception.frames else ""
+    own = Evidence(source=source, statement=clip(raised + where))
+    confidence = Confidence.PROVEN if source == "rank" else Confidence.LIKELY
+    statement = (
+        f"{who(case, rank)} {verb} {raised}" if len(raised) > 80 else f"{who(case, rank)} {verb} {raised}{during(rank)}"
+    )
+    return _cause("exception", statement, confidence, (own, *peer, *wait_status(rank)), rank=rank)
+
+
+def _crash(case: Case, rank: RankCase) -> Cause | None:
+    number = signal_of(rank)
+    if number not in CRASHES or not ended_by_itself(rank):
+        return None
+    core = " (core dumped)" if rank.exited and rank.exited.ending.core_dumped else ""
+    statement = f"{who(case, rank)} crashed with {signal_name(number)}{during(rank)}{core}"
+    peer = peer_evidence(rank) if number == SIGABRT else ()
+    return _cause("crash", statement, Confidence.PROVEN, wait_status(rank) + peer, rank=rank)
+
+
+def _killed(case: Case, rank: RankCase) -> Cause | None:
+    """A signal that is neither ours nor the OOM killer's. That it is not the latter is known where counters stood still."""
+    number = signal_of(rank)
+    if not number or not rank.exited or not ended_by_itself(rank):
+        return None
+    risen = counted(rank, shared=False) + counted(rank, shared=True)
+    evidence, sure = wait_status(rank), number != SIGKILL
+    if number == SIGKILL and not rank.exited.oom_readable:
+        evidence += (Evidence(source="cgroup", statement="no counter of OOM kills could be read"),)
+    elif number == SIGKILL and not risen:
+        evidence, sure = (*evidence, Evidence(source="cgroup", statement="oom_kill did not rise")), True
+    elif number == SIGKILL:
+        others = (
+            *rank.ooms,
+            *case.other_ooms,
+            *(k for other in case.ranks if other.rank != rank.rank for k in other.ooms),
+        )
+        evidence += counter_evidence(risen) + log_evidence(others)
+    peer = peer_evidence(rank)
+    by = "" if peer else ", sent by somebody else," if sure else ", probably sent by somebody,"
+    statement = f"{who(case, rank)} was killed by {signal_name(number)}{by}{during(rank)}".rstrip(",")
+    return _cause("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
+
+
+def _exit(case: Case, rank: RankCase) -> Cause | None:
+    """Ended by itself with a code, and nothing is known of why."""
+    code = code_of(rank)
+    if code is None or not failed_to_stay(case, rank):
+        return None
+    peer, evidence = peer_evidence(rank), wait_status(rank)
+    if code == 0 and rank.complained is not None:
+        name = signal_name(rank.complained)
+        evidence = (Evidence(source="rank", statement=f"it sent {name} to its parent"), *evidence)
+        statement = f"{who(case, rank)} told its parent of a failure by {name}{during(rank)}"
+        return _cause("reported-failure", statement, Confidence.LIKELY, evidence + peer, rank=rank)
+    if left_too_early(case, rank) and rank.ready_at is None:
+        statement = f"{who(case, rank)} ended with exit code 0 before it was ready"
+        return _cause("exit-before-ready", statement, Confidence.PROVEN, evidence + peer, rank=rank)
+    lost = "lost a peer and " if peer else ""
+    statement = f"{who(case, rank)} {lost}ended with exit code {code}{during(rank)}"
+    return _cause("exit-code", statement, Confidence.PROVEN, evidence + peer, rank=rank)
+
+
+def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
+    if not rank.broken:
+        return None
+    evidence = (Evidence(source="rank", statement=clip(rank.broken.statement)), *wait_status(rank))
+    statement = f"{who(case, rank)} broke the protocol{during(rank)}: {rank.broken.statement}"
+    return _cause("protocol-error", statement, Confidence.PROVEN, evidence, rank=rank)
+
+
+CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
+    _cannot_start,
+    _timed_out,
+    _oom_kill,
+    _by_words,
+    _reported,
+    _exception,
+    _crash,
+    _killed,
+    _exit,
+    _protocol_error,
+)
+"""Asked in this order."""
+
+
+def _lost(case: Case) -> Cause:
+    if not case.lost:
+        return _cause("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
+    what = "the process that launched the job" if isinstance(case.lost, FrontLost) else "rankguard's warden"
+    evidence = (Evidence(source="pidfd", statement=f"process {case.lost.pid} has ended"),)
+    return _cause(
+        "supervisor-lost",
+        f"{what} (pid {case.lost.pid}) was gone",
+        Confidence.PROVEN,
+        evidence,
+        subject_pid=case.lost.pid,
+    )
+
+
+def _unknown(case: Case, rank: RankCase) -> Cause:
+    seen = {
+        "killed": "SIGKILL was pending at the first look, before any signal of ours",
+        "exiting": "it was exiting at the first look, before any signal of ours",
+        "zombie": "it had ended at the first look, before any signal of ours",
+        "dumping": "it was dumping core at the first look, before any signal of ours",
+    }.get(rank.dying or "")
+    evidence: tuple[Evidence, ...] = (Evidence(source="proc", statement=seen),) if seen else ()
+    if peer_death_of(rank):
+        evidence += peer_evidence(rank)
+    ended = "was already dying" if seen and not rank.exited else "ended"
+    return _cause(
+        "unknown",
+        f"{who(case, rank)} {ended} for a reason that is not known{during(rank)}",
+        Confidence.UNKNOWN,
+        evidence,
+        rank=rank,
+    )

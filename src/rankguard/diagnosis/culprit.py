@@ -1,0 +1,155 @@
+"""Who failed first: one rank among the suspects, and how that is known.
+
+Order of news is no proof: a pidfd becomes readable when an exit is complete, so that a large culprit is seen after its
+small victims (facts/spikes.md 1), and a report comes after all `finally` blocks (2). So: class first
+(`failure_class.py`); within a class what instants of one clock prove; the order in which we saw them only to name one of
+those that are left, with the others in `either`. Not here: why (`causes.py`). Read next: `exit_status.py`.
+"""
+
+from collections.abc import Sequence
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis.causes import cause_of
+from rankguard.diagnosis.evidence import report_of
+from rankguard.diagnosis.exit_status import exit_code
+from rankguard.diagnosis.failure_class import FailureClass, failure_class
+from rankguard.facts import Judged
+from rankguard.record import Record
+
+CLOCK_GAP_S = 200e-6
+"""Two instants stamped in different processes are told apart from here on: a process may be off its CPU in between."""
+
+
+def choose(case: Case) -> Judged:
+    """The culprit of a failed job. `rank` is null when it was none of the ranks, or nothing is known of any."""
+    if case.lost and case.failed_by in ("front-lost", "warden-lost"):
+        return _judged(case, None, _Choice(basis="one of rankguard's own processes was gone"))
+    suspects = [rank for rank in case.ranks if rank.suspect] or [
+        rank for rank in case.ranks if rank.failed_at is not None
+    ]
+    classes = {rank.rank: failure_class(case, rank) for rank in suspects}
+    late = [rank for rank in case.ranks if rank.late]
+    if (
+        case.failed_by in ("ready-timeout", "stall")
+        and late
+        and min(classes.values(), default=FailureClass.NONE) > FailureClass.FAILED
+    ):
+        return _of_late(case, late)
+    for best in FailureClass:
+        candidates = [rank for rank in suspects if classes[rank.rank] is best]
+        unresolved = [rank for rank in suspects if classes[rank.rank] is FailureClass.UNRESOLVED]
+        if best is FailureClass.NONE or not candidates:
+            continue
+        if best is FailureClass.PEER_LOST and unresolved:
+            continue  # somebody must have died first, and these were dying
+        choice = _first(case, candidates, best)
+        alone = len(suspects) == 1
+        others = (
+            choice.either
+            if best in (FailureClass.REPORTED, FailureClass.UNRESOLVED)
+            else choice.either + _numbers(unresolved)
+        )
+        basis = "only suspect" if alone else choice.basis
+        return _judged(case, choice.first, choice.replace(basis=basis, either=tuple(sorted(others))))
+    return _judged(case, None, _Choice(basis="nothing is known of any suspect"))
+
+
+class _Choice(Record):
+    first: RankCase | None = None
+    either: tuple[int, ...] = ()
+    basis: str = ""
+    gap_us: int | None = None
+
+
+_BASIS = {
+    FailureClass.REPORTED: "own failure report",
+    FailureClass.KILLED: "killed by a signal",
+    FailureClass.ABORTED: "aborted",
+    FailureClass.FAILED: "own failure, not a peer's",
+    FailureClass.PEER_LOST: "all suspects lost a peer",
+    FailureClass.UNRESOLVED: "was dying when the others lost a peer",
+}
+
+
+def _judged(case: Case, rank: RankCase | None, choice: _Choice) -> Judged:
+    kind = cause_of(case, rank).kind
+    return Judged(
+        at=case.now,
+        rank=rank.rank if rank else None,
+        kind=kind,
+        exit_code=exit_code(case, rank, kind),
+        either=choice.either,
+        basis=choice.basis,
+        gap_us=choice.gap_us,
+    )
+
+
+def _of_late(case: Case, late: Sequence[RankCase]) -> Judged:
+    """Nobody failed, some are late: the one whose last sign of life is the oldest."""
+
+    def last_sign(rank: RankCase) -> tuple[float, int]:
+        sign = rank.status.at if rank.status else rank.spawned_at
+        return (case.started_at if sign is None else sign, rank.rank)
+
+    first, *others = sorted(late, key=last_sign)
+    basis = "longest without a sign of life" if others else "only one late"
+    return _judged(case, first, _Choice(first=first, either=tuple(sorted(_numbers(others))), basis=basis))
+
+
+def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _Choice:
+    """The first among equals. Those that cannot have been first leave; of the rest one is named, the others are `either`."""
+    if len(candidates) == 1:
+        return _Choice(first=candidates[0], basis=_BASIS[best])
+    if logged := _by_kernel_log(candidates):
+        return _Choice(first=logged, basis="kernel log order")
+    spans = {rank.rank: _span(case, rank) for rank in candidates}
+    left = [
+        r for r in candidates if not any(_proven_before(spans[o.rank], spans[r.rank]) for o in candidates if o is not r)
+    ]
+    first = min(left, key=lambda rank: (_seen_at(case, rank), rank.rank))
+    if len(left) > 1:
+        return _Choice(first=first, either=tuple(r for r in _numbers(left) if r != first.rank), basis="seen first")
+    end = spans[first.rank][1]
+    gap = min(spans[rank.rank][0] - end for rank in candidates if rank is not first)
+    stamped = all(_stamp(rank) is not None for rank in candidates)
+    return _Choice(
+        first=first, basis="raised first" if stamped else "ended before the others failed", gap_us=round(gap * 1e6)
+    )
+
+
+def _by_kernel_log(candidates: Sequence[RankCase]) -> RankCase | None:
+    """The first in the kernel's log, where it tells of all of them: one printk after the other, so its order is theirs."""
+    instants = [rank.ooms[0].at for rank in candidates if rank.ooms]
+    if len(instants) < len(candidates) or len(set(instants)) < len(instants):
+        return None
+    return min(candidates, key=lambda rank: rank.ooms[0].at)
+
+
+def _span(case: Case, rank: RankCase) -> tuple[float, float]:
+    """When it failed, at the earliest and at the latest. Its own stamp is an instant; what we saw is only a latest."""
+    seen = _seen_at(case, rank)
+    stamp = _stamp(rank)
+    return (float("-inf"), seen) if stamp is None else (min(stamp, seen), min(stamp, seen))
+
+
+def _proven_before(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return a[1] + CLOCK_GAP_S <= b[0]
+
+
+def _stamp(rank: RankCase) -> float | None:
+    report = report_of(rank)
+    return report.raised_at if report else None
+
+
+def _seen_at(case: Case, rank: RankCase) -> float:
+    """The first instant at which we saw that it was failing, or had failed."""
+    seen = [fact.at for fact in (rank.not_spawned, rank.report, rank.broken, rank.exited) if fact]
+    if rank.dying and case.looked:
+        seen.append(case.looked.at)
+    if rank.failed_at is not None:
+        seen.append(rank.failed_at)
+    return min(seen, default=case.now)
+
+
+def _numbers(ranks: Sequence[RankCase]) -> tuple[int, ...]:
+    return tuple(rank.rank for rank in ranks)

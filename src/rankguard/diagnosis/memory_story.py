@@ -1,0 +1,165 @@
+"""Was it the kernel's OOM killer, whom did it kill, and who is responsible?
+
+The rule: a plain `kill -9` is never called an OOM kill, nor an OOM kill a plain signal. `proven` needs a witness that
+names this rank: the kernel log's record of its pid, or the counter of a group that holds this rank alone. A counter that
+is shared with others says that somebody was killed: `likely`, unless the kernel log accounts for every kill it counted.
+
+The victim is the largest process, not the one that grew (facts/linux.md §2): `responsible` is separate. Not here: memory
+errors that are no kills (`causes.py`). Read next: `causes.py`.
+"""
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis.evidence import (
+    SIGABRT,
+    code_of,
+    ended_by_itself,
+    ended_by_us,
+    report_of,
+    said,
+    sigkilled_by_others,
+    signal_of,
+)
+from rankguard.diagnosis.words import size, whose
+from rankguard.facts import KernelKilled
+from rankguard.model import Confidence, Evidence, Memory, OomCount, Responsible
+from rankguard.record import Record
+
+KILLED_INSIDE = 128 + 9
+"""What a shell returns when its child was ended by SIGKILL."""
+
+
+class OomKill(Record):
+    """A kill by the OOM killer that explains the end of a rank. `child`: not the rank but a process of it was killed."""
+
+    confidence: Confidence
+    child: bool
+    pid: int | None
+    evidence: tuple[Evidence, ...]
+
+
+def oom_kill(case: Case, rank: RankCase) -> OomKill | None:
+    """The OOM kill that explains this rank's end; null when none does."""
+    if sigkilled_by_others(rank) or (not rank.exited and _records(rank, child=False)):
+        return _of_itself(case, rank)
+    if _records(rank, child=False) and signal_of(rank) == 9:
+        return _of_itself(case, rank)  # our SIGKILL met one that had been killed already
+    return _of_child(rank)
+
+
+def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
+    """Ranks that held clearly more memory than the victim. Growth is not known: there is one sample a rank."""
+    own = used(case, rank)
+    if not own:
+        return ()
+    larger = [
+        (held, other) for other in case.ranks if other.rank != rank.rank and (held := used(case, other)) > 1.25 * own
+    ]
+    larger.sort(key=lambda pair: (-pair[0], pair[1].rank))
+    return tuple(
+        Responsible(
+            rank=other.rank,
+            because=f"held {size(held)} when {whose(case, rank)} was killed with {size(own)}",
+            confidence=Confidence.LIKELY,
+        )
+        for held, other in larger[:3]
+    )
+
+
+def memory_of(case: Case, rank: RankCase) -> Memory:
+    """The memory of one rank: what is known of it, else what the look on the first failure saw."""
+    if rank.memory != Memory() or not case.looked:
+        return rank.memory
+    return next((memory for number, memory in case.looked.memory if number == rank.rank), rank.memory)
+
+
+def used(case: Case, rank: RankCase) -> int:
+    """The most memory that this rank is known to have held, in bytes; 0 when unknown."""
+    memory = memory_of(case, rank)
+    recorded = max((k.record.anon_rss_bytes or 0 for k in rank.ooms if not k.is_child), default=0)
+    return max(memory.rss_bytes or 0, memory.peak_bytes or 0, recorded)
+
+
+def counted(rank: RankCase, *, shared: bool) -> tuple[OomCount, ...]:
+    """The counters that had risen when it ended: those of its own group, or those shared with others."""
+    counts = rank.exited.oom if rank.exited else ()
+    return tuple(count for count in counts if count.shared is shared and count.after > count.before)
+
+
+def counter_evidence(counts: tuple[OomCount, ...]) -> tuple[Evidence, ...]:
+    """Risen counters as evidence."""
+    return tuple(
+        Evidence(
+            source="cgroup",
+            statement=f"oom_kill of {_group(count.path)} rose from {count.before} to {count.after}"
+            + (", shared with others" if count.shared else ""),
+        )
+        for count in counts
+    )
+
+
+def log_evidence(records: tuple[KernelKilled, ...]) -> tuple[Evidence, ...]:
+    """Records of the kernel log as evidence."""
+    return tuple(Evidence(source="kernel log", statement=_quote(killed)) for killed in records)
+
+
+def _of_itself(case: Case, rank: RankCase) -> OomKill | None:
+    records, own, shared = _records(rank, child=False), counted(rank, shared=False), counted(rank, shared=True)
+    evidence = log_evidence(records) + counter_evidence(own + shared)
+    if records:
+        return OomKill(confidence=Confidence.PROVEN, child=False, pid=rank.pid, evidence=evidence)
+    if own and _rise(own) > len(_records(rank, child=True)):
+        return OomKill(confidence=Confidence.PROVEN, child=False, pid=rank.pid, evidence=evidence)
+    if own or not shared:
+        return None  # its own group's kills were its children's: this SIGKILL came from somebody
+    unexplained = _rise(shared) - len(_recorded(case))
+    if unexplained <= 0:
+        return None
+    claimants = [r for r in case.ranks if sigkilled_by_others(r) and counted(r, shared=True) and not r.ooms]
+    if len(claimants) <= unexplained:
+        return OomKill(confidence=Confidence.LIKELY, child=False, pid=rank.pid, evidence=evidence)
+    doubt = f"{len(claimants)} ranks were ended by SIGKILL, and {unexplained} by the OOM killer: which is not known"
+    evidence += (Evidence(source="wait status", statement=doubt),)
+    return OomKill(confidence=Confidence.UNKNOWN, child=False, pid=rank.pid, evidence=evidence)
+
+
+def _of_child(rank: RankCase) -> OomKill | None:
+    """A child was killed, and the rank failed after it. That the one led to the other is proven only where it says so."""
+    if ended_by_us(rank) and not report_of(rank):
+        return None
+    failed_after = report_of(rank) or (ended_by_itself(rank) and (code_of(rank) or signal_of(rank) == SIGABRT))
+    records, own = _records(rank, child=True), counted(rank, shared=False)
+    if not failed_after or not (records or own):
+        return None
+    words = said(rank)
+    tells = code_of(rank) == KILLED_INSIDE or "SIGKILL" in words or "killed by signal" in words
+    tells = tells or any(f" {killed.record.pid}" in words for killed in records)
+    return OomKill(
+        confidence=Confidence.PROVEN if tells else Confidence.LIKELY,
+        child=True,
+        pid=records[0].record.pid if records else None,
+        evidence=log_evidence(records) + counter_evidence(own),
+    )
+
+
+def _records(rank: RankCase, *, child: bool) -> tuple[KernelKilled, ...]:
+    return tuple(killed for killed in rank.ooms if killed.is_child is child)
+
+
+def _recorded(case: Case) -> list[KernelKilled]:
+    """Every kill that the kernel log tells of."""
+    return [*case.other_ooms, *(killed for rank in case.ranks for killed in rank.ooms)]
+
+
+def _rise(counts: tuple[OomCount, ...]) -> int:
+    return max((count.after - count.before for count in counts), default=0)
+
+
+def _group(path: str) -> str:
+    parts = [part for part in path.split("/") if part and not part.startswith("memory.")]
+    return "…/" + "/".join(parts[-2:]) if parts else path
+
+
+def _quote(killed: KernelKilled) -> str:
+    record = killed.record
+    text = f"Killed process {record.pid} ({record.name})"
+    return text + (f", anon-rss:{record.anon_rss_bytes // 1024}kB" if record.anon_rss_bytes is not None else "")

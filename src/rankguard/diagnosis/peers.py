@@ -1,0 +1,247 @@
+"""Does a text or an exception say that a rank ended because another rank did?
+
+A rank that only lost its peer is a victim: its report is often the first that anybody sees (`finally` blocks delay the
+true one), so it is told apart by what it says, never by when. Being wrong costs differently: a missed victim can be
+blamed in place of the culprit, a program's own error taken for a victim's hides the culprit. Hence: a table of the exact
+words that runtimes print, and no match on words that programs use.
+
+Not here: how much a victim counts (`failure_class.py`). Read next: `tracebacks.py`, `culprit.py`.
+"""
+
+import re
+from collections.abc import Sequence
+
+from rankguard.diagnosis.tracebacks import clean, last_traceback
+from rankguard.model import ExceptionInfo
+
+
+def peer_death(text: str, exception: ExceptionInfo | None = None) -> str | None:
+    """The phrase that shows that a rank ended because of another one's death or absence; null if nothing does.
+
+    With an `exception` only that is judged, together with the root of its chain; else `text`, the end of a log (or what
+    the rank reported): the exception of its last traceback, or its last lines where no traceback ends it.
+    """
+    if exception is not None:
+        return _of_exception(exception)
+    lines = [line for line in clean(text) if line and not _NATIVE_FRAME.match(line)]
+    tail = max(0, len(lines) - _TAIL)
+    logged = last_traceback(lines)
+    if logged and logged.line >= tail:
+        after = next((i for i in range(logged.line + 1, len(lines)) if _FATAL.search(lines[i])), None)
+        if after is None:
+            return _of_exception(logged.exception)
+        tail = after  # the runtime ended the process later, and for its own reason
+    return _of_lines(lines[tail:])
+
+
+def collective_timeout(text: str) -> str | None:
+    """The phrase by which a runtime says that a rank waited in vain for the others; null if there is none."""
+    return _search(_TIMEOUTS, text)
+
+
+_TAIL = 15
+"""A log's last lines that may tell why it ends."""
+_LAST = 3
+"""Those in which the bare words of an errno count: programs print and survive them all the time."""
+_PHRASE = 160
+
+_NATIVE_FRAME = re.compile(r"^\s*(frame #\d+:|#\d+ 0x|@\s+0x)")
+_FATAL = re.compile(r"terminate called|^F\d{4} |Process group watchdog thread terminated")
+_HANDLED = re.compile(
+    r"(?i)\b(retry|retrying|reconnect\w*|ignor\w+|will try again|DEBUG|INFO)\b|(?<!NCCL )\bWARN(ING)?\b"
+)
+
+# Exception types that mean it whatever their message. Source: CPython's errno subclasses of OSError; torch/distributed;
+# ray.exceptions; vllm/v1/engine/exceptions.py.
+_TYPES = frozenset(
+    [
+        "ConnectionResetError",
+        "BrokenPipeError",
+        "ConnectionAbortedError",
+        "ConnectionRefusedError",
+        "DistNetworkError",
+        "ActorDiedError",
+        "RayActorError",
+        "ActorUnavailableError",
+        "WorkerCrashedError",
+        "OwnerDiedError",
+        "NodeDiedError",
+        "EngineDeadError",
+    ]
+)
+
+# Built-in types by which programs report their own mistakes: a message about connections does not change that.
+_MISTAKES = frozenset(
+    [
+        "ValueError",
+        "TypeError",
+        "KeyError",
+        "IndexError",
+        "LookupError",
+        "AttributeError",
+        "AssertionError",
+        "NameError",
+        "UnboundLocalError",
+        "ZeroDivisionError",
+        "OverflowError",
+        "ImportError",
+        "ModuleNotFoundError",
+        "SyntaxError",
+        "NotImplementedError",
+        "MemoryError",
+        "OutOfMemoryError",
+        "RecursionError",
+        "FileNotFoundError",
+        "PermissionError",
+        "FileExistsError",
+        "IsADirectoryError",
+        "JSONDecodeError",
+        "UnicodeDecodeError",
+        "UnicodeEncodeError",
+    ]
+)
+
+# As the root of a chain these are ordinary control flow (an empty queue, a missing optional module), not the first error.
+_CONTROL_FLOW = frozenset(
+    ("Empty", "Full", "StopIteration", "StopAsyncIteration", "BlockingIOError", "InterruptedError", "CancelledError")
+)
+
+# Clients of services outside the job: what resets their connections is no rank.
+_SERVICES = frozenset(("requests", "urllib3", "http", "urllib", "aiohttp", "httpx", "botocore", "huggingface_hub"))
+
+
+def _table(*patterns: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(pattern) for pattern in patterns)
+
+
+_RUNTIMES = _table(
+    # gloo/transport/tcp/pair.cc, uv/…: "[…/pair.cc:534] Connection closed by peer [127.0.0.1]:10895"
+    r"gloo/transport/\S+\] .*?(Connection closed by peer|[Cc]onnection reset by peer|Broken pipe|Read error|Write error|Connection refused)",
+    r"Gloo connectFullMesh failed",
+    # nccl: src/misc/socket.cc, src/transport/net_ib.cc; the names of ncclResult_t
+    r"remote process exited or there was a network error",
+    r"ncclRemoteError",
+    r"(?s)ncclSystemError.{0,200}?([Ss]ocket|Call to (recv|send|connect))",
+    r"Connection closed by remote peer",
+    r"Call to (recv|send|connect) from \S+ failed",
+    r"NET/IB : Got completion from peer .{0,80} with error 12",
+    # torch/csrc/distributed/c10d/NCCLUtils.cpp, ProcessGroupNCCL.cpp
+    r"NCCL communicator was aborted",
+    # torch/csrc/distributed/c10d/Utils.hpp, TCPStore.cpp, socket.cpp
+    r"(recvValue|recvValueWithTimeout|recvVector|recvBytes|sendBytes|sendValue) failed",
+    r"failed to recv, got 0 bytes",
+    r"Connection was likely closed",
+    r"The client socket has (failed to connect|timed out)",
+    r"DistNetworkError",
+    # jax: xla/pjrt/distributed/client.h, tsl coordination_service_agent.cc
+    r"JAX distributed service detected fatal errors",
+    r"another task died",
+    r"Polled an error from coordination service",
+    r"tasks are unhealthy \(stopped sending heartbeats\)",
+    r"CoordinationService.{0,120}(UNAVAILABLE|Socket closed|unhealthy)",
+    # Open MPI (ULFM, btl/tcp), MPICH
+    r"MPI_ERR_(PROC_FAILED|REVOKED)",
+    r"An MPI communication peer process has unexpectedly disconnected",
+    # ray/exceptions.py
+    r"\b(ActorDiedError|RayActorError|WorkerCrashedError|OwnerDiedError)\b",
+    r"The actor (died unexpectedly|is dead because)",
+    # vllm/v1/engine, vllm executors, sglang engine: a parent that lost its worker
+    r"\bEngineDeadError\b|EngineCore encountered an issue",
+    r"(Worker proc|[Ss]cheduler|[Rr]ank \d+ scheduler)\b.{0,40}\b(died|is dead)\b",
+    # UCX, gRPC
+    r"Connection reset by remote peer",
+    r"StatusCode\.UNAVAILABLE",
+)
+
+_TIMEOUTS = _table(
+    # torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp
+    r"Watchdog caught collective operation timeout",
+    r"Timeout at NCCL work",
+    r"due to a collective timeout from",
+    # gloo/transport/tcp/unbound_buffer.cc; torch ProcessGroupGloo.cpp (monitored barrier)
+    r"Timed out waiting \d+ ?ms for (recv|send) operation",
+    r"(?i)monitored ?barrier.{0,80}(timeout|timed out|failed)",
+    r"Application timeout caused pair closure",
+    # torch/csrc/distributed/c10d/TCPStore.cpp, rendezvous
+    r"Timed out after \d+ seconds waiting for clients",
+    r"wait timeout after \d+ms, keys:",
+    r"Timed out initializing process group",
+    # jax coordination service
+    r"DEADLINE_EXCEEDED: Barrier timed out",
+)
+
+# strerror(3), and what libraries make of it: only where nothing better is known (see _LAST)
+_ERRNO = _table(
+    r"[Cc]onnection reset by peer",
+    r"\bBroken pipe\b",
+    r"[Cc]onnection closed by peer",
+    r"\bConnection refused\b",
+    r"Software caused connection abort",
+    r"Transport endpoint is not connected",
+)
+
+
+def _of_exception(exception: ExceptionInfo) -> str | None:
+    own = _is_peer_death(exception.type, exception.message, exception)
+    if (exception.module or "").partition(".")[0] in _SERVICES:
+        return None
+    if not exception.chain:
+        return _phrase(exception.type, exception.message) if own else None
+    root_type, _, root_message = exception.chain[-1].partition(": ")
+    root = _is_peer_death(root_type, root_message, exception)
+    if own:
+        # Raised while another error was on its way out (a `finally` that says goodbye to the peers): that one came first.
+        first = root or _name(root_type) in _CONTROL_FLOW
+        return _phrase(exception.type, exception.message) if first else None
+    if root and (_name(exception.type) not in _MISTAKES or "was the direct cause" in (exception.traceback or "")):
+        return _phrase(root_type, root_message)
+    return None
+
+
+def _is_peer_death(type_name: str, message: str, whole: ExceptionInfo) -> bool:
+    name = _name(type_name)
+    if name in _TYPES:
+        return True
+    if name in _MISTAKES:
+        return False
+    if name in ("EOFError", "IncompleteReadError"):
+        return _is_of_connection(message, whole)
+    return any(_search(table, message) for table in (_RUNTIMES, _TIMEOUTS, _ERRNO))
+
+
+def _is_of_connection(message: str, whole: ExceptionInfo) -> bool:
+    """`multiprocessing` and `asyncio` raise an EOFError for a closed connection; files and pickles have words for theirs."""
+    where = " ".join(whole.frames) + (whole.traceback or "")
+    if where:
+        return "multiprocessing" in where or "connection.py" in where or "asyncio" in where
+    return not message or "connection" in message.lower()
+
+
+def _of_lines(lines: Sequence[str]) -> str | None:
+    for back, line in enumerate(reversed(lines)):
+        if _HANDLED.search(line):
+            continue
+        tables = (_RUNTIMES, _TIMEOUTS, _ERRNO) if back < _LAST else (_RUNTIMES, _TIMEOUTS)
+        for table in tables:
+            if found := _search(table, line):
+                return found
+    return None
+
+
+def _search(table: tuple[re.Pattern[str], ...], text: str) -> str | None:
+    """The line of `text` in which a pattern of `table` is found, cut to a phrase that holds it."""
+    for pattern in table:
+        if found := pattern.search(text):
+            start = text.rfind("\n", 0, found.start()) + 1
+            line = text[start:].partition("\n")[0].strip() or found.group()
+            return line if len(line) <= _PHRASE else found.group().replace("\n", " ")[:_PHRASE]
+    return None
+
+
+def _name(type_name: str) -> str:
+    return type_name.rpartition(".")[2]
+
+
+def _phrase(type_name: str, message: str) -> str:
+    first = message.strip().partition("\n")[0]
+    return (f"{_name(type_name)}: {first}" if first else _name(type_name))[:_PHRASE]

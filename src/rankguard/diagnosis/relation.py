@@ -1,0 +1,77 @@
+"""What became of each rank: culprit, collateral, independent, stopped or finished. One row of the verdict a rank.
+
+Not a judgement of its own: it follows from who is the culprit and how strong a suspect each was (`failure_class.py`).
+Read next: `verdict.py`.
+"""
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis.causes import cause_of
+from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending
+from rankguard.diagnosis.failure_class import FailureClass, failure_class
+from rankguard.diagnosis.memory_story import memory_of
+from rankguard.diagnosis.words import shown
+from rankguard.model import RankOutcome
+
+ALIVE = "alive"
+"""Of a process that somebody else started: it lives, and we end nothing of theirs."""
+
+
+def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bool) -> RankOutcome:
+    """The row of one rank. Only ranks that failed by themselves have a cause."""
+    related = relation(case, rank, culprit, failed=failed)
+    return RankOutcome(
+        rank=rank.rank,
+        name=name_of(case, rank),
+        node=case.spec.node,
+        pid=rank.pid,
+        relation=related,
+        phase=shown(rank.phase),
+        ending=ending(rank),
+        cause=cause_of(case, rank) if related in ("culprit", "collateral", "independent") else None,
+        ready_after_s=after(case, rank.ready_at),
+        ended_after_s=after(case, rank.exited.at if rank.exited else None),
+        memory=memory_of(case, rank),
+        log_path=log_path(case, rank),
+    )
+
+
+def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bool) -> str:
+    """Its relation to the failure.
+
+    `collateral`: it failed before we told it to end, by what a peer's death does, or by something weaker than the
+    culprit's failure. `independent`: its own failure is of no peer's making, and as strong.
+    """
+    if culprit is not None and rank.rank == culprit.rank:
+        return "culprit"
+    own = failure_class(case, rank)
+    if failed and own is not FailureClass.NONE and _before_we_stopped(rank):
+        of_peer = own in (FailureClass.PEER_LOST, FailureClass.UNRESOLVED)
+        weaker = culprit is not None and own > failure_class(case, culprit)
+        return "collateral" if of_peer or weaker else "independent"
+    if code_of(rank) == 0 and ended_by_itself(rank):
+        return "finished"
+    return ALIVE if case.spec.adopted and not rank.exited and rank.signalled_at is None else "stopped"
+
+
+def name_of(case: Case, rank: RankCase) -> str | None:
+    """The name that the owner of the process gave it."""
+    given = case.spec.names[rank.rank] if 0 <= rank.rank < len(case.spec.names) else None
+    return rank.name or given
+
+
+def log_path(case: Case, rank: RankCase) -> str | None:
+    """Where its stderr is kept; null when we do not keep it."""
+    if not case.spec.run_dir or case.spec.adopted:
+        return None
+    return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/stderr.log"
+
+
+def after(case: Case, at: float | None) -> float | None:
+    """Seconds since launch."""
+    return None if at is None else round(at - case.started_at, 6)
+
+
+def _before_we_stopped(rank: RankCase) -> bool:
+    if rank.suspect:
+        return True
+    return rank.failed_at is not None and (rank.signalled_at is None or rank.failed_at <= rank.signalled_at)

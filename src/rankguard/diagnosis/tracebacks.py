@@ -1,0 +1,102 @@
+"""Python tracebacks in log text: the last one, its exception, its frames and the chain behind it.
+
+Not a judge: what an exception means is `peers.py` and `causes.py`. Used where a rank's interpreter could not report by
+itself (no bootstrap, `os._exit`, another launcher). Read next: `peers.py`.
+"""
+
+import re
+from collections.abc import Sequence
+
+from rankguard.model import ExceptionInfo
+from rankguard.record import Record
+
+
+class LoggedException(Record):
+    """The exception that ends the last traceback of a log. `line` is the index of its `Type: message` line."""
+
+    exception: ExceptionInfo
+    line: int
+
+
+def last_traceback(lines: Sequence[str]) -> LoggedException | None:
+    """The last traceback in `lines` (see `clean`), with those that it names as its cause or context; null if none."""
+    blocks: list[_Block] = []
+    at = 0
+    while at < len(lines):
+        block = _block(lines, at)
+        if block:
+            blocks.append(block)
+        at = block.end if block else at + 1
+    if not blocks:
+        return None
+    linked = [blocks[-1]]
+    for earlier, later in zip(blocks[-2::-1], blocks[:0:-1], strict=True):
+        if not any(_is_link(line) for line in lines[earlier.final : later.start + 1]):
+            break
+        linked.append(earlier)
+    last, root = linked[0], linked[-1]
+    path, _, name = last.type.rpartition(".")
+    exception = ExceptionInfo(
+        type=name,
+        message=last.message,
+        module=path or None,
+        traceback="\n".join(lines[root.start : last.end]).rstrip(),
+        frames=last.frames,
+        chain=tuple(f"{b.type.rpartition('.')[2]}: {b.message}".removesuffix(": ") for b in linked[1:]),
+    )
+    return LoggedException(exception=exception, line=last.final)
+
+
+def clean(text: str) -> list[str]:
+    """The lines of a log without colours, and without what torch (`[rank3]:`) and Ray put before each line."""
+    return [_PREFIX.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_PREFIX = re.compile(r"^(?:\(\w+ pid=\d+[^)]*\) ?)?(?:\[rank\d+\]: ?)?")
+_START = "Traceback (most recent call last):"
+_FRAME = re.compile(r'^\s+File "(?P<file>.+)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
+_FINAL = re.compile(r"^(?P<type>[A-Za-z_]\w*(?:\.\w+)*)(?:: ?(?P<message>.*))?$")
+_LINKS = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+_MESSAGE_LINES = 12  # NCCL's and CUDA's messages have up to ten lines; more is the program's next output
+
+
+class _Block(Record):
+    start: int
+    final: int
+    end: int
+    type: str
+    message: str
+    frames: tuple[str, ...]
+
+
+def _block(lines: Sequence[str], start: int) -> _Block | None:
+    """The traceback that begins at `start`: with its heading, or with a frame where the log's cut took the heading."""
+    if not lines[start].endswith(_START) and not _FRAME.match(lines[start]):
+        return None
+    frames = []
+    at = start + 1 if lines[start].endswith(_START) else start
+    while at < len(lines) and (lines[at].startswith((" ", "\t")) or not lines[at]):
+        if frame := _FRAME.match(lines[at]):
+            frames.append(f"{frame['file']}:{frame['line']} {frame['function'] or '?'}")
+        at += 1
+    final = _FINAL.match(lines[at]) if at < len(lines) else None
+    if not final:
+        return None
+    end = at + 1
+    while end < min(len(lines), at + _MESSAGE_LINES) and not _ends_message(lines, end):
+        end += 1
+    message = "\n".join([final["message"] or "", *lines[at + 1 : end]]).strip()
+    return _Block(start=start, final=at, end=end, type=final["type"], message=message, frames=tuple(frames))
+
+
+def _ends_message(lines: Sequence[str], at: int) -> bool:
+    line = lines[at]
+    return line.endswith(_START) or _is_link(line) or line.startswith("terminate called") or not line
+
+
+def _is_link(line: str) -> bool:
+    return line.strip() in _LINKS

@@ -1,0 +1,228 @@
+"""The answer: from the case to the `Verdict` that users, scripts and `verdict.json` get.
+
+Made twice: once when the culprit is judged (ranks may be alive, `ended_at` null) and once when all have ended. Both follow
+from the case alone. The exit status is computed anew each time and so always fits the cause beside it: the one to use is
+the final verdict's. Secrets are gone already: `spec.command` arrives redacted.
+
+Read next: `advice.py` (owner, retry, hints), `relation.py` (the rows), `report/` (the layout).
+"""
+
+import hashlib
+from datetime import UTC, datetime
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis.advice import domain, hints, owner, retry
+from rankguard.diagnosis.causes import cause_of
+from rankguard.diagnosis.culprit import choose
+from rankguard.diagnosis.evidence import code_of, ending, exception_of
+from rankguard.diagnosis.exit_status import exit_code
+from rankguard.diagnosis.memory_story import memory_of
+from rankguard.diagnosis.relation import after, log_path, name_of, outcome_of
+from rankguard.diagnosis.story import failed_summary, timeline
+from rankguard.diagnosis.words import clip, shown, signal_name
+from rankguard.facts import Judged
+from rankguard.model import (
+    Cause,
+    Culprit,
+    MemoryState,
+    OrderBasis,
+    Phase,
+    Progress,
+    Retry,
+    StoppedBy,
+    Teardown,
+    Verdict,
+)
+
+
+def verdict(case: Case, version: str) -> Verdict:
+    """The verdict on a job that has succeeded, failed or been interrupted, as far as the case is known by now."""
+    if case.judged or (case.failed_at is not None and (case.stop is None or case.stop.at > case.failed_at)):
+        return _failed(case, version, case.judged or choose(case))
+    if case.stop:
+        return _interrupted(case, version)
+    return _succeeded(case, version)
+
+
+def fingerprint(phase: Phase, cause: Cause) -> str:
+    """The same for the same failure: kind, phase, exception type and the top three frames of the program."""
+    exception = cause.exception
+    parts = [cause.kind, shown(phase).value, exception.type.rpartition(".")[2] if exception else ""]
+    frames = exception.frames if exception else ()
+    own = [frame for frame in frames if not any(mark in frame for mark in _LIBRARIES)] or list(frames)
+    parts += [_frame(frame) for frame in reversed(own[-3:])]
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
+
+
+def _failed(case: Case, version: str, judged: Judged) -> Verdict:
+    rank = next((each for each in case.ranks if each.rank == judged.rank), None)
+    cause = cause_of(case, rank)
+    culprit = _culprit(case, rank, cause)
+    advice = hints(case, rank, cause, judged)
+    made = _common(case, version, rank, failed=True)
+    return made.replace(
+        outcome="failed",
+        exit_code=exit_code(case, rank, cause.kind),
+        statement=cause.statement,
+        summary=failed_summary(case, culprit, made.ranks, advice),
+        fingerprint=fingerprint(culprit.phase, cause),
+        owner=owner(case, rank, cause),
+        retry=retry(case, rank, cause),
+        failed_at=_iso(case, _failed_at(case, rank)),
+        culprit=culprit,
+        either=judged.either,
+        order=OrderBasis(basis=judged.basis, gap_us=judged.gap_us),
+        hints=advice,
+    )
+
+
+def _interrupted(case: Case, version: str) -> Verdict:
+    stop = case.stop
+    assert stop is not None  # noqa: S101  # the caller has looked
+    by_signal, sender = stop.by == "signal", stop.sender
+    name = signal_name(stop.signal)
+    statement = f"stopped by {name}" if by_signal else f"stopped on request ({stop.by})"
+    if sender and sender.comm:
+        statement += f" from {sender.comm}" + (f" (pid {sender.pid})" if sender.pid is not None else "")
+    elif sender and sender.pid:
+        statement += f" from pid {sender.pid}"
+    clean = bool(case.ranks) and all(code_of(rank) == 0 for rank in case.ranks)
+    code = 0 if clean else 128 + stop.signal
+    how = "every rank ended with exit code 0" if clean else "no rank is called a failure: they were asked to end"
+    return _common(case, version, None, failed=False).replace(
+        outcome="interrupted",
+        exit_code=code,
+        statement=clip(statement),
+        summary=f"{clip(statement)}\n{how}",
+        retry=Retry(advice="unknown", because="it was stopped from outside, and did not fail"),
+        owner="outside",
+        stopped_by=StoppedBy(
+            signal=name if by_signal else None,
+            pid=sender.pid if sender else None,
+            uid=sender.uid if sender else None,
+            comm=sender.comm if sender else None,
+        ),
+    )
+
+
+def _succeeded(case: Case, version: str) -> Verdict:
+    count, noun = len(case.ranks), "process" if case.spec.adopted else "rank"
+    if all(code_of(rank) == 0 for rank in case.ranks):
+        every = f"all {count} {noun}{'es' if case.spec.adopted else 's'}" if count != 1 else f"the only {noun}"
+        statement = f"{every} ended with exit code 0"
+    else:
+        statement = "the job ended as it was meant to"  # adopted processes: its owner said that it was stopping
+    made = _common(case, version, None, failed=False)
+    return made.replace(outcome="succeeded", statement=statement, summary=statement)
+
+
+def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool) -> Verdict:
+    """What every outcome has, filled in as for a success."""
+    spec, memory = case.spec, domain(case)
+    return Verdict(
+        run_id=spec.run_id,
+        command=spec.command,
+        outcome="succeeded",
+        exit_code=0,
+        statement="",
+        summary="",
+        fingerprint=None,
+        owner=None,
+        retry=Retry(advice="no", because="it succeeded"),
+        started_at=_iso(case, case.started_at) or "",
+        ready_at=_iso(case, case.all_ready_at),
+        failed_at=None,
+        ended_at=_iso(case, case.ended_at),
+        world_size=len(case.ranks),
+        nodes=(spec.node,) if spec.node else (),
+        start=spec.start,
+        labels=spec.labels,
+        culprit=None,
+        either=(),
+        order=None,
+        stopped_by=None,
+        memory=None if memory == MemoryState() else memory,
+        ranks=tuple(outcome_of(case, rank, culprit, failed=failed) for rank in case.ranks),
+        attempts=(),
+        teardown=_teardown(case),
+        hints=(),
+        warnings=case.warnings,
+        timeline=timeline(case, culprit),
+        rankguard=version,
+    )
+
+
+def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
+    rank_known = rank or RankCase(rank=-1, pid=case.lost.pid if case.lost else None, phase=_job_phase(case))
+    at = _failed_at(case, rank)
+    status = rank_known.status
+    return Culprit(
+        rank=rank.rank if rank else None,
+        name=name_of(case, rank) if rank else None,
+        role=case.spec.role,
+        local_rank=rank.rank if rank and not case.spec.adopted else None,
+        node=case.spec.node,
+        pid=rank_known.pid,
+        phase=shown(rank_known.phase),
+        was_ready=rank_known.ready_at is not None,
+        attempt=case.attempt,
+        ending=ending(rank_known) if rank or not case.lost else ending(rank_known).replace(kind="exit"),
+        cause=cause,
+        at=_iso(case, at) or "",
+        elapsed_s=after(case, at) or 0.0,
+        detected_in_ms=None if case.detected_in_s is None else round(case.detected_in_s * 1e3, 3),
+        status=status.text if status else None,
+        progress=Progress(done=status.done, total=status.total, unit=status.unit)
+        if status and status.done is not None
+        else None,
+        memory=memory_of(case, rank_known),
+        traceback=_traceback(rank_known),
+        stacks=None,
+        log_tail=rank_known.exited.log_tail if rank_known.exited else (),
+        log_path=log_path(case, rank) if rank else None,
+    )
+
+
+def _traceback(rank: RankCase) -> str | None:
+    found = exception_of(rank)
+    return found[0].traceback if found else None
+
+
+def _job_phase(case: Case) -> Phase:
+    """Where the job was, for a failure that was of none of the ranks."""
+    if not case.expects_ready:
+        return Phase.RUNNING
+    return Phase.STARTING if case.all_ready_at is None else Phase.READY
+
+
+def _failed_at(case: Case, rank: RankCase | None) -> float:
+    if rank and rank.failed_at is not None:
+        return rank.failed_at
+    return case.now if case.failed_at is None else case.failed_at
+
+
+def _teardown(case: Case) -> Teardown:
+    took = None
+    if case.stopped_at is not None and case.ended_at is not None:
+        took = round(max(0.0, case.ended_at - case.stopped_at), 6)
+    if not case.tree:
+        return Teardown(took_s=took)
+    return Teardown(took_s=took, killed=case.tree.killed, survivors=case.tree.survivors, left=case.tree.left)
+
+
+def _frame(frame: str) -> str:
+    """`/a/b/train.py:12 main` → `train.py main`: the same after an edit above it, and on another machine."""
+    where, _, function = frame.rpartition(" ")
+    path = where.rpartition(":")[0] or where
+    return f"{path.rpartition('/')[2]} {function}"
+
+
+def _iso(case: Case, at: float | None) -> str | None:
+    """An instant of our monotonic clock as the time of day, by the pair of both that was taken at launch."""
+    if at is None:
+        return None
+    wall = datetime.fromtimestamp(case.started_wall + (at - case.started_at), UTC)
+    return wall.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
