@@ -1,3 +1,3 @@
-"""The version: said once, here. `pyproject.toml` reads it from this file, the verdict and `--version` import it."""
+"""The version, in one place."""
 
 __version__ = "0.1.0"

@@ -15,6 +15,7 @@ from rankguard.facts import (
     ProtocolBroken,
     StatusTold,
     StopRequested,
+    SupervisorLost,
     TreeEmpty,
     WardenLost,
 )
@@ -70,14 +71,14 @@ class Case(Record):
     failed_at: float | None = None
     failed_by: str | None = None
     """Which news was the first failure: `exit`, `report`, `protocol`, `not-spawned`, `ready-timeout`, `front-lost`,
-    `warden-lost`; null when nothing failed."""
+    `warden-lost`, `supervisor-lost`; null when nothing failed."""
     detected_in_s: float | None = None
     """From the wake-up that brought the first failure to the order to stop."""
     stop: StopRequested | None = None
     """The request from outside, when one came before any failure."""
     looked: Looked | None = None
     judged: Judged | None = None
-    lost: FrontLost | WardenLost | None = None
+    lost: FrontLost | WardenLost | SupervisorLost | None = None
     tree: TreeEmpty | None = None
     stopped_at: float | None = None
     """When we first told the ranks to end."""

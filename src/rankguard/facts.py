@@ -71,6 +71,14 @@ class WardenLost(Fact):
     pid: int
 
 
+class SupervisorLost(Fact):
+    """The supervisor is gone: the front's own fact, since nobody else is left to record it."""
+
+    pid: int | None = None
+    bug: str | None = None
+    """Its last word, when a fault of ours ended it."""
+
+
 class DeadlinePassed(Fact):
     """A `WakeAt` has come. A generation that is not the current one is dropped by name."""
 

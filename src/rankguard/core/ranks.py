@@ -30,6 +30,7 @@ def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
     job.spawned += 1
     if job.spawned == job.spec.nprocs:
         job.remember(fact.at, "all ranks started")
+        return (Tell("every rank executes its program", "spawned"),)
     return ()
 
 

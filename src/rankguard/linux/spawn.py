@@ -9,6 +9,7 @@ those it is given, a raised `oom_score_adj` so that the kernel prefers it to its
 the supervisor has one thread.
 """
 
+import errno
 import fcntl
 import os
 import resource
@@ -117,12 +118,14 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
 
 
 def _execute(programs: Sequence[bytes], command: Command) -> None:
+    """Try each file as execvp(3) does: one that may not be executed is told only when none can be."""
     denied: OSError | None = None
+    missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for program in programs:
         try:
             os.execve(program, command.argv, command.env)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            missing = error
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except PermissionError as error:
             denied = denied or error
     raise denied or missing
@@ -136,9 +139,7 @@ def _arrange_fds(command: Command, report: int) -> int:
     sources = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in wanted]
     for target, source in enumerate(sources):
         os.dup2(source, target, inheritable=True)
-    os.closerange(len(wanted), report)
-    os.closerange(report + 1, max(sources) + 1 if sources else report + 1)
-    return report
+    return report  # and everything else closes itself on exec
 
 
 def _raise_oom_score() -> None:

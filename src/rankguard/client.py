@@ -1,0 +1,135 @@
+"""The front's end: start supervisor and warden, talk to them, and know when they are gone.
+
+Runs in the caller's process (a command line, or any program that calls `rankguard.launch`): no thread, no signal
+handler, no fork, nothing global changed. It has no say in time: supervisor and warden act without it.
+Read next: `wire.py` (the messages), `warden.py`, `supervisor.py`; `job.py` and `cli/run.py` use this.
+"""
+
+import contextlib
+import fcntl
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rankguard.errors import SpawnFailed, UsageError
+from rankguard.model import JobSpec
+from rankguard.record import to_data
+from rankguard.wire import Message, Wire
+
+_WARDEN = str(Path(__file__).with_name("warden.py"))
+_PACKAGE = str(Path(__file__).parent.parent)
+_FIRST_FREE = 10
+GONE_S = 11.0
+"""The warden's own bound for an empty tree is 10 s."""
+
+
+class Client:
+    """A launched supervisor. `receive` gives its messages; `closed` says that it is gone."""
+
+    def __init__(self, spec: JobSpec, stdio: tuple[int, int, int] = (0, 1, 2), passed: Sequence[int] = ()) -> None:
+        """Start both processes and hand the job over. Raises `SpawnFailed` when they cannot be started."""
+        if sys.platform != "linux":
+            raise UsageError("launching ranks works on Linux only", "`wait_ready` and `guard` work here")
+        self.run_id = spec.run_id
+        self._owner = os.getpid()
+        ours, theirs = socket.socketpair()
+        self.wire = Wire(ours)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.warden_pid = _start_warden(theirs.fileno(), null)
+            self.warden = os.pidfd_open(self.warden_pid)
+            stdin, out, err = (fd if _is_open(fd) else null for fd in stdio)
+            message: Message = {"do": "start", "spec": to_data(spec), "orphan": os.environ.get("TMPDIR")}
+            self.wire.send(message, [stdin, out, err, *passed])
+        except OSError as error:
+            self.wire.close()
+            raise SpawnFailed(f"cannot start rankguard's own processes: {error}", error.errno) from error
+        finally:
+            theirs.close()
+            os.close(null)
+        self._reaped = False
+
+    def fileno(self) -> int:
+        """Readable when there is news."""
+        return self.wire.fileno()
+
+    @property
+    def closed(self) -> bool:
+        return self.wire.closed
+
+    def send(self, message: Message) -> None:
+        """Ask for something; nothing happens when the supervisor is gone or this is a forked child."""
+        if os.getpid() == self._owner:
+            self.wire.send(message)
+
+    def stop(self, signal: int, *, grace: float | None = None, at_once: bool = False, by: str = "signal", sender: Message | None = None) -> None:
+        """Ask to end the job."""
+        self.send({"do": "stop", "signal": signal, "grace": grace, "at_once": at_once, "by": by, "sender": sender})
+
+    def receive(self, timeout: float | None = 0) -> list[tuple[Message, list[int]]]:
+        """The next messages with their descriptors; waits at most `timeout` seconds (None: for ever)."""
+        messages = self.wire.receive()
+        until = None if timeout is None else time.monotonic() + timeout
+        while not messages and not self.wire.closed:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                break
+            poll = select.poll()
+            poll.register(self.wire, select.POLLIN | (select.POLLOUT if self.wire.pending else 0))
+            poll.poll(None if left is None else left * 1000)
+            self.wire.flush()
+            messages = self.wire.receive()
+        return messages
+
+    def wait_gone(self, seconds: float = GONE_S) -> bool:
+        """Wait until the warden, and so every process of the job, is gone. The proof that nothing is left."""
+        if self._reaped:
+            return True
+        poll = select.poll()
+        poll.register(self.warden, select.POLLIN)
+        if not poll.poll(seconds * 1000):
+            return False
+        with contextlib.suppress(ChildProcessError):  # the host ignores SIGCHLD, or reaps everything itself
+            os.waitpid(self.warden_pid, 0)
+        self._reaped = True
+        return True
+
+    def close(self) -> None:
+        """Let go. A job that still runs takes it as its front's end, and ends."""
+        self.wire.close()
+        with contextlib.suppress(OSError):
+            os.close(self.warden)
+        self.warden = -1
+
+
+def _start_warden(control: int, null: int) -> int:
+    """Execute the warden with exactly the descriptors it is meant to have.
+
+    posix_spawn(3) and not fork: the host may have threads, gigabytes and a CUDA context. The sources are moved above
+    the targets first, so that no `dup2` of the new process overwrites one that is still needed.
+    """
+    if not sys.executable:
+        raise SpawnFailed("cannot find this Python's executable (`sys.executable` is empty)")
+    front = os.pidfd_open(os.getpid())
+    moved = []
+    try:
+        for fd in (null, null, 2 if _is_open(2) else null, control, front):
+            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(moved)]
+        command = [sys.executable, "-I", "-S", _WARDEN, _PACKAGE, str(os.getpid())]
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
+    finally:
+        for fd in (front, *moved):
+            os.close(fd)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

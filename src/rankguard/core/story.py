@@ -1,0 +1,71 @@
+"""The journal as text, and from the text the same job again.
+
+One JSON object a line (`events.jsonl`): the job's spec first, then every fact, each followed by the orders that it
+gave. Facts hold all that decisions rest on, so a replay of the facts alone reaches the same orders and the same
+verdict; the orders are there for people, and for the test that compares them.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rankguard import facts as _facts
+from rankguard.core.job import Job
+from rankguard.core.machine import JOB_TABLE, RANK_TABLE, step
+from rankguard.errors import UsageError
+from rankguard.facts import Fact
+from rankguard.model import JobSpec
+from rankguard.orders import Order
+from rankguard.record import from_data, to_data
+
+VERSION = "rankguard.events/1"
+_FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in (*RANK_TABLE, *JOB_TABLE, _facts.SupervisorLost)}
+
+
+def first_line(spec: JobSpec) -> str:
+    """The journal's beginning. The environment stays out of it: it may hold secrets, and no decision rests on it."""
+    return json.dumps({"schema": VERSION, "spec": to_data(spec.replace(env={}, rank_env=()))}) + "\n"
+
+
+def lines(fact: Fact, orders: tuple[Order, ...]) -> str:
+    """A fact and its orders, a line each. Fields at their default are left out."""
+    return "".join(json.dumps(entry) + "\n" for entry in [_entry("fact", fact), *(_entry("order", o) for o in orders)])
+
+
+def _entry(what: str, record: Fact | Order) -> dict[str, Any]:
+    defaults = type(record)._defaults
+    told = {f: getattr(record, f) for f in record._fields}
+    return {what: type(record).__name__} | {f: to_data(v) for f, v in told.items() if defaults.get(f, _ALWAYS) != v}
+
+
+_ALWAYS = object()
+
+
+def read(text: Iterable[str]) -> Iterator[JobSpec | Fact]:
+    """The spec and the facts of a journal. A last line that was cut off in mid-write is left out.
+
+    Raises `UsageError` when it is not a journal of a version that we know.
+    """
+    begun = False
+    for line in text:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        if not begun:
+            if not isinstance(entry, dict) or entry.get("schema") != VERSION:
+                raise UsageError(f"not a journal of {VERSION}")
+            begun = True
+            yield from_data(JobSpec, entry["spec"])
+        elif "fact" in entry and entry["fact"] in _FACTS:
+            yield from_data(_FACTS[entry["fact"]], entry)
+
+
+def replay(text: Iterable[str]) -> tuple[Job, list[tuple[Fact, tuple[Order, ...]]]]:
+    """The job that a journal tells of, and what each fact led to."""
+    told = read(text)
+    spec = next(told, None)
+    if not isinstance(spec, JobSpec):
+        raise UsageError("an empty journal")
+    job = Job(spec)
+    return job, [(fact, step(job, fact)) for fact in told if isinstance(fact, Fact)]

@@ -1,0 +1,150 @@
+"""The loop: wait, facts, step, orders. The only place where waiting happens.
+
+News wakes the selector; callbacks turn it into facts; each fact goes through `core.machine.step`; the journal has fact
+and orders before any of them is carried out; the orders go to the hands in `launchers/`, `linux/` and `report/`.
+Decides nothing: what to do is in `core/`, why it happened in `diagnosis/`. `supervisor.py` builds it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from selectors import BaseSelector
+from typing import Any, Protocol
+
+from rankguard.core.job import Job
+from rankguard.core.machine import step
+from rankguard.diagnosis.culprit import choose
+from rankguard.facts import DeadlinePassed, Fact, Signalled, TreeEmpty, Warned
+from rankguard.launchers.contract import Launcher
+from rankguard.model import Survivor
+from rankguard.orders import (
+    Finish,
+    GiveUp,
+    Judge,
+    Look,
+    Order,
+    Reap,
+    SignalAll,
+    SignalRank,
+    Spawn,
+    Sweep,
+    Tell,
+    WakeAt,
+)
+
+URGENT, NEWS_EXIT = 0, 1
+
+
+class Tree(Protocol):
+    """Ends what the ranks have left behind, and knows when nothing is left."""
+
+    killed: set[int]
+
+    def sweep(self, kill: bool) -> None: ...
+    def empty(self) -> bool: ...
+    def survivors(self) -> tuple[Survivor, ...]: ...
+
+
+class Driver:
+    """Runs one job from `JobStarted` to `Finish`. `listen` is told each fact and order once it is done."""
+
+    def __init__(
+        self,
+        job: Job,
+        selector: BaseSelector,
+        clock: Callable[[], float],
+        tree: Tree,
+        journal: Callable[[Fact, tuple[Order, ...]], None],
+        listen: Callable[[Fact | Order], None],
+        leftovers: Callable[[], Any],
+    ) -> None:
+        self.job, self.clock = job, clock
+        self.finished = False
+        self.launcher: Launcher  # set before `run`: a launcher needs our `emit`
+        self._selector, self._tree, self._journal, self._listen = selector, tree, journal, listen
+        self._leftovers = leftovers
+        self._facts: deque[Fact] = deque()
+        self._deadlines: dict[str, tuple[float, int]] = {}
+        self._sweeping = False
+
+    def emit(self, fact: Fact) -> None:
+        """A fact for the queue."""
+        self._facts.append(fact)
+
+    def run(self, idle: Callable[[float], float | None]) -> None:
+        """Until the job is finished. `idle(now)` does what was put off and says when it wants to be called next."""
+        self._handle()
+        while not self.finished:
+            timeout = self._timeout(idle(self.clock()))
+            news = self._selector.select(timeout)
+            now = self.clock()
+            for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
+                key.data[1](now)
+                self._handle()
+            for fact in self._due(now):
+                self.emit(fact)
+            self.launcher.wake(now)
+            self._handle()
+            if self._sweeping:
+                self._check_tree(now)
+
+    def _timeout(self, idle_at: float | None) -> float | None:
+        due = [when for when, _generation in self._deadlines.values()]
+        due += [at for at in (idle_at, self.launcher.next_wake()) if at is not None]
+        return None if not due else max(0.0, min(due) - self.clock())
+
+    def _due(self, now: float) -> Iterator[Fact]:
+        for name, (when, generation) in sorted(self._deadlines.items(), key=lambda item: item[1]):
+            if when <= now:
+                del self._deadlines[name]
+                yield DeadlinePassed(now, name, generation)
+
+    def _handle(self) -> None:
+        """Every fact in the queue, one after another, each with its orders carried out before the next."""
+        while self._facts:
+            fact = self._facts.popleft()
+            orders = step(self.job, fact)
+            self._journal(fact, orders)
+            self._listen(fact)
+            for order in orders:
+                for result in self._carry_out(order, fact):
+                    self._facts.appendleft(result)
+                self._listen(order)
+
+    def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:
+        match order:
+            case Look():
+                yield self.launcher.look(fact.at)
+            case SignalAll(signal=signal, spare=spare):
+                reached = self.launcher.signal_all(signal, frozenset(spare))
+                yield Signalled(self.clock(), signal, reached)
+            case SignalRank(rank=rank, signal=signal):
+                self.launcher.signal_rank(rank, signal)
+            case WakeAt(name=name, generation=generation, when=when):
+                self._deadlines[name] = (when, generation)
+            case Spawn(first=first, last=last):
+                self.launcher.spawn(first, last)
+            case Reap(rank=rank):
+                self.launcher.reap(rank)
+            case Judge():
+                yield choose(self.job.case().replace(now=self.clock()))
+            case Sweep(kill=kill):
+                self._sweeping = True
+                self._tree.sweep(kill)
+            case GiveUp():
+                self._sweeping = False
+                yield TreeEmpty(self.clock(), tuple(sorted(self._tree.killed)), self._tree.survivors())
+            case Finish():
+                self.finished = True
+            case Tell():
+                pass  # for those who listen
+
+    def _check_tree(self, now: float) -> None:
+        """Empty is a fact of its own: it comes after the last ending and the last reap."""
+        if self._tree.empty():
+            self._sweeping = False
+            self.emit(TreeEmpty(now, tuple(sorted(self._tree.killed)), (), self._leftovers()))
+            self._handle()
+
+    def warn(self, statement: str) -> None:
+        """Something of ours could not be done; the job goes on."""
+        self.emit(Warned(self.clock(), statement))

@@ -1,0 +1,300 @@
+"""`launch`: run a function or a command as N ranks, from any program.
+
+A `Job` is the front's view of them. It has no thread and no timer of its own: supervisor and warden act by themselves,
+and what they say is read when the caller waits. Leaving the block leaves no process of the job alive.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rankguard import inside
+from rankguard.client import Client
+from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
+from rankguard.model import JobSpec, Verdict
+from rankguard.runs import make_run_dir, new_run_id
+
+PR_TIMED_OUT = "ready-timeout"
+
+
+class Job:
+    """N ranks, launched. Use it as a block; made by `launch`."""
+
+    def __init__(self, spec: JobSpec, passed: Sequence[int], on_event: Callable[[str, dict[str, Any]], None] | None) -> None:
+        self.run_id, self.run_dir, self.nprocs = spec.run_id, spec.run_dir, spec.nprocs
+        self._spec, self._on_event = spec, on_event
+        self._owner = os.getpid()
+        self._payloads: dict[int, Any] = {}
+        self._judged: Verdict | None = None
+        self._final: Verdict | None = None
+        self._spawned = False
+        self._client = Client(spec, passed=passed)
+
+    # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def wait_ready(self, timeout: float | None = None) -> list[Any]:
+        """Wait until every rank is ready; their payloads, index = rank.
+
+        From now on a rank that ends before it is ready has failed. Raises `RankFailed` for any failure of any rank,
+        one that had reported included, and `ReadyTimeout` after `timeout` seconds; the job is then being stopped.
+        """
+        self._client.send({"do": "expect", "timeout": timeout})
+        while True:
+            ready = self._ready()
+            if ready is not None:
+                return ready
+            self.poll(None)
+
+    async def wait_ready_async(self, timeout: float | None = None) -> list[Any]:
+        """`wait_ready` for an event loop; the loop is never blocked."""
+        self._client.send({"do": "expect", "timeout": timeout})
+        loop = asyncio.get_running_loop()
+        while True:
+            self.poll(0)
+            ready = self._ready()
+            if ready is not None:
+                return ready
+            news = loop.create_future()
+            loop.add_reader(self.fileno(), lambda: news.done() or news.set_result(None))
+            try:
+                await news
+            finally:
+                loop.remove_reader(self.fileno())
+
+    def wait(self, timeout: float | None = None) -> Verdict:
+        """Wait until all ranks have ended and nothing is left of them; the verdict.
+
+        Raises `RankFailed` when a rank failed, and `TimeoutError` after `timeout` seconds (the job goes on).
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while self._final is None:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"the job has not ended within {timeout} s")
+            self.poll(left)
+        self._raise_if_failed(self._final)
+        return self._final
+
+    def poll(self, timeout: float | None = 0) -> Verdict | None:
+        """Take the news that is there (waiting at most `timeout` seconds for some); the final verdict once it is out."""
+        if self._final is None:
+            for message, fds in self._client.receive(timeout):
+                self._take(message, fds)
+            if self._final is None and self._client.closed:
+                self._final = self._lost(None)
+        return self._final
+
+    def fileno(self) -> int:
+        """For an event loop: readable when `poll` has something to take."""
+        return self._client.fileno()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The final verdict; before that, once a culprit is known, what is known so far; else None."""
+        return self._final or self._judged
+
+    # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self, grace: float | None = None) -> Verdict:
+        """End the job: SIGTERM, `grace` seconds for all together, SIGKILL, and proof that nothing is left."""
+        self._client.stop(signal.SIGTERM, grace=self._spec.grace if grace is None else grace, by="the caller")
+        while self._final is None:
+            self.poll(None)
+        return self._final
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what still runs and wait until it is gone. Does nothing in a forked child of the caller."""
+        if os.getpid() != self._owner:
+            return
+        try:
+            if self._final is None:
+                self.stop()
+        finally:
+            gone = self._client.wait_gone()
+            self._client.close()
+            if not gone:
+                raise RuntimeError("rankguard's own processes did not end")  # the kernel does not end them either
+
+    # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def started(self) -> Self:
+        """Wait until every rank executes. Raises `SpawnFailed`; nothing is then left running."""
+        while not self._spawned and self._final is None and self._judged is None:
+            self.poll(None)
+        culprit = None if self._final is None else self._final.culprit
+        if self._judged is not None and self._judged.culprit is not None and self._judged.culprit.cause.kind == "cannot-start":
+            culprit = self._judged.culprit
+        if culprit is not None and culprit.cause.kind == "cannot-start":
+            verdict = self._final or self._judged
+            self.close()
+            raise SpawnFailed(culprit.cause.statement, exit_code=verdict.exit_code if verdict is not None else 125)
+        return self
+
+    def _ready(self) -> list[Any] | None:
+        failed = self._judged or self._final
+        if failed is not None:
+            self._raise_if_failed(failed)
+            if self._final is not None:
+                raise UsageError(f"the job has ended ({failed.statement}); nobody will become ready")
+        if len(self._payloads) < self.nprocs:
+            return None
+        return [self._payloads[rank] for rank in range(self.nprocs)]
+
+    def _raise_if_failed(self, verdict: Verdict) -> None:
+        if verdict.outcome == "failed":
+            kind = None if verdict.culprit is None else verdict.culprit.cause.kind
+            raise (ReadyTimeout if kind == PR_TIMED_OUT else RankFailed)(verdict)
+
+    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+        match message["is"]:
+            case "payload":
+                self._payloads[message["rank"]] = self._payload(message, fds)
+            case "told" if message["what"] == "judged":
+                self._judged = Verdict.from_dict(message["verdict"])
+            case "told" if message["what"] == "spawned":
+                self._spawned = True
+            case "finished":
+                self._final = Verdict.from_dict(message["verdict"])
+            case "spawn-failed":
+                self._client.wait_gone()
+                raise SpawnFailed(message["statement"], exit_code=message["code"], hint=message["hint"])
+            case "bug":
+                self._final = self._lost(message["text"])
+            case "fact" if self._on_event is not None:
+                self._on_event(message["name"], message["fact"])
+
+    def _payload(self, message: dict[str, Any], fds: list[int]) -> Any:
+        try:
+            if not fds:
+                return json.loads(message["json"])
+            with open(fds[0], "rb") as file:
+                file.seek(0)
+                return json.load(file)
+        except (ValueError, RecursionError) as error:
+            text = f"the payload of its readiness is not JSON: {error}"
+            self._client.send({"do": "reject", "rank": message["rank"], "statement": text})
+            self._payloads.pop(message["rank"], None)
+            return None
+
+    def _lost(self, bug: str | None) -> Verdict:
+        """The supervisor is gone without a verdict. The warden ends what is left; the verdict is ours to give."""
+        from rankguard.lost import verdict_without_supervisor
+
+        self._client.wait_gone()
+        return verdict_without_supervisor(self._spec, bug)
+
+
+def launch(
+    target: Callable[..., Any] | Sequence[str],
+    nprocs: int = 1,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    env: Mapping[str, str] | Callable[[int], Mapping[str, str]] | None = None,
+    start: str = "auto",
+    preload: Sequence[str] = (),
+    grace: float = 5.0,
+    ready_timeout: float | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    max_restarts: int = 0,
+    on_event: Callable[[str, dict[str, Any]], None] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    redact: Sequence[str] = (),
+    console: str = "prefix",
+) -> Job:
+    """Start `nprocs` ranks of `target` and return once all of them execute.
+
+    `target`: a function, called in each rank as `target(rank, *args, **kwargs)` with a `rankguard.Rank`, or a command
+    (`list[str]`). Arguments travel as with `multiprocessing.Process` (spawn). `env`: variables to add for all ranks, or
+    a function of the rank. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
+    go. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
+
+    Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
+    """
+    if inside.importing_main:
+        raise UsageError(
+            "launch() was called while a rank imports the main module",
+            "put it under `if __name__ == '__main__':`",
+        )
+    _check(nprocs, start, max_restarts, grace)
+    shipment = None
+    if callable(target):
+        from rankguard.launchers.function import ship
+
+        shipment = ship(target, args, dict(kwargs or {}))
+        argv = (*_python(), _bootstrap(), "--function", "3")
+        command = (f"{target.__module__}.{getattr(target, '__qualname__', target)}",)
+    else:
+        argv = command = tuple(str(word) for word in target)
+        if not argv:
+            raise UsageError("an empty command")
+    try:
+        run_id = new_run_id()
+        folder, _warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir))
+        spec = JobSpec(
+            run_id=run_id,
+            command=command,
+            argv=argv,
+            nprocs=nprocs,
+            env=dict(os.environ) | (dict(env) if isinstance(env, Mapping) else {}),
+            rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
+            cwd=os.getcwd() if cwd is None else os.fspath(cwd),
+            passed_fds=0 if shipment is None else 1 + len(shipment.fds),
+            node=socket.gethostname(),
+            python=shipment is not None,
+            ready_timeout=ready_timeout,
+            grace=grace,
+            run_dir=folder,
+            labels=dict(labels or {}),
+            redact=tuple(redact),
+            console=console,
+            nofile=resource.getrlimit(resource.RLIMIT_NOFILE),
+            events=on_event is not None,
+        )
+        job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
+    finally:
+        if shipment is not None:
+            shipment.close()
+    with contextlib.ExitStack() as undo:
+        undo.callback(job.close)
+        job.started()
+        undo.pop_all()
+    return job
+
+
+def _check(nprocs: int, start: str, max_restarts: int, grace: float) -> None:
+    if not isinstance(nprocs, int) or nprocs < 1:
+        raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
+    if start not in ("auto", "exec"):
+        raise UsageError(f"start={start!r} is not known", "auto or exec; warm starts do not exist yet")
+    if max_restarts:
+        raise UsageError("max_restarts is not there yet", "0 is the only value")
+    if grace < 0:
+        raise UsageError(f"grace must not be negative: {grace}")
+
+
+def _python() -> tuple[str, ...]:
+    """This interpreter with the flags that it was started with, as `multiprocessing` passes them on."""
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # what multiprocessing uses itself
+
+    return (sys.executable, *_args_from_interpreter_flags())
+
+
+def _bootstrap() -> str:
+    return os.path.join(os.path.dirname(inside.__file__), "bootstrap.py")

@@ -1,0 +1,56 @@
+"""The environment of a rank: torchrun's, exactly, and what rankguard adds.
+
+torchrun's names and rules were read in torch 2.13's `elastic/agent/server` and seen with `env -i`; two values differ
+and why is said beside them.
+"""
+
+from collections.abc import Mapping
+
+from rankguard.model import JobSpec
+
+THIS_RUN = ("RANKGUARD_RUN_ID", "RANKGUARD_RUN_DIR", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
+"""What a rank must not inherit from whoever started us: it would speak for another job."""
+
+
+def rank_environment(
+    spec: JobSpec, rank: int, port: int, notify: str | None, error_file: str | None, attempt: int = 0
+) -> dict[str, str]:
+    """The whole environment of one rank. On one node, local rank and rank are the same."""
+    env = {name: value for name, value in spec.env.items() if name not in THIS_RUN}
+    size = str(spec.nprocs)
+    env |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+        "ROLE_NAME": spec.role,
+        "ROLE_RANK": str(rank),
+        "ROLE_WORLD_SIZE": size,
+        "MASTER_ADDR": spec.master_addr,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+        "TORCHELASTIC_RUN_ID": spec.run_id,
+        # No agent hosts a store here: with `True` rank 0 would only be a client and every job would hang.
+        "TORCHELASTIC_USE_AGENT_STORE": "False",
+    }
+    env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    if spec.nprocs > 1:
+        env.setdefault("OMP_NUM_THREADS", "1")
+    if error_file is not None:
+        env["TORCHELASTIC_ERROR_FILE"] = error_file
+    env["RANKGUARD_RUN_ID"] = spec.run_id
+    if spec.run_dir is not None:
+        env["RANKGUARD_RUN_DIR"] = spec.run_dir
+    if notify is not None:
+        env["NOTIFY_SOCKET"] = notify
+    if spec.python:
+        # A killed rank would take its last 8 KiB of output with it, that is, the evidence.
+        env.setdefault("PYTHONUNBUFFERED", "1")
+    return env | dict(_extra(spec, rank))
+
+
+def _extra(spec: JobSpec, rank: int) -> Mapping[str, str]:
+    return spec.rank_env[rank] if spec.rank_env else {}

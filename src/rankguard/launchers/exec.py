@@ -1,0 +1,440 @@
+"""Ranks by fork and exec on this machine, each from its first instant to the last byte of its output.
+
+For every rank: the pipe that tells when it executes, its pidfd, its notify socket, its two output pipes. All are in
+the driver's one selector; each piece of news becomes facts through `emit`. Before the end of a rank is told, what it
+said before (datagrams, output) is told: it cannot say anything afterwards.
+"""
+
+import contextlib
+import os
+import resource
+from collections import deque
+from collections.abc import Callable
+from selectors import EVENT_READ, BaseSelector
+from typing import Any, Protocol
+
+from rankguard.errors import SpawnFailed
+from rankguard.facts import Complained, Exited, Fact, KernelKilled, Looked, NotSpawned, OutputClosed, Reaped, Spawned
+from rankguard.launchers.contract import Emit, PeerDeath
+from rankguard.launchers.environment import rank_environment
+from rankguard.launchers.mailbox import Mailbox
+from rankguard.launchers.recorderror import read_error_file
+from rankguard.linux import child, memory, notify, spawn, tree
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.kmsg import KernelLog
+from rankguard.model import Ending, JobSpec, Memory
+
+FDS_PER_RANK = 6
+FDS_OF_OURS = 24
+_READ = 64 << 10
+_SLICE = 16
+"""Ranks started between two looks at the news."""
+NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
+
+
+class Told(Protocol):
+    """Where the output of ranks goes (`report/output.py`)."""
+
+    def feed(self, rank: int, which: int, data: bytes, now: float) -> None: ...
+    def ended(self, rank: int, which: int) -> None: ...
+    def tail(self, rank: int) -> tuple[str, ...]: ...
+
+
+class _Rank:
+    __slots__ = ("error_file", "exited", "mailbox", "news", "notify", "number", "outputs", "pid", "pidfd", "reaped", "spawned")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = self.pidfd = self.news = -1
+        self.outputs = [-1, -1]
+        self.notify: notify.NotifySocket | None = None
+        self.mailbox = Mailbox(number)
+        self.error_file: str | None = None
+        self.spawned = self.exited = self.reaped = False
+
+
+class Surroundings(Protocol):
+    """What the launcher needs of the supervisor."""
+
+    spec: JobSpec
+    port: int
+    private_dir: str | None
+    stdin: int
+    passed: tuple[int, ...]
+    groups: JobGroups
+    kernel_log: KernelLog
+    output: Told
+    memory: memory.MemoryDomain
+    clock: Callable[[], float]
+    redact: Callable[[str], str]
+    peer_death: PeerDeath
+    on_payload: Callable[[int, bytes | None, int | None], None]
+
+
+class ExecRanks:
+    """The launcher of `--start exec`."""
+
+    def __init__(self, around: Surroundings, selector: BaseSelector, emit: Emit) -> None:
+        self._around, self._selector, self._emit = around, selector, emit
+        self._spec = around.spec
+        self._ranks = [_Rank(number) for number in range(self._spec.nprocs)]
+        self._queue: deque[int] = deque()
+        self._by_pid: dict[int, _Rank] = {}
+        self._ancestors = frozenset({os.getpid()})
+        self._due: set[int] = set()
+
+    # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def spawn(self, first: int, last: int) -> None:
+        self._queue.extend(range(first, last + 1))
+        self.wake(self._around.clock())
+
+    def next_wake(self) -> float | None:
+        if self._queue:
+            return 0.0
+        due = (self._ranks[n].mailbox.due_at() for n in self._due)
+        return min((at for at in due if at is not None), default=None)
+
+    def wake(self, now: float) -> None:
+        for _ in range(min(_SLICE, len(self._queue))):
+            self._start(self._ranks[self._queue.popleft()])
+        for number in list(self._due):
+            at = self._ranks[number].mailbox.due_at()
+            if at is None or at <= now:
+                self._due.discard(number)
+                self._tell(self._ranks[number].mailbox.flush(now))
+
+    def _start(self, rank: _Rank) -> None:
+        around, spec = self._around, self._spec
+        opened: list[int] = []
+        try:
+            if around.private_dir is not None:
+                rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
+                if not around.private_dir.startswith("@"):
+                    rank.error_file = f"{around.private_dir}/{rank.number}.error"
+            address = rank.notify.path if rank.notify is not None else None
+            env = rank_environment(spec, rank.number, around.port, address, rank.error_file)
+            ends = [os.pipe2(os.O_CLOEXEC) for _ in (1, 2)]
+            opened = [end[1] for end in ends]
+            rank.outputs = [end[0] for end in ends]
+            join = around.groups.join_fds(rank.number)
+            opened += join
+            stdin = around.stdin if spec.stdin_rank == rank.number else _devnull()
+            if stdin != around.stdin:
+                opened.append(stdin)
+            started = spawn.spawn(
+                spawn.Command(
+                    argv=spec.argv,
+                    env=env,
+                    cwd=spec.cwd,
+                    stdio=(stdin, ends[0][1], ends[1][1]),
+                    passed=around.passed,
+                    join=tuple(join),
+                    nofile=spec.nofile,
+                    ignore=(1,) if spec.ignore_hup else (),
+                )
+            )
+        except OSError as error:
+            self._abandon(rank)
+            said = error.strerror or str(error)
+            self._emit(NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"cannot start a process: {said}"))
+            return
+        finally:
+            for fd in opened:
+                os.close(fd)
+        rank.pid, rank.pidfd, rank.news = started.pid, started.pidfd, started.news
+        self._by_pid[rank.pid] = rank
+        for which in (0, 1):
+            os.set_blocking(rank.outputs[which], False)
+            self._register(rank.outputs[which], NEWS_OUTPUT, lambda now, r=rank, w=which: self._on_output(r, w, now))
+        self._register(rank.pidfd, NEWS_EXIT, lambda now, r=rank: self._on_exit(r, now))
+        self._register(rank.news, NEWS_EXIT, lambda now, r=rank: self._on_news(r, now))
+        if rank.notify is not None:
+            self._register(rank.notify.fileno(), NEWS_NOTIFY, lambda now, r=rank: self._on_notify(r, now))
+
+    def _register(self, fd: int, priority: int, call: Callable[[float], None]) -> None:
+        self._selector.register(fd, EVENT_READ, (priority, call))
+
+    def _on_news(self, rank: _Rank, now: float) -> None:
+        """The child executes, or says why it cannot."""
+        if rank.news < 0:
+            return
+        failed = spawn.failure(rank.news)
+        self._selector.unregister(rank.news)
+        os.close(rank.news)
+        rank.news = -1
+        if failed is None:
+            rank.spawned = True
+            self._emit(Spawned(now, rank.number, rank.pid))
+            return
+        stage, error = failed
+        os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
+        self._by_pid.pop(rank.pid, None)
+        self._abandon(rank)
+        self._emit(NotSpawned(now, rank.number, stage, error, _why_not(self._spec, stage, error)))
+
+    def _abandon(self, rank: _Rank) -> None:
+        self._close_output(rank, 0)
+        self._close_output(rank, 1)
+        self._close_notify(rank)
+        if rank.pidfd >= 0:
+            self._forget(rank.pidfd)
+            os.close(rank.pidfd)
+        rank.pidfd = rank.pid = -1
+        rank.exited = rank.reaped = True
+
+    # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, facts: list[Fact]) -> None:
+        for fact in facts:
+            self._emit(fact)
+
+    def _on_notify(self, rank: _Rank, now: float, limit: int = notify.BATCH) -> bool:
+        if rank.notify is None:
+            return False
+        self._on_news_first(rank, now)
+        messages, more = rank.notify.drain(self._belongs(rank), limit)
+        for message in messages:
+            facts = rank.mailbox.take(message, now, self._around.peer_death)
+            for fact in facts:
+                self._emit(redacted(fact, self._around.redact))
+            if isinstance(message, notify.Message) and message.ready and message.broken is None:
+                self._hand_over(rank)
+        if rank.mailbox.due_at() is not None:
+            self._due.add(rank.number)
+        return more
+
+    def _on_news_first(self, rank: _Rank, now: float) -> None:
+        """A rank that speaks executes, even when the news of that is behind in the queue."""
+        if rank.news >= 0:
+            self._on_news(rank, now)
+
+    def _hand_over(self, rank: _Rank) -> None:
+        box = rank.mailbox
+        self._around.on_payload(rank.number, box.payload, box.payload_fd)
+        if box.payload_fd is not None:
+            os.close(box.payload_fd)
+        box.payload, box.payload_fd = b"", None
+
+    def _belongs(self, rank: _Rank) -> Callable[[int, int], bool]:
+        def asks(pid: int, uid: int) -> bool:
+            if pid == rank.pid or pid == 0:
+                return True
+            below = tree.is_descendant(pid, self._ancestors)
+            # Gone already: the socket's folder is private, so whoever found it is of this user's.
+            return below is True or (below is None and uid in (os.getuid(), 0))
+
+        return asks
+
+    def _on_output(self, rank: _Rank, which: int, now: float) -> bool:
+        fd = rank.outputs[which]
+        if fd < 0:
+            return False
+        try:
+            data = os.read(fd, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._around.output.feed(rank.number, which, data, now)
+            return True
+        self._close_output(rank, which)
+        if rank.outputs == [-1, -1] and rank.spawned:
+            self._emit(OutputClosed(now, rank.number))
+        return False
+
+    def _on_exit(self, rank: _Rank, now: float) -> None:
+        """The process has ended: first what it said, then what the kernel says of it, then that."""
+        if rank.exited:
+            return
+        self._on_news_first(rank, now)
+        if rank.exited:
+            return
+        ending = child.look(rank.pidfd)
+        if ending is None:
+            return
+        self._selector.unregister(rank.pidfd)
+        rank.exited = True
+        while self._on_notify(rank, now, 1024):
+            pass
+        for which in (0, 1):
+            for _ in range(64):  # a grandchild may write for ever; what the rank wrote itself fits into a pipe
+                if not self._on_output(rank, which, now):
+                    break
+        self._tell(rank.mailbox.flush(now))
+        self.drain_kernel_log(now)
+        counts, readable = self._around.groups.oom_counts(rank.number)
+        tail = tuple(self._around.redact(line) for line in self._around.output.tail(rank.number))
+        report = read_error_file(rank.error_file, self._around.redact)
+        self._emit(
+            Exited(
+                now,
+                rank.number,
+                ending,
+                oom=counts,
+                oom_readable=readable,
+                log_tail=tail,
+                peer_death=None if _clean(ending) else self._around.peer_death("\n".join(tail)),
+                report=report,
+            )
+        )
+
+    def drain_kernel_log(self, now: float) -> None:
+        """OOM kills that the kernel log tells of, ours and others'."""
+        for record in self._around.kernel_log.drain():
+            number = self._around.groups.rank_of(record.cgroup) if record.cgroup is not None else None
+            own = self._by_pid.get(record.pid) if self._around.kernel_log.in_init_pid_namespace() else None
+            is_child = False
+            if own is not None:
+                number = own.number
+            elif number is not None:
+                # In the rank's group and not the rank: a child. Where pids are of another namespace its name decides.
+                is_child = self._around.kernel_log.in_init_pid_namespace()
+            self._emit(KernelKilled(now, number, record, is_child))
+
+    def complaint(self, pid: int, number: int, now: float) -> bool:
+        """A signal that came from a rank or its descendants is a fact about that rank. False if it is nobody's."""
+        for rank in self._ranks:
+            if rank.pid > 0 and not rank.reaped and (pid == rank.pid or tree.is_descendant(pid, frozenset({rank.pid}))):
+                self._emit(Complained(now, rank.number, number))
+                return True
+        return False
+
+    # ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def look(self, now: float) -> Looked:
+        dying: list[tuple[int, str]] = []
+        held: list[tuple[int, Memory]] = []
+        total = 0
+        for rank in self._ranks:
+            if rank.pid < 0 or rank.exited:
+                continue
+            how = child.dying(rank.pid)
+            if how is not None:
+                dying.append((rank.number, how))
+            told = memory.rank_memory(rank.pid)
+            if told.rss_bytes is not None:
+                held.append((rank.number, told))
+                total += told.rss_bytes
+        return Looked(self._around.clock(), tuple(dying), tuple(held), self._around.memory.state(total))
+
+    def signal_all(self, number: int, spare: frozenset[int]) -> int:
+        reached = 0
+        cancelled, self._queue = self._queue, deque()
+        for rank in self._ranks:
+            if rank.pid > 0 and not rank.reaped and rank.number not in spare:
+                reached += child.signal_group(rank.pid, number)
+        now = self._around.clock()
+        if number not in (10, 12, 18, 28):
+            for waiting in cancelled:
+                self._ranks[waiting].exited = self._ranks[waiting].reaped = True
+                self._emit(NotSpawned(now, waiting, "cancelled", 0, "the job was told to end before it started"))
+        else:
+            self._queue = cancelled
+        return reached
+
+    def signal_rank(self, rank: int, number: int) -> None:
+        told = self._ranks[rank]
+        if told.pid > 0 and not told.reaped:
+            child.signal_group(told.pid, number)
+
+    def reap(self, rank: int) -> None:
+        told = self._ranks[rank]
+        _ending, peak = child.reap(told.pid)
+        told.reaped = True
+        self._by_pid.pop(told.pid, None)
+        os.close(told.pidfd)
+        told.pidfd = -1
+        self._emit(Reaped(self._around.clock(), rank, peak))
+
+    def unreaped(self) -> set[int]:
+        """The pids that belong to ranks and are still to be looked at."""
+        return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped}
+
+    def settle(self, now: float) -> bool:
+        """Take the endings of ranks that are there already; true when every rank has ended and is reaped."""
+        for rank in self._ranks:
+            if rank.pid > 0 and not rank.exited:
+                self._on_exit(rank, now)
+        return not self._queue and all(rank.reaped for rank in self._ranks)
+
+    def close(self, now: float) -> None:
+        for rank in self._ranks:
+            for which in (0, 1):
+                while self._on_output(rank, which, now):
+                    pass
+                if rank.outputs[which] >= 0:
+                    self._close_output(rank, which)
+            self._close_notify(rank)
+            if rank.error_file is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(rank.error_file)
+
+    def _close_output(self, rank: _Rank, which: int) -> None:
+        fd = rank.outputs[which]
+        if fd >= 0:
+            self._forget(fd)
+            os.close(fd)
+            rank.outputs[which] = -1
+            self._around.output.ended(rank.number, which)
+
+    def _close_notify(self, rank: _Rank) -> None:
+        if rank.notify is not None:
+            self._forget(rank.notify.fileno())
+            rank.notify.close()
+            rank.notify = None
+
+    def _forget(self, fd: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
+
+
+def _clean(ending: Ending) -> bool:
+    return ending.kind == "exit" and ending.code == 0
+
+
+def _devnull() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _why_not(spec: JobSpec, stage: str, error: int) -> str:
+    said = os.strerror(error)
+    if stage == "chdir":
+        return f"cannot enter the folder `{spec.cwd}`: {said}"
+    if stage == "exec":
+        return f"cannot execute `{spec.argv[0]}`: {said}"
+    return f"cannot prepare the process ({stage}): {said}"
+
+
+def redacted(fact: Any, redact: Callable[[str], str]) -> Any:
+    """A fact without secrets: what a rank says of itself ends up in every file and page."""
+    report = getattr(fact, "report", None)
+    if report is not None:
+        info = report.exception
+        if info is not None:
+            info = info.replace(
+                message=redact(info.message),
+                traceback=None if info.traceback is None else redact(info.traceback),
+                chain=tuple(redact(link) for link in info.chain),
+            )
+        return fact.replace(report=report.replace(text=redact(report.text), exception=info))
+    text = getattr(fact, "text", None)
+    return fact.replace(text=redact(text)) if isinstance(text, str) else fact
+
+
+def ensure_fds(nprocs: int) -> None:
+    """Raise our own limit on open files as far as allowed. Raises `SpawnFailed` when it does not suffice."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = nprocs * FDS_PER_RANK + FDS_OF_OURS
+    if soft < needed:
+        limit = hard if hard == resource.RLIM_INFINITY or hard > needed else hard
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < nprocs * FDS_PER_RANK + FDS_OF_OURS - 8:
+        raise SpawnFailed(
+            f"{nprocs} ranks need about {needed} open files, and this process may have {soft}",
+            exit_code=125,
+            hint=f"raise the limit: `ulimit -n {needed}`",
+        )

@@ -1,0 +1,116 @@
+"""The processes below us: find them all, end them all, prove that none is left.
+
+A subreaper is given every orphan of its tree, sessions and double forks notwithstanding (prctl(2)), so "no child left"
+(waitid(2): ECHILD) proves an empty tree as long as we live. cgroups (`cgroup.py`) do the same in one stroke where they
+can be written.
+"""
+
+import contextlib
+import os
+import signal
+import time
+
+from rankguard.linux.child import state
+from rankguard.model import Survivor
+
+
+def children(pid: int) -> list[int]:
+    """The children of every thread of a process, zombies included (`/proc/PID/task/TID/children`, proc(5))."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+            found.extend(int(child) for child in file.read().split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Everything below a process, parents before children. A fork between two reads may be missed: call again."""
+    found: list[int] = []
+    queue = children(pid)
+    while queue:
+        found.extend(queue)
+        queue = [grandchild for child in queue for grandchild in children(child)]
+    return found
+
+
+def is_descendant(pid: int, ancestors: frozenset[int]) -> bool | None:
+    """Whether one of `ancestors` is above a process; None when the process is gone."""
+    first = True
+    while pid > 1:
+        if pid in ancestors:
+            return True
+        told = state(pid)
+        if told is None:
+            return None if first else False
+        first = False
+        pid = told[1]
+    return pid in ancestors
+
+
+def reap_strays(keep: frozenset[int] | set[int]) -> list[int]:
+    """Reap every child that has ended, those in `keep` left out (they are somebody's to look at first)."""
+    reaped = []
+    for pid in children(os.getpid()):
+        if pid not in keep:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    reaped.append(pid)
+    return reaped
+
+
+def is_empty() -> bool:
+    """No child of ours is left, neither alive nor waiting to be reaped: the kernel's own word."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+    except ChildProcessError:
+        return True
+    return False
+
+
+def signal_all(number: int, spare: frozenset[int] = frozenset()) -> list[int]:
+    """Signal every descendant once, children before parents. Returns those that were alive."""
+    reached = []
+    for pid in reversed(descendants(os.getpid())):
+        if pid in spare:
+            continue
+        told = state(pid)
+        if told is not None and told[0] not in "ZX":
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+                reached.append(pid)
+    return reached
+
+
+def kill_all(keep: set[int], for_s: float = 0.02) -> list[int]:
+    """SIGKILL every descendant and reap strays, round after round for `for_s` at most; what forks meanwhile is met again.
+
+    Returns the pids that were killed. Call again on the next SIGCHLD until `is_empty`.
+    """
+    killed: set[int] = set()
+    until = time.monotonic() + for_s
+    while True:
+        fresh = [pid for pid in signal_all(signal.SIGKILL) if pid not in killed]
+        killed.update(fresh)
+        reap_strays(keep)
+        if not fresh or time.monotonic() > until:
+            return sorted(killed)
+
+
+def survivors() -> tuple[Survivor, ...]:
+    """What is still below us, by name."""
+    found = []
+    for pid in descendants(os.getpid()):
+        told = state(pid)
+        if told is None or told[0] in "ZX":
+            continue
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                comm = file.read().strip()
+        except OSError:
+            continue
+        found.append(Survivor(pid, comm, told[0]))
+    return tuple(found)

@@ -1,0 +1,44 @@
+"""The verdict when the supervisor is gone: the front is the only one left to give it.
+
+What the supervisor had written is on disk: its journal is replayed, so that the verdict still tells what was known.
+"""
+
+import time
+
+from rankguard._version import __version__
+from rankguard.core import story
+from rankguard.core.job import Job
+from rankguard.diagnosis.verdict import verdict
+from rankguard.errors import RankguardBug, UsageError
+from rankguard.facts import JobStarted, Judged, SupervisorLost
+from rankguard.model import JobSpec, Verdict
+from rankguard.report.files import RunFiles
+
+
+def verdict_without_supervisor(spec: JobSpec, bug: str | None) -> Verdict:
+    """`supervisor-lost` (somebody killed it) or `bug` (its last word), with what its journal tells of the ranks."""
+    now = time.monotonic()
+    case = _told(spec, now).case()
+    if case.judged is None:
+        judged = Judged(now, None, "bug" if bug is not None else "supervisor-lost", 125)
+        case = case.replace(failed_by="supervisor-lost", failed_at=now, judged=judged, lost=SupervisorLost(now, None, bug))
+    final = verdict(case.replace(now=now), __version__)
+    files = RunFiles(None)
+    files.folder = spec.run_dir
+    files.finish(final)
+    return final
+
+
+def _told(spec: JobSpec, now: float) -> Job:
+    """The job as far as the journal tells of it."""
+    if spec.run_dir is not None:
+        try:
+            with open(f"{spec.run_dir}/events.jsonl") as file:
+                job, _steps = story.replay(file)
+            if job.started_at is not None:
+                return job
+        except (OSError, UsageError, RankguardBug):
+            pass
+    job = Job(spec)
+    story.step(job, JobStarted(now, time.time()))
+    return job

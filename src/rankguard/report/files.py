@@ -1,0 +1,63 @@
+"""The files of a run: journal, state, verdict. Written by the supervisor alone, for its user alone (mode 0700).
+
+A disk that is full or a folder that is gone costs the file, never the job; `error` says what was lost, once.
+"""
+
+import contextlib
+import os
+
+from rankguard.model import Verdict
+
+
+class RunFiles:
+    """What one run leaves on disk; nothing when there is no folder."""
+
+    def __init__(self, folder: str | None) -> None:
+        self.error: str | None = None
+        self.folder = folder
+        self._journal = -1
+        if folder is None:
+            return
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+            self._journal = os.open(f"{folder}/events.jsonl", flags, 0o600)
+        except OSError as error:
+            self._failed(f"{folder}", error)
+
+    def append(self, text: str) -> None:
+        """Add lines to the journal. The kernel has them when this returns, so our own death loses none."""
+        if self._journal < 0:
+            return
+        data = text.encode(errors="replace")
+        try:
+            while data:
+                data = data[os.write(self._journal, data) :]
+        except OSError as error:
+            self._failed("events.jsonl", error)
+
+    def state(self, now: Verdict) -> None:
+        """`state.json`: the verdict's shape while the run lives, with the outcome `running`."""
+        self._replace("state.json", now.replace(outcome="running"))
+
+    def finish(self, final: Verdict) -> None:
+        """`verdict.json`, complete or not there at all."""
+        self._replace("verdict.json", final)
+        if self.folder is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.folder}/state.json")
+
+    def _replace(self, name: str, verdict: Verdict) -> None:
+        if self.folder is None:
+            return
+        path = f"{self.folder}/{name}"
+        try:
+            fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(verdict.to_json(indent=1) + "\n")
+            os.rename(f"{path}.new", path)
+        except OSError as error:
+            self._failed(name, error)
+
+    def _failed(self, name: str, error: OSError) -> None:
+        self.error = self.error or f"the run's files are not complete: `{name}`: {error.strerror}"

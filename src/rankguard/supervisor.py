@@ -1,0 +1,333 @@
+"""The supervisor: the process that is every rank's parent, from the front's first message to the verdict.
+
+Forked by the warden before anything was loaded (`warden.py`); single-threaded; subreaper. It builds the parts, gives
+them to the `Driver`, and is the only one that writes the run's files. It never blocks on the front, on a reader of the
+ranks' output or on a rank. Read next: `driver.py` (the loop), `launchers/exec.py` (the ranks), `client.py` (the front).
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
+
+from rankguard._version import __version__
+from rankguard.core import story
+from rankguard.core.job import Job
+from rankguard.diagnosis.peers import peer_death
+from rankguard.diagnosis.verdict import verdict
+from rankguard.driver import URGENT, Driver
+from rankguard.errors import SpawnFailed
+from rankguard.facts import (
+    Fact,
+    FrontLost,
+    JobStarted,
+    ProtocolBroken,
+    ReadinessExpected,
+    SignalPassed,
+    StopRequested,
+    WardenLost,
+)
+from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks, ensure_fds
+from rankguard.linux import ports, tree
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.console import Console
+from rankguard.linux.kmsg import KernelLog
+from rankguard.linux.leftovers import Leftovers
+from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
+from rankguard.linux.memory import MemoryDomain
+from rankguard.linux.signals import Received, SignalQueue
+from rankguard.model import JobSpec, Left, Sender, Survivor
+from rankguard.orders import Order, Tell
+from rankguard.record import from_data, to_data
+from rankguard.report.files import RunFiles
+from rankguard.report.output import Output
+from rankguard.report.redact import Redactor
+from rankguard.wire import Message, Wire
+
+clock = time.monotonic
+PASSED_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
+FLUSH_S = 2.0
+
+
+def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> None:
+    """Run one job; the process ends here. Called in the warden's child."""
+    set_name("rankguard-sup")
+    become_subreaper()
+    signals = SignalQueue(ALL_SIGNALS)
+    wire = Wire(socket.socket(fileno=control))
+    try:
+        message, fds = _first_message(wire, front)
+        supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, message["orphan"], tell)
+        supervisor.run(front, front_pid, warden)
+        code = 0
+    except SpawnFailed as error:
+        wire.send({"is": "spawn-failed", "statement": error.statement, "hint": error.hint, "code": error.exit_code})
+        code = 0
+    except BaseException:
+        # The warden ends whatever is left; the front says what happened.
+        wire.send({"is": "bug", "text": traceback.format_exc()})
+        code = 125
+    wire.flush_within(FLUSH_S)
+    os._exit(code)
+
+
+def _first_message(wire: Wire, front: int) -> tuple[Message, list[int]]:
+    poll = select.poll()
+    poll.register(wire, select.POLLIN)
+    poll.register(front, select.POLLIN)
+    while not wire.closed:
+        ready = {fd for fd, _event in poll.poll()}
+        for message, fds in wire.receive():
+            return message, fds
+        if front in ready:
+            break
+    os._exit(0)  # the front is gone before it asked for anything
+
+
+class Supervisor:
+    """The parts of one job, and what the launcher may ask of them (`launchers.exec.Surroundings`)."""
+
+    def __init__(
+        self, wire: Wire, signals: SignalQueue, spec: JobSpec, fds: list[int], prefer_dir: str | None, tell: int
+    ) -> None:
+        ensure_fds(spec.nprocs)
+        self.spec, self.clock, self.peer_death = spec, clock, peer_death
+        self.stdin, out, err, *passed = fds
+        self.passed = tuple(passed)
+        self._wire, self._signals, self._tell = wire, signals, tell
+        self._wall = time.time()
+        redactor = Redactor(spec.redact)
+        self.redact: Callable[[str], str] = redactor.text
+        self.job = Job(spec)
+        self._selector = EpollSelector()
+        self._consoles = _consoles(spec, out, err)
+        for fd in (out, err):
+            os.close(fd)
+        self.files = RunFiles(spec.run_dir)
+        self.files.append(story.first_line(spec))
+        self.private_dir = self._make_private_dir(prefer_dir)
+        self.port, self._port_lock = (spec.master_port, None) if spec.master_port else ports.hold_free_port()
+        self.groups = JobGroups.create(spec.run_id, spec.nprocs, frozenset({os.getpid(), os.getppid()}))
+        for path in self.groups.paths:
+            if os.path.basename(path).startswith("rankguard-"):
+                self._note(f"cgroup {path}")
+        self.kernel_log = KernelLog()
+        self.memory = MemoryDomain()
+        self._leftovers = Leftovers(self._wall, os.getuid())
+        self.output = Output(spec, self._consoles, self._warn)
+        self.killed: set[int] = set()
+        self._said_error = False
+        self._kill = False
+        self.driver = Driver(self.job, self._selector, clock, self, self._record, self._listen, self._find_leftovers)
+        self._ranks = ExecRanks(self, self._selector, self.driver.emit)
+        self.driver.launcher = self._ranks
+        self._pids: set[int] = set()
+        self._console_watched = [False, False]
+        self._wire_watched = False
+        
+    def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
+        """Every fact and order is on its way to the disk before it is acted on."""
+        self.files.append(story.lines(fact, orders))
+        if self.files.error is not None and not self._said_error:
+            self._said_error = True
+            self._warn(self.files.error)
+
+    def _note(self, line: str) -> None:
+        """What the warden is to remove if we cannot."""
+        with contextlib.suppress(OSError):
+            os.write(self._tell, f"{line}\n".encode(errors="surrogateescape"))
+
+    def _make_private_dir(self, prefer: str | None) -> str | None:
+        """A short private folder for the notify sockets: AF_UNIX paths end at 107 bytes, and run folders may be on NFS."""
+        for parent in (prefer, os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/dev/shm"):  # noqa: S108
+            if parent is None or len(parent) > 60:
+                continue
+            with contextlib.suppress(OSError):
+                path = tempfile.mkdtemp(prefix="rg-", dir=parent)
+                self._note(f"folder {path}")
+                return path
+        return f"@rankguard-{self.spec.run_id}"
+
+    # ── The life of the job ──────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, front: int, front_pid: int, warden: int) -> None:
+        """From launch to verdict."""
+        driver = self.driver
+        watch = self._selector.register
+        watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
+        watch(self._wire, EVENT_READ, (URGENT, self._on_message))
+        watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
+        watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, os.getppid()))))
+        driver.emit(JobStarted(clock(), self._wall, self.memory.state()))
+        driver.run(self._idle)
+        now = clock()
+        self._ranks.close(now)
+        self.groups.remove()
+        self._remove_private_dir()
+        final = verdict(self.job.case().replace(now=now), __version__)
+        for console in self._consoles:
+            if console is not None:
+                console.flush_within(FLUSH_S)
+        lost = sum(console.dropped for console in set(self._consoles) if console is not None)
+        if lost:
+            said = f"{lost} lines of output were not shown, because their reader was too slow or gone"
+            final = final.replace(warnings=(*final.warnings, said))
+        self.files.finish(final)
+        self._wire.send({"is": "finished", "verdict": final.to_dict()})
+
+    def _idle(self, now: float) -> float | None:
+        """What was put off: partial lines, full consoles, a front that reads slowly."""
+        due = self.output.next_partial()
+        if due is not None and due <= now:
+            self.output.show_partial(now)
+            due = self.output.next_partial()
+        for index, console in enumerate(self._consoles):
+            if console is not None and console.pending != self._console_watched[index]:
+                self._watch_writable(index, console)
+        if self._wire.pending != self._wire_watched:
+            self._wire_watched = self._wire.pending
+            events = EVENT_READ | (EVENT_WRITE if self._wire_watched else 0)
+            with contextlib.suppress(KeyError):
+                self._selector.modify(self._wire, events, (URGENT, self._on_message))
+        return due
+
+    def _watch_writable(self, index: int, console: Console) -> None:
+        self._console_watched[index] = console.pending
+        try:
+            if console.pending:
+                self._selector.register(console, EVENT_WRITE, (NEWS_OUTPUT, lambda _now: console.flush()))
+            else:
+                self._selector.unregister(console)
+        except (KeyError, OSError):  # both streams on one console, or a file that epoll does not take
+            console.flush()
+
+    # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_signals(self, now: float) -> None:
+        for received in self._signals.drain():
+            if received.signal == signal.SIGCHLD:
+                tree.reap_strays(self._ranks.unreaped())
+            else:
+                self._on_signal(received, now)
+
+    def _on_signal(self, received: Received, now: float) -> None:
+        pid = received.sender.pid
+        if pid is not None and self._ranks.complaint(pid, received.signal, now):
+            return
+        if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.driver.emit(StopRequested(now, received.signal, received.sender))
+
+    def _on_message(self, now: float) -> None:
+        self._wire.flush()
+        for message, fds in self._wire.receive():
+            for fd in fds:
+                os.close(fd)
+            fact = _fact(message, now)
+            if fact is not None:
+                self.driver.emit(fact)
+        if self._wire.closed:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(self._wire)
+            if not self.driver.finished:
+                self.driver.emit(FrontLost(now, 0))
+
+    def _lost(self, fd: int, fact: Fact) -> None:
+        self._selector.unregister(fd)
+        self.driver.emit(fact)
+
+    def on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
+        """A rank's readiness, to the front; a large payload travels as the file it came in."""
+        message: Message = {"is": "payload", "rank": rank}
+        if fd is not None:
+            self._wire.send(message, [fd])
+        else:
+            self._wire.send(message | {"json": (payload or b"null").decode()})
+
+    def _listen(self, told: Fact | Order) -> None:
+        if not isinstance(told, Tell):
+            if self.spec.events and isinstance(told, Fact):
+                self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
+            return
+        message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
+        if told.what in ("all-ready", "judged", "spawned"):
+            now = verdict(self.job.case().replace(now=clock()), __version__)
+            if told.what == "judged":
+                message["verdict"] = now.to_dict()
+            self._wire.send(message)
+            self.files.state(now)
+        else:
+            self._wire.send(message)
+
+    def _warn(self, statement: str) -> None:
+        self.driver.warn(statement)
+
+    # ── The tree ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def sweep(self, kill: bool) -> None:
+        """Ask what the ranks left behind to end, or make everything end."""
+        self._leftovers.note()
+        if kill:
+            self._kill = True
+            self.groups.forbid_forks()
+            self.killed.update(pid for pid in tree.descendants(os.getpid()) if tree.state(pid) is not None)
+            self.groups.kill()
+            self._kill_rest()
+        else:
+            tree.signal_all(signal.SIGTERM)
+
+    def _kill_rest(self) -> None:
+        self.killed.update(tree.kill_all(self._ranks.unreaped()))
+
+    def empty(self) -> bool:
+        """Every rank reaped and the kernel says that we have no child."""
+        if not self._ranks.settle(clock()):
+            return False
+        tree.reap_strays(set())
+        if tree.is_empty():
+            return True
+        if self._kill:
+            self._kill_rest()
+        return tree.is_empty()
+
+    def survivors(self) -> tuple[Survivor, ...]:
+        """What refused to die."""
+        return tree.survivors()
+
+    def _find_leftovers(self) -> tuple[Left, ...]:
+        pids = {rank.pid for rank in self.job.ranks if rank.pid is not None}
+        return self._leftovers.find(pids)
+
+    def _remove_private_dir(self) -> None:
+        if self.private_dir is not None and not self.private_dir.startswith("@"):
+            with contextlib.suppress(OSError):
+                for name in os.listdir(self.private_dir):
+                    os.unlink(f"{self.private_dir}/{name}")
+                os.rmdir(self.private_dir)
+
+
+def _fact(message: Message, now: float) -> Fact | None:
+    """What the front asks for."""
+    match message.get("do"):
+        case "expect":
+            return ReadinessExpected(now, message["timeout"])
+        case "stop":
+            sender = Sender(**message["sender"]) if message["sender"] else None
+            return StopRequested(now, message["signal"], sender, message["grace"], message["at_once"], message["by"])
+        case "signal":
+            return SignalPassed(now, message["signal"])
+        case "reject":
+            return ProtocolBroken(now, message["rank"], message["statement"])
+    return None
+
+
+def _consoles(spec: JobSpec, out: int, err: int) -> tuple[Console | None, Console | None]:
+    if spec.console == "none":
+        return None, None
+    error = Console(err)
+    return (error, error) if spec.console == "stderr" else (Console(out), error)

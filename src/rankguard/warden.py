@@ -1,0 +1,159 @@
+"""The warden: the process above the supervisor whose only work is to end the job when supervisor or front is gone.
+
+Executed by the front as a file (`python -I -S warden.py`), imports nothing of the rest and loads nothing heavy: it
+becomes a subreaper, forks the supervisor, and waits on two pidfds. Whatever the supervisor's tree held falls to it as
+orphans, sessions and double forks notwithstanding (prctl(2), PR_SET_CHILD_SUBREAPER), and it kills until the kernel
+says that it has no child (waitid(2): ECHILD). The supervisor tells it through a pipe which folders and cgroups to
+remove then.
+
+File descriptors: 3 the control socket (the supervisor's), 4 a pidfd of the front. Arguments: the folder that holds
+the package, the front's pid. Read next: `supervisor.py`, docs/decisions/0001-three-processes.md.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+
+CONTROL, FRONT = 3, 4
+SUBREAPER = 36
+FRONT_GONE_S = 0.4
+"""The supervisor ends the job by itself when the front is gone, and writes the verdict; then it is made to."""
+BOUND_S = 10.0
+
+
+def main() -> None:
+    """Become the warden; the supervisor is the child."""
+    package, front_pid = sys.argv[1], int(sys.argv[2])
+    os.closerange(FRONT + 1, _highest_fd() + 1)
+    for fd in (CONTROL, FRONT):
+        os.set_inheritable(fd, False)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0) != 0 or _gone(FRONT):
+        os._exit(125)
+    own = os.pidfd_open(os.getpid())
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    supervisor = os.fork()
+    if supervisor == 0:
+        os.close(told)
+        _supervise(package, front_pid, own, tell)
+    os.close(CONTROL)
+    os.close(own)
+    os.close(tell)
+    for fd in (0, 1, 2):  # a reader of the job's output must not wait for us
+        os.dup2(os.open(os.devnull, os.O_RDWR), fd)
+    watch(supervisor, told)
+    os._exit(0)
+
+
+def _supervise(package: str, front_pid: int, warden: int, tell: int) -> None:
+    try:
+        sys.path.insert(0, package)
+        from rankguard.supervisor import main as supervise
+
+        supervise(CONTROL, FRONT, front_pid, warden, tell)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(125)
+
+
+def watch(supervisor: int, told: int) -> None:
+    """Wait until the supervisor or the front is gone, then leave nothing behind."""
+    ours = os.pidfd_open(supervisor)
+    poll = select.poll()
+    for fd in (ours, FRONT, told):
+        poll.register(fd, select.POLLIN)
+    notes = b""
+    while True:
+        ready = {fd for fd, _event in poll.poll()}
+        if told in ready:
+            more = os.read(told, 65536)
+            notes += more
+            if not more:
+                poll.unregister(told)
+        if ours in ready:
+            break
+        if FRONT in ready:
+            _wait(ours, FRONT_GONE_S)
+            break
+    end_tree()
+    with contextlib.suppress(OSError):
+        os.set_blocking(told, False)
+        notes += os.read(told, 65536)
+    remove(notes.decode(errors="surrogateescape").splitlines())
+
+
+def end_tree() -> None:
+    """Kill every descendant until no child is left, or the bound is over."""
+    until = time.monotonic() + BOUND_S
+    pause = 0.0005
+    while time.monotonic() < until:
+        for pid in reversed(_descendants(os.getpid())):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        # Nothing here can be waited for by pidfd alone: a grandchild becomes a child at any moment.
+        signal.sigtimedwait({signal.SIGCHLD}, pause)
+        pause = min(pause * 2, 0.02)
+
+
+def remove(notes: list[str]) -> None:
+    """Remove the cgroups (`cgroup PATH`) and the private folders (`folder PATH`) that the supervisor had made."""
+    for note in notes:
+        kind, _, path = note.partition(" ")
+        for folder, _folders, files in os.walk(path, topdown=False):
+            if kind == "folder":
+                for name in files:
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    queue = [pid]
+    while queue:
+        below = []
+        for parent in queue:
+            try:
+                for thread in os.listdir(f"/proc/{parent}/task"):
+                    with open(f"/proc/{parent}/task/{thread}/children", "rb") as file:
+                        below += [int(child) for child in file.read().split()]
+            except OSError:
+                continue
+        found += below
+        queue = below
+    return found
+
+
+def _highest_fd() -> int:
+    try:
+        return max(int(name) for name in os.listdir("/proc/self/fd"))
+    except (OSError, ValueError):
+        return 1024
+
+
+def _gone(pidfd: int) -> bool:
+    return _wait(pidfd, 0)
+
+
+def _wait(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+if __name__ == "__main__":
+    main()
