@@ -219,7 +219,9 @@ def killed() -> Verdict:
             outcome(1, "collateral", Ending("exit", code=1), cause=reset, **ready),
             outcome(2, "culprit", KILL, **ready),
             outcome(3, "collateral", Ending("exit", code=1), cause=reset, **ready),
-            outcome(4, "independent", Ending("signal", signal="SIGSEGV", number=11, core_dumped=True), cause=crash, **ready),
+            outcome(
+                4, "independent", Ending("signal", signal="SIGSEGV", number=11, core_dumped=True), cause=crash, **ready
+            ),
             outcome(5, "finished", CLEAN, **ready),
             outcome(6, **ready),
             outcome(7, ending=KILL, **ready),
@@ -238,7 +240,9 @@ def killed() -> Verdict:
 
 def exception() -> Verdict:
     info = ExceptionInfo(
-        "FileNotFoundError", "[Errno 2] No such file or directory: '/models/shard-00003.safetensors'", traceback=TRACEBACK
+        "FileNotFoundError",
+        "[Errno 2] No such file or directory: '/models/shard-00003.safetensors'",
+        traceback=TRACEBACK,
     )
     cause = Cause(
         "exception",
@@ -287,7 +291,8 @@ def ready_timeout() -> Verdict:
         ),
         either=(5,),
         ranks=tuple(
-            outcome(n, "culprit" if n == 3 else "stopped", ready_after_s=None if n in (3, 5) else 40.0 + n) for n in range(8)
+            outcome(n, "culprit" if n == 3 else "stopped", ready_after_s=None if n in (3, 5) else 40.0 + n)
+            for n in range(8)
         ),
         hints=("look where it hangs: `rankguard stacks` of a live run",),
     )
@@ -373,7 +378,9 @@ def watched() -> Verdict:
         1,
         "sglang::scheduler_TP5 ended, and nothing tells why",
         world_size=2,
-        culprit=culprit(None, Ending("exit"), cause, name="sglang::scheduler_TP5", role="scheduler", phase=Phase.RUNNING),
+        culprit=culprit(
+            None, Ending("exit"), cause, name="sglang::scheduler_TP5", role="scheduler", phase=Phase.RUNNING
+        ),
         ranks=(
             outcome(None, "culprit", Ending("exit"), name="sglang::scheduler_TP5"),
             outcome(None, "stopped", name="sglang::detokenizer"),
@@ -423,14 +430,21 @@ def hostile() -> Verdict:
         world_size=1,
         nodes=("host\x1b[31m a",),
         culprit=culprit(
-            0, Ending("exit", code=1), cause, node="host\x1b[31m a", status=nasty, log_tail=(nasty, "x" * 5000, "\x00\x01\r\n")
+            0,
+            Ending("exit", code=1),
+            cause,
+            node="host\x1b[31m a",
+            status=nasty,
+            log_tail=(nasty, "x" * 5000, "\x00\x01\r\n"),
         ),
         ranks=(outcome(0, "culprit", Ending("exit", code=1)),),
     )
 
 
 def supervisor_lost() -> Verdict:
-    return verdict("failed", 125, "the supervisor was lost; the warden ended all ranks", owner="rankguard", world_size=2)
+    return verdict(
+        "failed", 125, "the supervisor was lost; the warden ended all ranks", owner="rankguard", world_size=2
+    )
 
 
 ALL = {
