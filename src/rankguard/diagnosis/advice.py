@@ -35,6 +35,7 @@ _RETRY = {
     "gpu-error": ("elsewhere", "the GPU or its driver failed, not the program"),
     "disk-full": ("elsewhere", "this machine's disk is full"),
     "supervisor-lost": ("yes", "the job was ended because its launcher was gone, not because it failed"),
+    "bug": ("yes", "a fault of rankguard ended the job, not the program"),
     "exception": ("unknown", "an exception may come from the data, the program or the machine"),
     "crash": ("unknown", "a crash may come from the program or the machine"),
     "ready-timeout": ("unknown", "slow and stuck look alike"),

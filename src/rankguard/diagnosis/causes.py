@@ -2,7 +2,8 @@
 
 Each rests on facts and says which (`evidence`), and how sure it is: `proven` is the kernel's word or the rank's own
 report, `likely` is what its log says. The order matters: the specific before the general, what happened before what
-followed from it. To add a kind: a function here and its row in `CAUSES`, its words in `advice.py`, its exit status in
+followed from it. To add a kind: its family in
+`kinds.py`, a function here and its row in `CAUSES`, its words in `advice.py`, its exit status in
 `exit_status.py`, its row in the contract. Causes found by words are in `error_texts.py`.
 
 Not here: who was first (`culprit.py`), what to do about it (`advice.py`).
@@ -29,32 +30,11 @@ from rankguard.diagnosis.evidence import (
     signal_of,
     wait_status,
 )
+from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
 from rankguard.diagnosis.words import clip, during, seconds, signal_name, who, whose
-from rankguard.facts import FrontLost
-from rankguard.model import Cause, Confidence, Evidence, Family, Responsible
-
-FAMILIES = {
-    "oom-kill": Family.MEMORY,
-    "memory-limit": Family.MEMORY,
-    "cuda-oom": Family.MEMORY,
-    "exception": Family.PROGRAM,
-    "exit-code": Family.PROGRAM,
-    "exit-before-ready": Family.PROGRAM,
-    "crash": Family.PROGRAM,
-    "reported-failure": Family.PROGRAM,
-    "protocol-error": Family.PROGRAM,
-    "cannot-start": Family.PROGRAM,
-    "ready-timeout": Family.TIME,
-    "stall": Family.TIME,
-    "collective-timeout": Family.TIME,
-    "killed": Family.OPERATOR,
-    "gpu-error": Family.MACHINE,
-    "disk-full": Family.MACHINE,
-    "supervisor-lost": Family.RANKGUARD,
-    "unknown": Family.UNKNOWN,
-}
-"""Every kind that this version finds. (`node-lost` and `bug` are of the contract and have no facts yet.)"""
+from rankguard.facts import FrontLost, SupervisorLost
+from rankguard.model import Cause, Confidence, Evidence, Responsible
 
 
 def cause_of(case: Case, rank: RankCase | None) -> Cause:
@@ -62,30 +42,9 @@ def cause_of(case: Case, rank: RankCase | None) -> Cause:
     if rank is None:
         return _lost(case)
     for find in CAUSES:
-        if cause := find(case, rank):
-            return cause
+        if found := find(case, rank):
+            return found
     return _unknown(case, rank)
-
-
-def _cause(
-    kind: str,
-    statement: str,
-    confidence: Confidence,
-    evidence: tuple[Evidence, ...],
-    *,
-    rank: RankCase | None = None,
-    subject_pid: int | None = None,
-) -> Cause:
-    found = exception_of(rank) if rank else None
-    return Cause(
-        kind=kind,
-        family=FAMILIES[kind],
-        confidence=confidence,
-        statement=clip(statement),
-        exception=found[0] if found else None,
-        subject_pid=subject_pid if subject_pid is not None else rank.pid if rank else None,
-        evidence=evidence,
-    )
 
 
 def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
@@ -94,7 +53,7 @@ def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
         return None
     name = errno.errorcode.get(failed.errno, f"errno {failed.errno}")
     evidence = (Evidence(source="rankguard", statement=f"{failed.stage}: {name}"),)
-    return _cause(
+    return make(
         "cannot-start", f"{who(case, rank)} could not be started: {failed.statement}", Confidence.PROVEN, evidence
     )
 
@@ -122,7 +81,7 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     if at is not None:
         silent = f"its last sign of life ({sign}) was {seconds(max(0.0, case.failed_at - at))} before that"
         evidence = (Evidence(source="clock", statement=silent),)
-    return _cause(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
+    return make(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
 
 
 def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
@@ -132,7 +91,7 @@ def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
     by = f"killed by the kernel's OOM killer{during(rank)}"
     probably = "" if kill.confidence is Confidence.PROVEN else "probably " if not kill.child else ""
     subject = f"a child of {whose(case, rank)}" if kill.child else who(case, rank)
-    cause = _cause(
+    found = make(
         "oom-kill",
         f"{subject} was {probably}{by}",
         kill.confidence,
@@ -141,8 +100,8 @@ def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
         subject_pid=kill.pid,
     )
     if kill.child:
-        return cause.replace(subject_pid=kill.pid)  # null, not the rank's own pid, where the child's is unknown
-    return cause.replace(responsible=responsible(case, rank))
+        return found.replace(subject_pid=kill.pid)  # null, not the rank's own pid, where the child's is unknown
+    return found.replace(responsible=responsible(case, rank))
 
 
 def _by_words(case: Case, rank: RankCase) -> Cause | None:
@@ -160,8 +119,8 @@ def _by_words(case: Case, rank: RankCase) -> Cause | None:
     statement = f"{who(case, rank)} {match.what}{during(rank)}"
     if match.quoted:
         statement += f": {match.phrase}"
-    cause = _cause(match.kind, statement, confidence, evidence, rank=rank)
-    return cause.replace(responsible=_absent(case)) if match.kind == "collective-timeout" else cause
+    found = make(match.kind, statement, confidence, evidence, rank=rank)
+    return found.replace(responsible=_absent(case)) if match.kind == "collective-timeout" else found
 
 
 def _absent(case: Case) -> tuple[Responsible, ...]:
@@ -181,7 +140,7 @@ def _reported(case: Case, rank: RankCase) -> Cause | None:
     if report.how == "errno" and report.errno is not None:
         text = " ".join((f"errno {report.errno} ({errno.errorcode.get(report.errno, 'unknown')})", text)).strip()
     evidence = (Evidence(source="rank", statement=clip(text)), *peer_evidence(rank), *wait_status(rank))
-    return _cause(
+    return make(
         "reported-failure",
         f"{who(case, rank)} reported a failure{during(rank)}: {text}",
         Confidence.PROVEN,
@@ -206,7 +165,7 @@ def _exception(case: Case, rank: RankCase) -> Cause | None:
     statement = (
         f"{who(case, rank)} {verb} {raised}" if len(raised) > 80 else f"{who(case, rank)} {verb} {raised}{during(rank)}"
     )
-    return _cause("exception", statement, confidence, (own, *peer, *wait_status(rank)), rank=rank)
+    return make("exception", statement, confidence, (own, *peer, *wait_status(rank)), rank=rank)
 
 
 def _crash(case: Case, rank: RankCase) -> Cause | None:
@@ -216,7 +175,7 @@ def _crash(case: Case, rank: RankCase) -> Cause | None:
     core = " (core dumped)" if rank.exited and rank.exited.ending.core_dumped else ""
     statement = f"{who(case, rank)} crashed with {signal_name(number)}{during(rank)}{core}"
     peer = peer_evidence(rank) if number == SIGABRT else ()
-    return _cause("crash", statement, Confidence.PROVEN, wait_status(rank) + peer, rank=rank)
+    return make("crash", statement, Confidence.PROVEN, wait_status(rank) + peer, rank=rank)
 
 
 def _killed(case: Case, rank: RankCase) -> Cause | None:
@@ -240,7 +199,7 @@ def _killed(case: Case, rank: RankCase) -> Cause | None:
     peer = peer_evidence(rank)
     by = "" if peer else ", sent by somebody else," if sure else ", probably sent by somebody,"
     statement = f"{who(case, rank)} was killed by {signal_name(number)}{by}{during(rank)}".rstrip(",")
-    return _cause("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
+    return make("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
 
 
 def _exit(case: Case, rank: RankCase) -> Cause | None:
@@ -253,13 +212,13 @@ def _exit(case: Case, rank: RankCase) -> Cause | None:
         name = signal_name(rank.complained)
         evidence = (Evidence(source="rank", statement=f"it sent {name} to its parent"), *evidence)
         statement = f"{who(case, rank)} told its parent of a failure by {name}{during(rank)}"
-        return _cause("reported-failure", statement, Confidence.LIKELY, evidence + peer, rank=rank)
+        return make("reported-failure", statement, Confidence.LIKELY, evidence + peer, rank=rank)
     if left_too_early(case, rank) and rank.ready_at is None:
         statement = f"{who(case, rank)} ended with exit code 0 before it was ready"
-        return _cause("exit-before-ready", statement, Confidence.PROVEN, evidence + peer, rank=rank)
+        return make("exit-before-ready", statement, Confidence.PROVEN, evidence + peer, rank=rank)
     lost = "lost a peer and " if peer else ""
     statement = f"{who(case, rank)} {lost}ended with exit code {code}{during(rank)}"
-    return _cause("exit-code", statement, Confidence.PROVEN, evidence + peer, rank=rank)
+    return make("exit-code", statement, Confidence.PROVEN, evidence + peer, rank=rank)
 
 
 def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
@@ -267,7 +226,7 @@ def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
         return None
     evidence = (Evidence(source="rank", statement=clip(rank.broken.statement)), *wait_status(rank))
     statement = f"{who(case, rank)} broke the protocol{during(rank)}: {rank.broken.statement}"
-    return _cause("protocol-error", statement, Confidence.PROVEN, evidence, rank=rank)
+    return make("protocol-error", statement, Confidence.PROVEN, evidence, rank=rank)
 
 
 CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
@@ -286,17 +245,19 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
 
 
 def _lost(case: Case) -> Cause:
-    if not case.lost:
-        return _cause("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
-    what = "the process that launched the job" if isinstance(case.lost, FrontLost) else "rankguard's warden"
-    evidence = (Evidence(source="pidfd", statement=f"process {case.lost.pid} has ended"),)
-    return _cause(
-        "supervisor-lost",
-        f"{what} (pid {case.lost.pid}) was gone",
-        Confidence.PROVEN,
-        evidence,
-        subject_pid=case.lost.pid,
-    )
+    """The failure was of none of the ranks."""
+    lost = case.lost
+    if lost is None:
+        return make("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
+    if isinstance(lost, SupervisorLost) and lost.bug is not None:
+        evidence = (Evidence(source="rankguard", statement=clip(lost.bug)),)
+        return make("bug", f"rankguard itself failed: {lost.bug}", Confidence.PROVEN, evidence)
+    what = "the process that launched the job"
+    if not isinstance(lost, FrontLost):
+        what = "rankguard's supervisor" if isinstance(lost, SupervisorLost) else "rankguard's warden"
+    pid = f" (pid {lost.pid})" if lost.pid else ""
+    evidence = (Evidence(source="pidfd", statement=f"{what}{pid} has ended"),)
+    return make("supervisor-lost", f"{what}{pid} was gone", Confidence.PROVEN, evidence, subject_pid=lost.pid or None)
 
 
 def _unknown(case: Case, rank: RankCase) -> Cause:
@@ -310,7 +271,7 @@ def _unknown(case: Case, rank: RankCase) -> Cause:
     if peer_death_of(rank):
         evidence += peer_evidence(rank)
     ended = "was already dying" if seen and not rank.exited else "ended"
-    return _cause(
+    return make(
         "unknown",
         f"{who(case, rank)} {ended} for a reason that is not known{during(rank)}",
         Confidence.UNKNOWN,

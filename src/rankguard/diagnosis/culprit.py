@@ -13,6 +13,7 @@ from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import report_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import FailureClass, failure_class
+from rankguard.diagnosis.memory_story import oom_kill
 from rankguard.facts import Judged
 from rankguard.record import Record
 
@@ -22,7 +23,7 @@ CLOCK_GAP_S = 200e-6
 
 def choose(case: Case) -> Judged:
     """The culprit of a failed job. `rank` is null when it was none of the ranks, or nothing is known of any."""
-    if case.lost and case.failed_by in ("front-lost", "warden-lost"):
+    if case.lost and case.failed_by in ("front-lost", "warden-lost", "supervisor-lost"):
         return _judged(case, None, _Choice(basis="one of rankguard's own processes was gone"))
     suspects = [rank for rank in case.ranks if rank.suspect] or [
         rank for rank in case.ranks if rank.failed_at is not None
@@ -99,7 +100,7 @@ def _of_late(case: Case, late: Sequence[RankCase]) -> Judged:
 def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _Choice:
     """The first among equals. Those that cannot have been first leave; of the rest one is named, the others are `either`."""
     if len(candidates) == 1:
-        return _Choice(first=candidates[0], basis=_BASIS[best])
+        return _Choice(first=candidates[0], basis=_basis(case, candidates[0], best))
     if logged := _by_kernel_log(candidates):
         return _Choice(first=logged, basis="kernel log order")
     spans = {rank.rank: _span(case, rank) for rank in candidates}
@@ -115,6 +116,14 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
     return _Choice(
         first=first, basis="raised first" if stamped else "ended before the others failed", gap_us=round(gap * 1e6)
     )
+
+
+def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:
+    if rank.not_spawned:
+        return "could not be started"
+    if rank.broken and not report_of(rank) and best is FailureClass.REPORTED:
+        return "broke the protocol"
+    return "killed by the OOM killer" if oom_kill(case, rank) else _BASIS[best]
 
 
 def _by_kernel_log(candidates: Sequence[RankCase]) -> RankCase | None:

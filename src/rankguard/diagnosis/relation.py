@@ -9,11 +9,9 @@ from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending
 from rankguard.diagnosis.failure_class import FailureClass, failure_class
 from rankguard.diagnosis.memory_story import memory_of
+from rankguard.diagnosis.story import after
 from rankguard.diagnosis.words import shown
 from rankguard.model import RankOutcome
-
-ALIVE = "alive"
-"""Of a process that somebody else started: it lives, and we end nothing of theirs."""
 
 
 def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bool) -> RankOutcome:
@@ -28,8 +26,8 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
         phase=shown(rank.phase),
         ending=ending(rank),
         cause=cause_of(case, rank) if related in ("culprit", "collateral", "independent") else None,
-        ready_after_s=after(case, rank.ready_at),
-        ended_after_s=after(case, rank.exited.at if rank.exited else None),
+        ready_after_s=None if rank.ready_at is None else after(case, rank.ready_at),
+        ended_after_s=after(case, rank.exited.at) if rank.exited else None,
         memory=memory_of(case, rank),
         log_path=log_path(case, rank),
     )
@@ -39,7 +37,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     """Its relation to the failure.
 
     `collateral`: it failed before we told it to end, by what a peer's death does, or by something weaker than the
-    culprit's failure. `independent`: its own failure is of no peer's making, and as strong.
+    culprit's failure. `independent`: its own failure is of no peer's making, and as strong. What is `stopped` and `alive`
+    is being stopped, or (of a process that somebody else started) none of our business: the contract has no word for it.
     """
     if culprit is not None and rank.rank == culprit.rank:
         return "culprit"
@@ -50,7 +49,7 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         return "collateral" if of_peer or weaker else "independent"
     if code_of(rank) == 0 and ended_by_itself(rank):
         return "finished"
-    return ALIVE if case.spec.adopted and not rank.exited and rank.signalled_at is None else "stopped"
+    return "stopped"
 
 
 def name_of(case: Case, rank: RankCase) -> str | None:
@@ -64,11 +63,6 @@ def log_path(case: Case, rank: RankCase) -> str | None:
     if not case.spec.run_dir or case.spec.adopted:
         return None
     return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/stderr.log"
-
-
-def after(case: Case, at: float | None) -> float | None:
-    """Seconds since launch."""
-    return None if at is None else round(at - case.started_at, 6)
 
 
 def _before_we_stopped(rank: RankCase) -> bool:

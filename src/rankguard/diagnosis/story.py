@@ -60,9 +60,14 @@ def timeline(case: Case, culprit: RankCase | None) -> tuple[Moment, ...]:
         moments.append((case.stopped_at, "told the ranks to end"))
     if case.ended_at is not None:
         moments.append((case.ended_at, "the last rank had ended"))
-    told = [Moment(at_s=round(at - case.started_at, 6), what=what) for at, what in moments]
-    every = {**dict.fromkeys(case.timeline), **dict.fromkeys(told)}
-    return tuple(sorted(every, key=lambda moment: moment.at_s))
+    known = {moment.at_s for moment in case.timeline}  # the core's words for the same moment are the better ones
+    told = [Moment(at_s=at_s, what=what) for at, what in moments if (at_s := after(case, at)) not in known]
+    return tuple(sorted((*told, *case.timeline), key=lambda moment: moment.at_s))
+
+
+def after(case: Case, at: float) -> float:
+    """Seconds since launch."""
+    return round(at - case.started_at, 6)
 
 
 def _failure(case: Case, culprit: RankCase | None) -> str:

@@ -17,8 +17,8 @@ from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.evidence import code_of, ending, exception_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.memory_story import memory_of
-from rankguard.diagnosis.relation import after, log_path, name_of, outcome_of
-from rankguard.diagnosis.story import failed_summary, timeline
+from rankguard.diagnosis.relation import log_path, name_of, outcome_of
+from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
 from rankguard.diagnosis.words import clip, shown, signal_name
 from rankguard.facts import Judged
 from rankguard.model import (
@@ -36,7 +36,7 @@ from rankguard.model import (
 
 
 def verdict(case: Case, version: str) -> Verdict:
-    """The verdict on a job that has succeeded, failed or been interrupted, as far as the case is known by now."""
+    """The verdict on a job that has succeeded, failed or been interrupted, or, while it lives, its state."""
     if case.judged or (case.failed_at is not None and (case.stop is None or case.stop.at > case.failed_at)):
         return _failed(case, version, case.judged or choose(case))
     if case.stop:
@@ -109,14 +109,19 @@ def _interrupted(case: Case, version: str) -> Verdict:
 
 
 def _succeeded(case: Case, version: str) -> Verdict:
+    """Nothing failed and nobody asked to end it: it has succeeded, or it is still running (for `state.json`)."""
     count, noun = len(case.ranks), "process" if case.spec.adopted else "rank"
+    outcome, retry_advice = "succeeded", Retry(advice="no", because="it succeeded")
     if all(code_of(rank) == 0 for rank in case.ranks):
         every = f"all {count} {noun}{'es' if case.spec.adopted else 's'}" if count != 1 else f"the only {noun}"
         statement = f"{every} ended with exit code 0"
+    elif case.spec.adopted:
+        statement = "no process failed"  # those that still live are their owner's
     else:
-        statement = "the job ended as it was meant to"  # adopted processes: its owner said that it was stopping
+        outcome, retry_advice = "running", Retry(advice="unknown", because="it has not ended")
+        statement = f"{ready_count(case)} of {count} ranks ready" if case.expects_ready else f"{count} ranks running"
     made = _common(case, version, None, failed=False)
-    return made.replace(outcome="succeeded", statement=statement, summary=statement)
+    return made.replace(outcome=outcome, statement=statement, summary=statement, retry=retry_advice)
 
 
 def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool) -> Verdict:
@@ -172,7 +177,7 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         ending=ending(rank_known) if rank or not case.lost else ending(rank_known).replace(kind="exit"),
         cause=cause,
         at=_iso(case, at) or "",
-        elapsed_s=after(case, at) or 0.0,
+        elapsed_s=after(case, at),
         detected_in_ms=None if case.detected_in_s is None else round(case.detected_in_s * 1e3, 3),
         status=status.text if status else None,
         progress=Progress(done=status.done, total=status.total, unit=status.unit)
