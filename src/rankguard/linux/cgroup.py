@@ -139,7 +139,7 @@ class JobGroups:
         if start < 0 or (_sees_whole_paths() and cgroup_path[:start] != own.name.rstrip("/")):
             return None
         digits = cgroup_path[start + len(inside) :].partition("/")[0]
-        return int(digits) if digits.isdigit() and int(digits) < self._nprocs else None
+        return int(digits) if digits.isdecimal() and int(digits) < self._nprocs else None
 
     @property
     def can_kill(self) -> bool:
@@ -342,7 +342,7 @@ def counter(path: str, key: str = "oom_kill") -> int | None:
     """The number after `key` in a file of `key number` lines; null when there is none."""
     for line in (read_text(path) or "").splitlines():
         name, _, value = line.partition(" ")
-        if name == key and value.isdigit():
+        if name == key and value.isdecimal():
             return int(value)
     return None
 

@@ -2,6 +2,8 @@
 
 Not a log reader: of all that the kernel says only its kills for memory are kept. Needs /dev/kmsg, which containers
 rarely have and `dmesg_restrict` keeps from other users; `KernelLog.why_not` says so and nothing here raises.
+The line that names the group is rate-limited (`oom_kill_process`: 10 in 5 s), the one that names the pid is not: of
+many kills at once the later ones have no group and can be told by their pid alone (`in_init_pid_namespace`).
 
 Sources: Documentation/ABI/testing/dev-kmsg (the record), mm/oom_kill.c `dump_oom_victim`, `__oom_kill_process` and
 mm/memcontrol.c `mem_cgroup_print_oom_group` (the texts, the same from 5.0 to 6.18).
@@ -81,9 +83,9 @@ class OomLines:
         for record in records:
             prefix, _, rest = record.partition(";")
             facility_and_level = prefix.partition(",")[0]
-            if not facility_and_level.isdigit() or int(facility_and_level) > 7:
+            if not facility_and_level.isdecimal() or int(facility_and_level) > 7:
                 continue  # facility 0 is the kernel's; what processes write to /dev/kmsg carries another
-            text = rest.partition("\n")[0]
+            text = _unescaped(rest.partition("\n")[0])
             if text.startswith("oom-kill:"):
                 self._choose(text)
             elif text.startswith("Tasks in ") and text.endswith(_GROUP_KILL):
@@ -98,7 +100,7 @@ class OomLines:
         self._whole_group = None
         pid = text.rpartition(",pid=")[2].partition(",")[0]
         group = text.partition(",task_memcg=")[2].partition(",task=")[0]
-        if pid.isdigit() and group:
+        if pid.isdecimal() and group:
             self._cgroups[int(pid)] = group
 
     def _kill(self, text: str) -> OomRecord | None:
@@ -106,7 +108,7 @@ class OomLines:
         head, _, rest = text.partition(": Killed process ")
         number, _, rest = rest.partition(" (")
         name, _, numbers = rest.rpartition(") total-vm:")
-        if not number.isdigit():
+        if not number.isdecimal():
             return None
         anon = numbers.partition("anon-rss:")[2].partition("kB")[0]
         return OomRecord(
@@ -114,6 +116,17 @@ class OomLines:
             name=name,
             text=text,
             cgroup=self._cgroups.pop(int(number), self._whole_group),
-            anon_rss_bytes=int(anon) * 1024 if anon.isdigit() else None,
+            anon_rss_bytes=int(anon) * 1024 if anon.isdecimal() else None,
             of_whole_machine=head.startswith("Out of memory"),
         )
+
+
+def _unescaped(text: str) -> str:
+    r"""The log writes a backslash and what is not printable ASCII as \xNN; names of systemd's groups hold backslashes."""
+    first, *others = text.encode().split(b"\\x")
+    try:
+        return b"".join([first, *(bytes.fromhex(part[:2].decode()) + part[2:] for part in others)]).decode(
+            errors="replace"
+        )
+    except ValueError:
+        return text

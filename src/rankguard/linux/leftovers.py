@@ -117,18 +117,23 @@ def _used_by_processes(paths: set[str], uid: int) -> set[str]:
     """Those of `paths` that a process has mapped or open; all of them where that cannot be told for sure or in time."""
     used: set[str] = set()
     until = monotonic() + _SCAN_LIMIT
-    for pid in filter(str.isdigit, os.listdir("/proc")):
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
         if monotonic() > until:
             return paths
         try:
             used |= _files_of(pid) & paths
         except PermissionError:
-            status = _lstat(f"/proc/{pid}")
-            if status and status.st_uid == uid:
+            if _uid_of(pid) in (uid, None):
                 return paths
         except OSError:  # it has ended
             continue
     return used
+
+
+def _uid_of(pid: str) -> int | None:
+    """From its status: the folder of a process that may not be dumped belongs to root (proc(5))."""
+    lines = (read_text(f"/proc/{pid}/status") or "").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("Uid:")), None)
 
 
 def _files_of(pid: str) -> set[str]:

@@ -115,4 +115,4 @@ def _group_limits(groups: dict[str, Group]) -> Iterator[Limit]:
 
 def _number(path: str) -> int | None:
     text = (read_text(path) or "").strip()
-    return int(text) if text.isdigit() else None
+    return int(text) if text.isdecimal() else None

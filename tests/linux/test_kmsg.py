@@ -1,0 +1,150 @@
+"""The kernel log: texts as kernels really wrote them, and a kill that is awaited in the real log."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.linux._evidence_helpers import inside, inside_limit, job, obey, wait_readable
+
+from rankguard.linux.kmsg import KernelLog, OomLines, in_init_pid_namespace
+from rankguard.model import OomRecord
+
+# Linux 6.18.44, a rank in a group of its own below one with 48 MiB (cgroup v1), recorded with this project's helpers.
+CHOSEN = (
+    "6,421,1607943560,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,"
+    "oom_memcg=/process_api/2fac132680d2555446e9a368c1e4a052/rgspike,"
+    "task_memcg=/process_api/2fac132680d2555446e9a368c1e4a052/rgspike/r0,task=python3,pid=7195,uid=0\n"
+)
+KILLED = (
+    "3,422,1607943591,-;Memory cgroup out of memory: Killed process 7195 (python3) total-vm:65816kB, anon-rss:55840kB, "
+    "file-rss:3628kB, shmem-rss:0kB, UID:0 pgtables:164kB oom_score_adj:0\n"
+)
+NOISE = [
+    "4,344,1607934919,-;python3 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n",
+    "4,361,1607941903,-; <TASK>\n",
+    "6,375,1607943339,-;Memory cgroup stats for /process_api/2fac132680d2555446e9a368c1e4a052/rgspike:\n",
+    "6,420,1607943555,-;[   7195]     0  7195    16454    14867    13960      907         0   167936        0 python3\n",
+    "6,423,1607949999,-;oom_reaper: reaped process 7195 (python3), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB\n",
+    "6,9,1,-;pci 0000:00:01.0: reg 0x10\n SUBSYSTEM=pci\n DEVICE=+pci:0000:00:01.0\n",
+]
+
+
+def test_the_lines_of_one_kill_become_one_record():
+    expected = OomRecord(
+        pid=7195,
+        name="python3",
+        text=KILLED.partition(";")[2].strip(),
+        cgroup="/process_api/2fac132680d2555446e9a368c1e4a052/rgspike/r0",
+        anon_rss_bytes=55840 * 1024,
+        of_whole_machine=False,
+    )
+    assert OomLines().take([NOISE[0], CHOSEN, *NOISE, KILLED, *NOISE]) == [expected]
+
+
+def test_a_kill_may_be_spread_over_two_looks():
+    lines = OomLines()
+    assert lines.take([CHOSEN]) == []
+    (record,) = lines.take([KILLED])
+    assert record.cgroup == "/process_api/2fac132680d2555446e9a368c1e4a052/rgspike/r0"
+
+
+def test_a_victim_whose_choice_was_not_seen_has_no_group():
+    (record,) = OomLines().take([KILLED])
+    assert (record.pid, record.cgroup) == (7195, None)
+
+
+def test_what_a_process_wrote_to_the_log_is_no_word_of_the_kernel():
+    assert OomLines().take([KILLED.replace("3,", "11,", 1), "12,1,1,-;" + KILLED.partition(";")[2]]) == []
+
+
+def test_a_backslash_in_a_group_comes_back():
+    escaped = CHOSEN.replace("/r0", "/app\\x5cx2dterminal.scope")
+    (record,) = OomLines().take([escaped, KILLED])
+    assert record.cgroup.endswith("/rgspike/app\\x2dterminal.scope")
+
+
+@given(
+    st.lists(st.text(max_size=80) | st.sampled_from([CHOSEN, KILLED, CHOSEN[:150], KILLED[:80], KILLED[:60], *NOISE]))
+)
+def test_no_text_is_too_strange(records):
+    for record in OomLines().take(records):
+        assert record.pid == 7195
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126, exclude_characters="\\"), min_size=1, max_size=15))
+def test_any_name_is_read_back(name):
+    lines = [CHOSEN.replace("task=python3", f"task={name}"), KILLED.replace("(python3)", f"({name})")]
+    (record,) = OomLines().take(lines)
+    assert (record.pid, record.name) == (7195, name)
+    assert record.cgroup.endswith("/rgspike/r0")
+
+
+def test_a_real_kill_is_told_with_the_rank_s_group():
+    probe = KernelLog()
+    if not probe.readable:
+        pytest.skip(probe.why_not)
+    probe.close()
+
+    def odd_name(orders, answers):
+        with open("/proc/self/comm", "w") as comm:
+            comm.write("a) b,pid=1,x=\\")
+        obey(orders, answers)
+
+    def work():
+        log = KernelLog()
+        with job(body=odd_name) as (groups, ranks):
+            ranks[1].tell("hold 200")
+            records = []
+            # Ten kills within five seconds, as other tests make them, and the kernel leaves out the line with the group.
+            while not any(groups.rank_of(r.cgroup or "") == 1 or r.pid == ranks[1].pid for r in records):
+                assert wait_readable(log.fileno()), "the kernel log is silent"
+                records += log.drain()
+            ranks[1].ended()
+            (record,) = [r for r in records if groups.rank_of(r.cgroup or "") == 1 or r.pid == ranks[1].pid]
+            log.close()
+            rank = groups.rank_of(record.cgroup) if record.cgroup else 1
+            return [rank, record.pid, ranks[1].pid, record.name, record.anon_rss_bytes, record.of_whole_machine]
+
+    rank, pid, real, name, anon, whole = inside_limit(100, work)
+
+    assert name == "a) b,pid=1,x=\\"
+    assert 50 << 20 < anon < 1 << 30  # pages that a fork inherited are among them
+    assert whole is False
+    assert rank == 1
+    if in_init_pid_namespace():
+        assert pid == real
+
+
+def test_a_log_that_cannot_be_opened_is_said():
+    log = KernelLog("/dev/no-such-log")
+    assert not log.readable
+    assert log.why_not == "cannot read the kernel log /dev/no-such-log: No such file or directory"
+    assert log.drain() == []
+    assert log.fileno() == -1
+    log.close()
+
+
+def test_another_user_may_be_refused():
+    try:
+        with open("/proc/sys/kernel/dmesg_restrict") as file:
+            restricted = file.read().strip() == "1"
+    except OSError:
+        restricted = False
+    if not restricted or os.geteuid() != 0:
+        pytest.skip("needs root, and dmesg_restrict = 1")
+
+    def work():
+        os.setuid(65534)
+        log = KernelLog()
+        return [log.readable, log.why_not]
+
+    assert inside(None, work) == [False, "cannot read the kernel log /dev/kmsg: Operation not permitted"]
+
+
+def test_only_news_are_told():
+    log = KernelLog()
+    if not log.readable:
+        pytest.skip(log.why_not)
+    assert not os.get_inheritable(log.fileno())
+    log.close()

@@ -1,0 +1,122 @@
+"""Memory of real processes and the limit of real groups."""
+
+import mmap
+import os
+import resource
+import time
+
+import pytest
+from tests.linux._evidence_helpers import MIB, hold, inside, inside_limit, job, limited_group
+
+from rankguard.linux.cgroup import own_groups
+from rankguard.linux.memory import HOST, MemoryDomain, memory_state, rank_memory
+from rankguard.model import Memory
+
+LIMIT_FILE = "memory.limit_in_bytes" if "memory" in own_groups() else "memory.max"
+
+
+def as_json(state):
+    return [state.limit_bytes, state.used_bytes, state.limit_from, state.cache_bytes, state.peak_bytes]
+
+
+def test_a_rank_s_memory_is_what_it_holds_until_it_ends():
+    with job(nprocs=1) as (_, (rank,)):
+        rank.ask("hold 50")
+        alive = rank_memory(rank.pid)
+        os.kill(rank.pid, 9)
+        rank.ended()
+        zombie = rank_memory(rank.pid)
+        rank.reap()
+        gone = rank_memory(rank.pid)
+    assert 50 * MIB <= alive.rss_bytes <= alive.peak_bytes < 150 * MIB
+    assert (zombie, gone) == (Memory(), Memory())
+
+
+def test_the_peak_outlasts_the_memory():
+    memory = hold(40)
+    full = rank_memory(os.getpid())
+    memory.close()
+    after = rank_memory(os.getpid())
+    assert after.rss_bytes <= full.rss_bytes - 35 * MIB
+    assert after.peak_bytes >= full.rss_bytes - 5 * MIB
+
+
+def test_the_limit_of_our_own_group_applies():
+    def work():
+        kept = hold(30)
+        return [*as_json(memory_state(7)), memory_state(7).ranks_bytes, len(kept)]
+
+    limit, used, source, cache, peak, ranks, _ = inside_limit(100, work)
+
+    assert (limit, ranks) == (100 * MIB, 7)
+    assert 30 * MIB <= used <= 60 * MIB
+    assert used <= peak + MIB
+    assert source.startswith(f"{LIMIT_FILE} of /")
+    assert "/rgtest-" in source
+    assert cache < 10 * MIB
+
+
+def test_the_smallest_of_all_ancestors_applies():
+    with limited_group(100) as path:
+        if LIMIT_FILE == "memory.max":
+            with open(f"{path}/cgroup.subtree_control", "w") as control:
+                control.write("+memory")
+        inner = f"{path}/inner"
+        os.mkdir(inner)
+        try:
+            unlimited = inside(inner, lambda: as_json(memory_state()))
+            with open(f"{inner}/{LIMIT_FILE}", "w") as file:
+                file.write(str(60 * MIB))
+            limited = inside(inner, lambda: as_json(memory_state()))
+        finally:
+            os.rmdir(inner)
+    assert unlimited[0] == 100 * MIB
+    assert unlimited[2] == f"{LIMIT_FILE} of {path}"
+    assert limited[0] == 60 * MIB
+    assert limited[2] == f"{LIMIT_FILE} of {inner}"
+
+
+def test_page_cache_is_told_apart(tmp_path):
+    def work():
+        with open(tmp_path / "big", "wb") as file:
+            for _ in range(30):
+                file.write(bytes(MIB))
+            file.flush()
+            os.fsync(file.fileno())
+        return as_json(memory_state())
+
+    with limited_group(100) as path:
+        _, used, _, cache, _ = inside(path, work)
+        (tmp_path / "big").unlink()
+    if cache < MIB:
+        pytest.skip("files here have no page cache of their own (tmpfs, or active at once)")
+    assert 25 * MIB <= cache <= used
+
+
+def test_a_limit_of_the_process_is_named():
+    def work():
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        return as_json(memory_state())
+
+    assert inside(None, work) == [1 << 30, None, "RLIMIT_AS", None, None]
+
+
+def test_without_a_limit_the_machine_is_the_limit():
+    domain = MemoryDomain({})
+    state = domain.state()
+    total = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+    assert (state.limit_bytes, state.limit_from) == (total, HOST)
+    assert 0 < state.used_bytes < total
+
+
+def test_the_state_is_cheap_enough_for_the_moment_of_failure():
+    def work():
+        domain = MemoryDomain()
+        took = []
+        for _ in range(50):
+            start = time.perf_counter()
+            domain.state()
+            took.append(time.perf_counter() - start)
+        return min(took)
+
+    assert inside_limit(100, work) < 0.0003
