@@ -1,0 +1,57 @@
+"""The command line: one file a verb. `main` finds the verb and nothing else, so that none pays for another's imports."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "run": "launch N ranks of a program",
+    "drill": "make a real failure happen on this machine and show the verdict",
+}
+
+USAGE = """\
+rankguard: launch the ranks of a distributed job, and know which one failed first, and why
+
+usage: rankguard run [OPTIONS] PROGRAM [ARGS]...
+       rankguard drill [NAME]
+
+{verbs}
+
+`rankguard VERB --help` tells more. Exit status: the failed rank's own code, 128+n for signal n, 124 time-out,
+130/143/129 interrupted, 2 usage, 125 a fault of rankguard itself, 126/127 the program cannot be executed/found."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verb = words[0] if words else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(USAGE.format(verbs="\n".join(f"  {name:8}{what}" for name, what in VERBS.items())))
+        return 0
+    if verb == "--version":
+        from rankguard._version import __version__
+
+        print(f"rankguard {__version__}")
+        return 0
+    if verb not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(verb, VERBS, 1)
+        hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(f'`{v}`' for v in VERBS)}"
+        print(f"error: `{verb}` is not a command of rankguard{hint}", file=sys.stderr)
+        return 2
+    if sys.platform != "linux":
+        print(f"error: `rankguard {verb}` works on Linux only", file=sys.stderr)
+        return 2
+    try:
+        if verb == "run":
+            from rankguard.cli.run import run
+
+            return run(words[1:])
+        from rankguard.cli.drill import drill
+
+        return drill(words[1:])
+    except BrokenPipeError:
+        # Whoever read our output is gone; a flush at exit would only say so again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141

@@ -21,7 +21,7 @@ from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.linux import child, memory, notify, spawn, tree
 from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.kmsg import KernelLog
+from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
 
 FDS_PER_RANK = 6
@@ -82,6 +82,7 @@ class ExecRanks:
         self._by_pid: dict[int, _Rank] = {}
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
+        self._same_pids = in_init_pid_namespace()
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,13 +285,12 @@ class ExecRanks:
         """OOM kills that the kernel log tells of, ours and others'."""
         for record in self._around.kernel_log.drain():
             number = self._around.groups.rank_of(record.cgroup) if record.cgroup is not None else None
-            own = self._by_pid.get(record.pid) if self._around.kernel_log.in_init_pid_namespace() else None
+            own = self._by_pid.get(record.pid) if self._same_pids else None
             is_child = False
             if own is not None:
                 number = own.number
             elif number is not None:
-                # In the rank's group and not the rank: a child. Where pids are of another namespace its name decides.
-                is_child = self._around.kernel_log.in_init_pid_namespace()
+                is_child = self._same_pids  # in the rank's group and not the rank; elsewhere pids tell nothing
             self._emit(KernelKilled(now, number, record, is_child))
 
     def complaint(self, pid: int, number: int, now: float) -> bool:

@@ -28,11 +28,12 @@ class Shipment:
     def __init__(self, memfd: int, fds: list[int], cargo: object) -> None:
         self.memfd, self.fds = memfd, fds
         self._cargo = cargo
-        """Kept alive: a semaphore's name is unlinked when the last object of the caller goes."""
+        """Kept alive as long as this object: a semaphore's name is unlinked when the caller's own object goes, and the
+        ranks open it by name. So keep the shipment, closed, until every rank has begun."""
 
     def close(self) -> None:
         """Closes the descriptors, which are duplicates; a second time does nothing."""
-        fds, self.memfd, self.fds, self._cargo = [self.memfd, *self.fds], -1, [], None
+        fds, self.memfd, self.fds = [self.memfd, *self.fds], -1, []
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
@@ -156,9 +157,9 @@ def _blame(call: tuple[Any, ...], pickler: type[pickle.Pickler], by_reference: b
     for name, value in parts:
         found = _culprit(name, value, pickler, 4)
         if found is not None:
-            name, value, error = found
-            what = name if name == "target" and isinstance(value, FunctionType) else f"{name} ({_type_name(value)})"
-            return UsageError(f"{what} cannot travel to the ranks: {error}", _hint(value, error, pickler, by_reference))
+            where, part, error = found
+            what = where if where == "target" and isinstance(part, FunctionType) else f"{where} ({_type_name(part)})"
+            return UsageError(f"{what} cannot travel to the ranks: {error}", _hint(part, error, pickler, by_reference))
     return UsageError("the arguments cannot travel to the ranks together, though each of them alone can")
 
 

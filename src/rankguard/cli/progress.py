@@ -1,0 +1,79 @@
+"""What is said while ranks start, where nobody can be shown a live view: a line now and then, and one when all are ready.
+
+One line at 10, 30 and 60 s and then each minute, while somebody who is expected to report readiness has not.
+"""
+
+from typing import Any
+
+FIRST = (10.0, 30.0, 60.0)
+THEN = 60.0
+
+
+class Progress:
+    """Counts readiness; `line` and `told` give a line to print, or None."""
+
+    def __init__(self, nprocs: int, began: float, quiet: bool) -> None:
+        self._nprocs, self._began, self._quiet = nprocs, began, quiet
+        self._ready: dict[int, float] = {}
+        self._said = 0
+        self._waiting = False
+        self._last_sign: dict[int, tuple[float, str | None, float | None, float | None]] = {}
+
+    def ready(self, rank: int, now: float) -> str | None:
+        """A rank became ready."""
+        self._waiting = True
+        self._ready.setdefault(rank, now - self._began)
+        return None
+
+    def told(self, message: dict[str, Any], now: float) -> str | None:
+        """What the supervisor told."""
+        match message["what"]:
+            case "readiness-expected":
+                self._waiting = True
+            case "judged" | "stopping":
+                self._waiting = False
+                self._quiet = True
+            case "note":
+                return f"warning: {message['text']}"
+            case "all-ready" if not self._quiet:
+                return self._all_ready(now)
+        return None
+
+    def _all_ready(self, now: float) -> str:
+        from rankguard.report.text import all_ready_line
+
+        self._waiting = False
+        order = sorted(self._ready.items(), key=lambda entry: entry[1])
+        if not order:
+            return f"all {self._nprocs} ranks ready in {now - self._began:.1f} s"
+        slowest, took = order[-1]
+        lead = took - order[-2][1] if len(order) > 1 else 0.0
+        return all_ready_line(self._nprocs, took, slowest, lead)
+
+    def due_at(self) -> float | None:
+        """When the next line is due."""
+        if self._quiet or not self._waiting:
+            return None
+        after = FIRST[self._said] if self._said < len(FIRST) else FIRST[-1] + THEN * (self._said - len(FIRST) + 1)
+        return self._began + after
+
+    def line(self, now: float) -> str | None:
+        """The progress line, when it is due."""
+        due = self.due_at()
+        if due is None or now < due:
+            return None
+        from rankguard.report.text import progress_line
+
+        self._said += 1
+        waiting = [
+            (rank, *self._sign(rank, now)) for rank in range(self._nprocs) if rank not in self._ready
+        ]
+        return progress_line(now - self._began, len(self._ready), self._nprocs, waiting)
+
+    def _sign(self, rank: int, now: float) -> tuple[str | None, float | None, float | None, float]:
+        at, text, done, total = self._last_sign.get(rank, (self._began, None, None, None))
+        return text, done, total, now - at
+
+    def sign_of_life(self, rank: int, now: float, text: str | None, done: float | None, total: float | None) -> None:
+        """A rank said what it is doing."""
+        self._last_sign[rank] = (now, text, done, total)
