@@ -193,7 +193,7 @@ def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
 
 def _collective(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if cause.responsible:
-        return [f"look at rank {cause.responsible[0].rank}: it is the only one that did not time out"]
+        return [f"look at rank {cause.responsible[0].rank}: {cause.responsible[0].because}"]
     waiting = [each.rank for each in case.ranks if peer_death_of(each)]
     others = [each.rank for each in case.ranks if each.rank not in waiting]
     if not others:

@@ -10,6 +10,7 @@ Not here: who was first (`culprit.py`), what to do about it (`advice.py`).
 """
 
 import errno
+import re
 from collections.abc import Callable
 
 from rankguard.case import Case, RankCase
@@ -120,11 +121,17 @@ def _by_words(case: Case, rank: RankCase) -> Cause | None:
     if match.quoted:
         statement += f": {match.phrase}"
     found = make(match.kind, statement, confidence, evidence, rank=rank)
-    return found.replace(responsible=_absent(case)) if match.kind == "collective-timeout" else found
+    return found.replace(responsible=_absent(case, said(rank))) if match.kind == "collective-timeout" else found
 
 
-def _absent(case: Case) -> tuple[Responsible, ...]:
-    """The one rank that did not time out with all others: it never came. (Of several, most would have timed out later.)"""
+def _absent(case: Case, words: str) -> tuple[Responsible, ...]:
+    """The rank that did not come: torch's monitored barrier names it; else the one that did not time out with all others.
+
+    (Of several that did not, most would have timed out a moment later.)
+    """
+    if named := re.search(r"Rank (\d+) failed to pass monitoredBarrier", words):
+        because = "the others waited for it in a barrier that it did not pass"
+        return (Responsible(rank=int(named[1]), because=because, confidence=Confidence.LIKELY),)
     present = [rank for rank in case.ranks if not (peer_death_of(rank) or rank.dying or report_of(rank))]
     if len(present) != 1 or len(case.ranks) < 2:
         return ()

@@ -12,7 +12,7 @@ from rankguard.case import Case, RankCase
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import report_of
 from rankguard.diagnosis.exit_status import exit_code
-from rankguard.diagnosis.failure_class import FailureClass, failure_class
+from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import oom_kill
 from rankguard.facts import Judged
 from rankguard.record import Record
@@ -41,7 +41,7 @@ def choose(case: Case) -> Judged:
         unresolved = [rank for rank in suspects if classes[rank.rank] is FailureClass.UNRESOLVED]
         if best is FailureClass.NONE or not candidates:
             continue
-        if best is FailureClass.PEER_LOST and unresolved:
+        if best in VICTIMS and unresolved:
             continue  # somebody must have died first, and these were dying
         choice = _first(case, candidates, best)
         alone = len(suspects) == 1
@@ -67,6 +67,7 @@ _BASIS = {
     FailureClass.KILLED: "killed by a signal",
     FailureClass.ABORTED: "aborted",
     FailureClass.FAILED: "own failure, not a peer's",
+    FailureClass.TIMED_OUT: "timed out before others lost a peer",
     FailureClass.PEER_LOST: "all suspects lost a peer",
     FailureClass.UNRESOLVED: "was dying when the others lost a peer",
 }

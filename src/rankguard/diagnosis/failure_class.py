@@ -15,9 +15,11 @@ from rankguard.diagnosis.evidence import (
     failed_to_stay,
     peer_death_of,
     report_of,
+    said,
     signal_of,
 )
 from rankguard.diagnosis.memory_story import oom_kill
+from rankguard.diagnosis.peers import collective_timeout
 
 
 class FailureClass(IntEnum):
@@ -31,12 +33,18 @@ class FailureClass(IntEnum):
     """SIGABRT without a known reason: a crash too, but runtimes abort on a peer's death in words that we may not know."""
     FAILED = 4
     """An exception or an exit that does not speak of a peer. Exit code 0 too early is one."""
-    PEER_LOST = 5
-    """It says that it lost its peer, or waited for it in vain."""
-    UNRESOLVED = 6
+    TIMED_OUT = 5
+    """It waited for the others in a collective in vain, and gave up: those that lose their peer by that come after it."""
+    PEER_LOST = 6
+    """It says that it lost its peer."""
+    UNRESOLVED = 7
     """It was dying at the first look, and how it ended is not known yet."""
-    NONE = 7
+    NONE = 8
     """It did not fail: it runs, it ended well, or it was ended by us."""
+
+
+VICTIMS = (FailureClass.TIMED_OUT, FailureClass.PEER_LOST)
+"""Classes that a rank falls into because of another one."""
 
 
 def failure_class(case: Case, rank: RankCase) -> FailureClass:
@@ -45,12 +53,11 @@ def failure_class(case: Case, rank: RankCase) -> FailureClass:
         return FailureClass.REPORTED
     report, oom = report_of(rank), oom_kill(case, rank)
     lost_peer = bool(peer_death_of(rank)) and not oom
-    if report and report.how != "exception":
-        return FailureClass.PEER_LOST if lost_peer else FailureClass.REPORTED
-    if oom:
+    if oom and not (report and report.how != "exception"):
         return FailureClass.KILLED
     if report:
-        return FailureClass.PEER_LOST if lost_peer else FailureClass.FAILED
+        own = FailureClass.FAILED if report.how == "exception" else FailureClass.REPORTED
+        return _of_victim(rank) if lost_peer else own
     if failed_to_stay(case, rank):
         return _of_ending(rank, lost_peer)
     if rank.broken:
@@ -67,7 +74,11 @@ def _unresolved(rank: RankCase) -> bool:
 def _of_ending(rank: RankCase, lost_peer: bool) -> FailureClass:
     number = signal_of(rank)
     if number == SIGPIPE or (lost_peer and number in (None, SIGABRT)):
-        return FailureClass.PEER_LOST
+        return _of_victim(rank)
     if number is None:
         return FailureClass.FAILED
     return FailureClass.ABORTED if number == SIGABRT else FailureClass.KILLED
+
+
+def _of_victim(rank: RankCase) -> FailureClass:
+    return FailureClass.TIMED_OUT if collective_timeout(said(rank)) else FailureClass.PEER_LOST

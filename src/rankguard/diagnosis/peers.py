@@ -129,7 +129,7 @@ _RUNTIMES = _table(
     r"NCCL communicator was aborted",
     # torch/csrc/distributed/c10d/Utils.hpp, TCPStore.cpp, socket.cpp
     r"(recvValue|recvValueWithTimeout|recvVector|recvBytes|sendBytes|sendValue) failed",
-    r"failed to recv, got 0 bytes",
+    r"[Ff]ailed to recv, got 0 bytes",
     r"Connection was likely closed",
     r"The client socket has (failed to connect|timed out)",
     r"DistNetworkError",
@@ -160,7 +160,7 @@ _TIMEOUTS = _table(
     r"due to a collective timeout from",
     # gloo/transport/tcp/unbound_buffer.cc; torch ProcessGroupGloo.cpp (monitored barrier)
     r"Timed out waiting \d+ ?ms for (recv|send) operation",
-    r"(?i)monitored ?barrier.{0,80}(timeout|timed out|failed)",
+    r"failed to pass monitoredBarrier",
     r"Application timeout caused pair closure",
     # torch/csrc/distributed/c10d/TCPStore.cpp, rendezvous
     r"Timed out after \d+ seconds waiting for clients",
@@ -244,4 +244,8 @@ def _name(type_name: str) -> str:
 
 def _phrase(type_name: str, message: str) -> str:
     first = message.strip().partition("\n")[0]
-    return (f"{_name(type_name)}: {first}" if first else _name(type_name))[:_PHRASE]
+    said = f"{_name(type_name)}: {first}" if first else _name(type_name)
+    if len(said) <= _PHRASE:
+        return said
+    shown = next((found for table in (_RUNTIMES, _TIMEOUTS, _ERRNO) if (found := _search(table, message))), said)
+    return shown[:_PHRASE]

@@ -7,7 +7,7 @@ Read next: `verdict.py`.
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending
-from rankguard.diagnosis.failure_class import FailureClass, failure_class
+from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import memory_of
 from rankguard.diagnosis.story import after
 from rankguard.diagnosis.words import shown
@@ -44,7 +44,7 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         return "culprit"
     own = failure_class(case, rank)
     if failed and own is not FailureClass.NONE and _before_we_stopped(rank):
-        of_peer = own in (FailureClass.PEER_LOST, FailureClass.UNRESOLVED)
+        of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)
         weaker = culprit is not None and own > failure_class(case, culprit)
         return "collateral" if of_peer or weaker else "independent"
     if code_of(rank) == 0 and ended_by_itself(rank):
