@@ -30,8 +30,17 @@ GONE_S = 11.0
 class Client:
     """A launched supervisor. `receive` gives its messages; `closed` says that it is gone."""
 
-    def __init__(self, spec: JobSpec, stdio: tuple[int, int, int] = (0, 1, 2), passed: Sequence[int] = ()) -> None:
-        """Start both processes and hand the job over. Raises `SpawnFailed` when they cannot be started."""
+    def __init__(
+        self,
+        spec: JobSpec,
+        stdio: tuple[int, int, int] = (0, 1, 2),
+        passed: Sequence[int] = (),
+        front_is_ours: bool = False,
+    ) -> None:
+        """Start both processes and hand the job over. Raises `SpawnFailed` when they cannot be started.
+
+        `front_is_ours`: this process is rankguard's own command, which may be moved into a cgroup of ours.
+        """
         if sys.platform != "linux":
             raise UsageError("launching ranks works on Linux only", "`wait_ready` and `guard` work here")
         self.run_id = spec.run_id
@@ -43,7 +52,7 @@ class Client:
             self.warden_pid = _start_warden(theirs.fileno(), null)
             self.warden = os.pidfd_open(self.warden_pid)
             stdin, out, err = (fd if _is_open(fd) else null for fd in stdio)
-            message: Message = {"do": "start", "spec": to_data(spec), "orphan": os.environ.get("TMPDIR")}
+            message: Message = {"do": "start", "spec": to_data(spec), "front_is_ours": front_is_ours}
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
             self.wire.close()

@@ -1,8 +1,13 @@
 """Where runs are kept on disk, and their names. Choosing a folder never stops a run from starting."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from rankguard.errors import UsageError
+from rankguard.record import Record
 
 
 def new_run_id() -> str:
@@ -35,3 +40,60 @@ def make_run_dir(run_id: str, asked: str | None = None) -> tuple[str | None, str
         except OSError as error:
             refused.append(f"`{folder}`: {error.strerror}")
     return None, f"no files are kept of this run: {'; '.join(refused)}"
+
+
+class Run(Record):
+    """A run on disk. `at`: when its last file was written (seconds since the epoch)."""
+
+    id: str
+    folder: Path
+    at: float
+
+    def read(self) -> dict[str, Any]:
+        """Its verdict; the state of a run that is still going; empty when there is neither."""
+        for name in ("verdict.json", "state.json"):
+            try:
+                data: dict[str, Any] = json.loads((self.folder / name).read_text())
+            except (OSError, ValueError):
+                continue
+            return data
+        return {}
+
+
+def known_runs() -> list[Run]:
+    """The runs in all the folders that hold some, the newest first."""
+    found = {}
+    for home in homes():
+        try:
+            folders = list(home.iterdir())
+        except OSError:
+            continue
+        for folder in folders:
+            run = _run_in(folder)
+            if run is not None:
+                found[run.folder] = run
+    return sorted(found.values(), key=lambda run: run.at, reverse=True)
+
+
+def _run_in(folder: Path) -> Run | None:
+    try:
+        return Run(folder.name, folder, (folder / "events.jsonl").stat().st_mtime)
+    except OSError:
+        return None
+
+
+def find_run(asked: str | None) -> Run:
+    """The run that is meant: by id, by the beginning of one, by its folder; the newest for None. Raises `UsageError`."""
+    if asked is not None and (run := _run_in(Path(asked))) is not None:
+        return run
+    runs = known_runs()
+    if asked is None:
+        if not runs:
+            raise UsageError("there is no run yet", "`rankguard run` makes one")
+        return runs[0]
+    matches = [run for run in runs if run.id.startswith(asked)]
+    if not matches:
+        raise UsageError(f"no run begins with `{asked}`", "`rankguard runs` lists them")
+    if len(matches) > 1 and all(run.id != asked for run in matches):
+        raise UsageError(f"`{asked}` is the beginning of {len(matches)} runs", "give more of it")
+    return next((run for run in matches if run.id == asked), matches[0])

@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -63,7 +62,8 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
     wire = Wire(socket.socket(fileno=control))
     try:
         message, fds = _first_message(wire, front)
-        supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, message["orphan"], tell)
+        ours = frozenset({os.getpid(), os.getppid(), *([front_pid] if message["front_is_ours"] else ())})
+        supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, ours, tell)
         supervisor.run(front, front_pid, warden)
         code = 0
     except SpawnFailed as error:
@@ -94,9 +94,9 @@ class Supervisor:
     """The parts of one job, and what the launcher may ask of them (`launchers.exec.Surroundings`)."""
 
     def __init__(
-        self, wire: Wire, signals: SignalQueue, spec: JobSpec, fds: list[int], prefer_dir: str | None, tell: int
+        self, wire: Wire, signals: SignalQueue, spec: JobSpec, fds: list[int], ours: frozenset[int], tell: int
     ) -> None:
-        ensure_fds(spec.nprocs)
+        enough_fds = ensure_fds(spec.nprocs)
         self.spec, self.clock, self.peer_death = spec, clock, peer_death
         self.stdin, out, err, *passed = fds
         self.passed = tuple(passed)
@@ -111,16 +111,16 @@ class Supervisor:
             os.close(fd)
         self.files = RunFiles(spec.run_dir)
         self.files.append(story.first_line(spec))
-        self.private_dir = self._make_private_dir(prefer_dir)
+        self.private_dir = self._make_private_dir()
         self.port, self._port_lock = (spec.master_port, None) if spec.master_port else ports.hold_free_port()
-        self.groups = JobGroups.create(spec.run_id, spec.nprocs, frozenset({os.getpid(), os.getppid()}))
+        self.groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
         for path in self.groups.paths:
             if os.path.basename(path).startswith("rankguard-"):
                 self._note(f"cgroup {path}")
         self.kernel_log = KernelLog()
         self.memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
-        self.output = Output(spec, self._consoles, self._warn)
+        self.output = Output(spec, self._consoles, self._warn, not enough_fds)
         self.killed: set[int] = set()
         self._said_error = False
         self._kill = False
@@ -143,14 +143,15 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.write(self._tell, f"{line}\n".encode(errors="surrogateescape"))
 
-    def _make_private_dir(self, prefer: str | None) -> str | None:
+    def _make_private_dir(self) -> str:
         """A short private folder for the notify sockets: AF_UNIX paths end at 107 bytes, and run folders may be on NFS."""
-        for parent in (prefer, os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/dev/shm"):  # noqa: S108
-            if parent is None or len(parent) > 60:
+        for parent in (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"):  # noqa: S108
+            if parent is None or not parent.startswith("/") or len(parent) > 60:
                 continue
+            path = f"{parent}/rg-{self.spec.run_id}"
+            self._note(f"folder {path}")
             with contextlib.suppress(OSError):
-                path = tempfile.mkdtemp(prefix="rg-", dir=parent)
-                self._note(f"folder {path}")
+                os.mkdir(path, 0o700)
                 return path
         return f"@rankguard-{self.spec.run_id}"
 
@@ -228,6 +229,8 @@ class Supervisor:
         for message, fds in self._wire.receive():
             for fd in fds:
                 os.close(fd)
+            if message["do"] == "progress":
+                self._tell_progress(now)
             fact = _fact(message, now)
             if fact is not None:
                 self.driver.emit(fact)
@@ -236,6 +239,17 @@ class Supervisor:
                 self._selector.unregister(self._wire)
             if not self.driver.finished:
                 self.driver.emit(FrontLost(now, 0))
+
+    def _tell_progress(self, now: float) -> None:
+        """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
+        waiting = []
+        for rank in self.job.ranks:
+            if rank.ready_at is None and rank.exited is None:
+                said = rank.status
+                heard = self._ranks.heard_at(rank.rank) or rank.spawned_at or now
+                told = (said.text, said.done, said.total) if said is not None else (None, None, None)
+                waiting.append([rank.rank, *told, now - heard])
+        self._wire.send({"is": "progress", "ready": self.job.ready, "waiting": waiting[:16], "unsaid": len(waiting[16:])})
 
     def _lost(self, fd: int, fact: Fact) -> None:
         self._selector.unregister(fd)

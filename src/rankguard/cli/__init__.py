@@ -2,11 +2,14 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 VERBS = {
     "run": "launch N ranks of a program",
     "drill": "make a real failure happen on this machine and show the verdict",
+    "runs": "list past runs",
+    "report": "the final text of a run again",
+    "explain": "the story of a run: each decision with the fact that caused it",
 }
 
 USAGE = """\
@@ -14,6 +17,7 @@ rankguard: launch the ranks of a distributed job, and know which one failed firs
 
 usage: rankguard run [OPTIONS] PROGRAM [ARGS]...
        rankguard drill [NAME]
+       rankguard runs | report [RUN] | explain [RUN]
 
 {verbs}
 
@@ -44,14 +48,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: `rankguard {verb}` works on Linux only", file=sys.stderr)
         return 2
     try:
-        if verb == "run":
-            from rankguard.cli.run import run
-
-            return run(words[1:])
-        from rankguard.cli.drill import drill
-
-        return drill(words[1:])
+        return _verb(verb)(words[1:])
     except BrokenPipeError:
         # Whoever read our output is gone; a flush at exit would only say so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+
+
+def _verb(name: str) -> Callable[[Sequence[str]], int]:
+    if name == "run":
+        from rankguard.cli.run import run
+
+        return run
+    if name == "drill":
+        from rankguard.cli.drill import drill
+
+        return drill
+    from rankguard.cli import past
+
+    return {"runs": past.runs, "report": past.report, "explain": past.explain}[name]

@@ -10,20 +10,18 @@ THEN = 60.0
 
 
 class Progress:
-    """Counts readiness; `line` and `told` give a line to print, or None."""
+    """Counts readiness; `line` and `told` give a line to print, or None; `asks` when it is time for one."""
 
     def __init__(self, nprocs: int, began: float, quiet: bool) -> None:
         self._nprocs, self._began, self._quiet = nprocs, began, quiet
         self._ready: dict[int, float] = {}
         self._said = 0
         self._waiting = False
-        self._last_sign: dict[int, tuple[float, str | None, float | None, float | None]] = {}
 
-    def ready(self, rank: int, now: float) -> str | None:
+    def ready(self, rank: int, now: float) -> None:
         """A rank became ready."""
         self._waiting = True
         self._ready.setdefault(rank, now - self._began)
-        return None
 
     def told(self, message: dict[str, Any], now: float) -> str | None:
         """What the supervisor told."""
@@ -57,23 +55,17 @@ class Progress:
         after = FIRST[self._said] if self._said < len(FIRST) else FIRST[-1] + THEN * (self._said - len(FIRST) + 1)
         return self._began + after
 
-    def line(self, now: float) -> str | None:
-        """The progress line, when it is due."""
+    def asks(self, now: float) -> bool:
+        """A line is due: the supervisor is to be asked who is not ready."""
         due = self.due_at()
         if due is None or now < due:
-            return None
+            return False
+        self._said += 1
+        return True
+
+    def line(self, message: dict[str, Any], now: float) -> str | None:
+        """The progress line, from the supervisor's answer."""
         from rankguard.report.text import progress_line
 
-        self._said += 1
-        waiting = [
-            (rank, *self._sign(rank, now)) for rank in range(self._nprocs) if rank not in self._ready
-        ]
-        return progress_line(now - self._began, len(self._ready), self._nprocs, waiting)
-
-    def _sign(self, rank: int, now: float) -> tuple[str | None, float | None, float | None, float]:
-        at, text, done, total = self._last_sign.get(rank, (self._began, None, None, None))
-        return text, done, total, now - at
-
-    def sign_of_life(self, rank: int, now: float, text: str | None, done: float | None, total: float | None) -> None:
-        """A rank said what it is doing."""
-        self._last_sign[rank] = (now, text, done, total)
+        waiting = [tuple(entry) for entry in message["waiting"]]
+        return progress_line(now - self._began, message["ready"], self._nprocs, waiting) if waiting else None

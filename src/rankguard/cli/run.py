@@ -121,7 +121,7 @@ class Front:
     def run(self) -> int:
         """Until the verdict is out and nothing is left."""
         try:
-            self.client = Client(self.spec)
+            self.client = Client(self.spec, front_is_ours=True)
             self._loop()
         except SpawnFailed as error:
             return self._cannot_start(error)
@@ -143,7 +143,8 @@ class Front:
                 self._on_message(message)
             if self.client.closed and self.verdict is None:
                 self._lost(None)
-            self._say(self._progress.line(time.monotonic()))
+            if self._progress.asks(time.monotonic()):
+                self.client.send({"do": "progress"})
         self.client.wait_gone()
 
     def _on_signal(self, received: Received) -> None:
@@ -178,8 +179,10 @@ class Front:
                 self._lost(message["text"])
             case "told":
                 self._say(self._progress.told(message, time.monotonic()))
+            case "progress":
+                self._say(self._progress.line(message, time.monotonic()))
             case "payload":
-                self._say(self._progress.ready(message["rank"], time.monotonic()))
+                self._progress.ready(message["rank"], time.monotonic())
 
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor

@@ -23,8 +23,8 @@ _FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in (*RANK_TABLE, *
 
 
 def first_line(spec: JobSpec) -> str:
-    """The journal's beginning. The environment stays out of it: it may hold secrets, and no decision rests on it."""
-    return json.dumps({"schema": VERSION, "spec": to_data(spec.replace(env={}, rank_env=()))}) + "\n"
+    """The journal's beginning. Environment and arguments stay out of it: they may hold secrets, and decide nothing."""
+    return json.dumps({"schema": VERSION, "spec": to_data(spec.replace(env={}, rank_env=(), argv=()))}) + "\n"
 
 
 def lines(fact: Fact, orders: tuple[Order, ...]) -> str:

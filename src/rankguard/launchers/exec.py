@@ -24,8 +24,11 @@ from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
 
-FDS_PER_RANK = 6
+FDS_PER_RANK = 4
+"""Its pidfd, notify socket and two pipes."""
+FDS_FOR_LOGS = 2
 FDS_OF_OURS = 24
+"""Control, watch and journal, and what one start needs for a moment."""
 _READ = 64 << 10
 _SLICE = 16
 """Ranks started between two looks at the news."""
@@ -41,7 +44,7 @@ class Told(Protocol):
 
 
 class _Rank:
-    __slots__ = ("error_file", "exited", "mailbox", "news", "notify", "number", "outputs", "pid", "pidfd", "reaped", "spawned")
+    __slots__ = ("error_file", "exited", "heard_at", "mailbox", "news", "notify", "number", "outputs", "pid", "pidfd", "reaped", "spawned")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -50,6 +53,7 @@ class _Rank:
         self.notify: notify.NotifySocket | None = None
         self.mailbox = Mailbox(number)
         self.error_file: str | None = None
+        self.heard_at: float | None = None
         self.spawned = self.exited = self.reaped = False
 
 
@@ -194,6 +198,7 @@ class ExecRanks:
         if rank.notify is None:
             return False
         self._on_news_first(rank, now)
+        rank.heard_at = now
         messages, more = rank.notify.drain(self._belongs(rank), limit)
         for message in messages:
             facts = rank.mailbox.take(message, now, self._around.peer_death)
@@ -238,6 +243,7 @@ class ExecRanks:
         except OSError:
             data = b""
         if data:
+            rank.heard_at = now
             self._around.output.feed(rank.number, which, data, now)
             return True
         self._close_output(rank, which)
@@ -352,6 +358,10 @@ class ExecRanks:
         """The pids that belong to ranks and are still to be looked at."""
         return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped}
 
+    def heard_at(self, rank: int) -> float | None:
+        """When a rank last said or printed anything."""
+        return self._ranks[rank].heard_at
+
     def settle(self, now: float) -> bool:
         """Take the endings of ranks that are there already; true when every rank has ended and is reaped."""
         for rank in self._ranks:
@@ -423,18 +433,24 @@ def redacted(fact: Any, redact: Callable[[str], str]) -> Any:
     return fact.replace(text=redact(text)) if isinstance(text, str) else fact
 
 
-def ensure_fds(nprocs: int) -> None:
-    """Raise our own limit on open files as far as allowed. Raises `SpawnFailed` when it does not suffice."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def ensure_fds(nprocs: int) -> bool:
+    """Raise our own limit on open files as far as needed; true when there are enough to keep the logs open.
+
+    Raises `SpawnFailed` when there are too few for the ranks themselves.
+    """
     needed = nprocs * FDS_PER_RANK + FDS_OF_OURS
-    if soft < needed:
-        limit = hard if hard == resource.RLIM_INFINITY or hard > needed else hard
+    wanted = needed + nprocs * FDS_FOR_LOGS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < wanted:
+        soft = wanted if hard == infinite else min(wanted, hard)
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < nprocs * FDS_PER_RANK + FDS_OF_OURS - 8:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != infinite and soft < needed:
         raise SpawnFailed(
-            f"{nprocs} ranks need about {needed} open files, and this process may have {soft}",
+            f"{nprocs} ranks need {needed} open files, and this process may have {soft}",
             exit_code=125,
-            hint=f"raise the limit: `ulimit -n {needed}`",
+            hint=f"raise the limit: `ulimit -n {wanted}`",
         )
+    return soft == infinite or soft >= wanted

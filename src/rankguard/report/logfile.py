@@ -9,9 +9,9 @@ import os
 
 
 class LogFile:
-    """`limit` bytes at most; 0 keeps nothing. Opened by the first byte."""
+    """`limit` bytes at most; 0 keeps nothing. Opened by the first byte; `keep_open` false: anew for each write."""
 
-    def __init__(self, path: str, limit: int) -> None:
+    def __init__(self, path: str, limit: int, keep_open: bool = True) -> None:
         self.path = path
         self.lost = 0
         self.error: str | None = None
@@ -19,19 +19,32 @@ class LogFile:
         self._head = limit // 4
         self._total = 0
         self._fd = -1
+        self._keep_open = keep_open
 
     def write(self, data: bytes) -> None:
         """Append. Never raises, never waits for more than the disk."""
         if self._limit == 0 or not data:
             return
         try:
-            if self._fd < 0:
-                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
-                self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._open()
             self._put(data)
+            if not self._keep_open:
+                self._shut()
         except OSError as error:
             self.lost += len(data)
             self.error = self.error or (error.strerror or str(error))
+
+    def _open(self) -> None:
+        if self._fd < 0:
+            fresh = os.O_CREAT | os.O_TRUNC if self._total == 0 else 0
+            if fresh:
+                os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | fresh, 0o600)
+
+    def _shut(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _put(self, data: bytes) -> None:
         if self._total + len(data) <= self._limit:
@@ -53,16 +66,14 @@ class LogFile:
 
     def close(self) -> None:
         """Put a stream that outgrew its bound in order."""
-        if self._fd < 0:
-            return
         try:
             if self._total > self._limit:
+                self._open()
                 self._unroll()
         except OSError as error:
             self.error = self.error or (error.strerror or str(error))
         finally:
-            os.close(self._fd)
-            self._fd = -1
+            self._shut()
 
     def _unroll(self) -> None:
         start = self._offset()

@@ -38,13 +38,16 @@ class _Stream:
 
 
 class Output:
-    """The output of all ranks. `consoles` are what stdout and stderr lines go to, None for nowhere."""
+    """The output of all ranks. `consoles` are what stdout and stderr lines go to, None for nowhere.
 
-    def __init__(self, spec: JobSpec, consoles: tuple[Sink | None, Sink | None], warn: Callable[[str], None]) -> None:
+    `few_fds`: descriptors are scarce, so files are not kept open.
+    """
+
+    def __init__(self, spec: JobSpec, consoles: tuple[Sink | None, Sink | None], warn: Callable[[str], None], few_fds: bool) -> None:
         self._warn = warn
         self._prefixes = [prefix(spec, rank) for rank in range(spec.nprocs)]
         self._streams = [
-            tuple(_Stream(consoles[which], _log(spec, rank, STREAMS[which])) for which in (0, 1))
+            tuple(_Stream(consoles[which], _log(spec, rank, STREAMS[which], not few_fds)) for which in (0, 1))
             for rank in range(spec.nprocs)
         ]
         self._tails: list[deque[bytes]] = [deque(maxlen=TAIL) for _ in range(spec.nprocs)]
@@ -144,10 +147,10 @@ def prefix(spec: JobSpec, rank: int) -> bytes:
     return b"" if spec.nprocs == 1 else f"[{rank}] ".encode()
 
 
-def _log(spec: JobSpec, rank: int, stream: str) -> LogFile | None:
+def _log(spec: JobSpec, rank: int, stream: str, keep_open: bool) -> LogFile | None:
     if spec.run_dir is None or spec.log_max == 0:
         return None
-    return LogFile(log_path(spec.run_dir, rank, 0, stream), spec.log_max)
+    return LogFile(log_path(spec.run_dir, rank, 0, stream), spec.log_max, keep_open)
 
 
 def log_path(run_dir: str, rank: int, attempt: int, stream: str) -> str:

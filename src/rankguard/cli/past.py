@@ -1,0 +1,117 @@
+"""`rankguard runs`, `report` and `explain`: what is on disk of runs that are over, or still going."""
+
+import json
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rankguard.errors import UsageError
+from rankguard.model import Verdict
+from rankguard.runs import Run, find_run, known_runs
+
+
+def runs(words: Sequence[str]) -> int:
+    """List past runs, the newest first."""
+    parser = ArgumentParser(prog="rankguard runs", description="List past runs, the newest first.")
+    parser.add_argument("-n", type=int, default=20, metavar="N", help="how many (20)")
+    return _guarded(parser, words, lambda asked: _list(asked.n))
+
+
+def _list(limit: int) -> int:
+    for run in known_runs()[:limit]:
+        data = run.read()
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.at))
+        what = data.get("statement", "no verdict: rankguard and everything round it was killed, or it runs elsewhere")
+        print(f"{run.id:10}{when}  {data.get('outcome', '?'):12}{what}")
+    return 0
+
+
+def report(words: Sequence[str]) -> int:
+    """The final text of a run again."""
+    parser = _run_parser("report", "The final report of a run again.")
+    parser.add_argument("--json", action="store_true", help="the verdict as JSON")
+    return _guarded(parser, words, lambda asked: _report(find_run(asked.run), as_json=asked.json))
+
+
+def _report(run: Run, *, as_json: bool) -> int:
+    data = run.read()
+    if not data:
+        raise UsageError(f"run {run.id} has no verdict", f"`rankguard explain {run.id}` tells what its journal holds")
+    if as_json:
+        print(json.dumps(data, indent=1))
+        return 0
+    if data["outcome"] == "running":
+        print(f"run {run.id} has no verdict yet; as of its last news: {data['statement']}")
+        return 0
+    from rankguard.report.text import final_report
+
+    print(final_report(Verdict.from_dict(data), color=False))
+    return 0
+
+
+def explain(words: Sequence[str]) -> int:
+    """The story of a run: each decision with the fact that caused it."""
+    parser = _run_parser("explain", "The story of a run: every fact, and what was done because of it.")
+    return _guarded(parser, words, lambda asked: _explain(find_run(asked.run)))
+
+
+def _explain(run: Run) -> int:
+    try:
+        with open(run.folder / "events.jsonl") as file:
+            for line in _story(file):
+                print(line)
+    except OSError as error:
+        raise UsageError(f"run {run.id} has no journal: {error.strerror}") from None
+    return 0
+
+
+def _story(lines: Iterator[str] | Any) -> Iterator[str]:
+    """One line a fact with its instant since launch, and below it the orders that it gave."""
+    began: float | None = None
+    for text in lines:
+        try:
+            entry = json.loads(text)
+        except ValueError:
+            yield "            (the journal ends in the middle of a line)"
+            return
+        if "fact" in entry:
+            at = entry.pop("at")
+            began = at if began is None else began
+            name = entry.pop("fact")
+            rank = f"rank {entry.pop('rank')} " if entry.get("rank") is not None else ""
+            yield f"{at - began:10.6f}  {rank}{name}{_details(entry)}"
+        elif "order" in entry:
+            because = entry.pop("because", "")
+            yield f"            → {entry.pop('order')}{_details(entry)}, because {because}"
+
+
+def _details(entry: dict[str, Any]) -> str:
+    said = ", ".join(f"{key}={_short(value)}" for key, value in entry.items() if value not in (None, [], {}))
+    return f" ({said})" if said else ""
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if not isinstance(value, str) else value
+    text = text.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _run_parser(verb: str, what: str) -> ArgumentParser:
+    parser = ArgumentParser(prog=f"rankguard {verb}", description=what)
+    parser.add_argument("run", nargs="?", metavar="RUN", help="its id, the beginning of it, or its folder (the newest run)")
+    return parser
+
+
+def _guarded(parser: ArgumentParser, words: Sequence[str], act: Callable[[Any], int]) -> int:
+    try:
+        return act(parser.parse_args(words))
+    except SystemExit as error:
+        return int(error.code or 0)
+    except UsageError as error:
+        print(f"error: {error.statement}", file=sys.stderr)
+        if error.hint:
+            print(f"try:   {error.hint}", file=sys.stderr)
+        return 2
