@@ -442,8 +442,41 @@ def hostile() -> Verdict:
 
 
 def supervisor_lost() -> Verdict:
+    """A failure that was of none of the ranks."""
+    what = "rankguard's supervisor (pid 40100) was gone"
+    cause = Cause(
+        "supervisor-lost",
+        Family.RANKGUARD,
+        Confidence.PROVEN,
+        what,
+        subject_pid=40100,
+        evidence=(Evidence("pidfd", "rankguard's supervisor (pid 40100) has ended"),),
+    )
     return verdict(
-        "failed", 125, "the supervisor was lost; the warden ended all ranks", owner="rankguard", world_size=2
+        "failed",
+        125,
+        what,
+        owner="rankguard",
+        world_size=2,
+        culprit=culprit(None, Ending("exit"), cause, pid=40100, phase=Phase.RUNNING, log_path=None),
+        ranks=(outcome(0, ending=KILL), outcome(1, ending=KILL)),
+    )
+
+
+def nobody_known() -> Verdict:
+    return verdict("failed", 125, "the job failed, and which rank failed first is not known", world_size=2)
+
+
+def running() -> Verdict:
+    """`state.json` of a job that lives."""
+    return verdict(
+        "running",
+        0,
+        "2 of 4 ranks ready",
+        world_size=4,
+        ended_at=None,
+        teardown=Teardown(),
+        ranks=tuple(outcome(n, ending=Ending("alive"), ended_after_s=None) for n in range(4)),
     )
 
 
@@ -464,5 +497,7 @@ ALL = {
         many,
         hostile,
         supervisor_lost,
+        nobody_known,
+        running,
     )
 }

@@ -156,7 +156,7 @@ def test_ranks_that_are_not_ours_to_end_are_said_to_live():
     )
     actual = final_report(samples.killed().replace(ranks=ranks, teardown=samples.Teardown()))
 
-    assert "  then    ranks 1-3 not ended by us" in actual.splitlines()
+    assert "  then    ranks 1-3 still alive" in actual.splitlines()
 
 
 # ── The last line ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -170,7 +170,9 @@ def test_ranks_that_are_not_ours_to_end_are_said_to_live():
         ("watched", "rankguard: exit 1 unknown unknown name=sglang::scheduler_TP5 node=host-a phase=running run=7f3a"),
         ("interrupted", "rankguard: exit 143 interrupted signal=SIGTERM run=7f3a"),
         ("succeeded", "rankguard: exit 0 succeeded run=7f3a"),
-        ("supervisor_lost", "rankguard: exit 125 failed unknown run=7f3a"),
+        ("supervisor_lost", "rankguard: exit 125 supervisor-lost proven node=host-a phase=running run=7f3a"),
+        ("nobody_known", "rankguard: exit 125 failed unknown run=7f3a"),
+        ("running", "rankguard: running run=7f3a"),
         ("hostile", "rankguard: exit 1 exception proven rank=0 node=host__31m_a phase=starting run=run_1"),
     ],
 )

@@ -29,14 +29,14 @@ def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved:
     if verdict.outcome == "succeeded":
         notes = [f"left behind: {text}" for text in _leftovers(verdict, 2)] + list(verdict.warnings[:2])
         return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
-    rows = _failed_rows if verdict.outcome == "failed" else _interrupted_rows
+    rows = _failed_rows if verdict.outcome == "failed" else _other_rows
     lines = say.fitted(lambda room: rows(verdict, saved, Block(width, room)), ["", last])
     return "\n".join([*(map(_painted, lines[:-1]) if color else lines[:-1]), lines[-1]])
 
 
 def last_line(verdict: Verdict) -> str:
     """`rankguard: exit 137 oom-kill proven rank=5 node=host-a phase=starting run=7f3a`: stable, below 200 bytes."""
-    words = ["rankguard:", "exit", str(verdict.exit_code)]
+    words = ["rankguard:"] + (["exit", str(verdict.exit_code)] if verdict.outcome != "running" else [])
     culprit = verdict.culprit
     if verdict.outcome == "interrupted":
         signal = verdict.stopped_by.signal if verdict.stopped_by else None
@@ -46,8 +46,9 @@ def last_line(verdict: Verdict) -> str:
     elif culprit is None:
         words += ["failed", Confidence.UNKNOWN]
     else:
-        subject = f"rank={culprit.rank}" if culprit.rank is not None else f"name={say.word(culprit.name or '', 28)}"
-        words += [say.word(culprit.cause.kind, 24), culprit.cause.confidence, subject]
+        words += [say.word(culprit.cause.kind, 24), culprit.cause.confidence]
+        words += [f"rank={culprit.rank}"] if culprit.rank is not None else []
+        words += [f"name={say.word(culprit.name, 28)}"] if culprit.rank is None and culprit.name else []
         words += [f"node={say.word(culprit.node)}", f"phase={say.phase(culprit.phase)}"]
     return " ".join([*words, f"run={say.word(verdict.run_id)}"])
 
@@ -109,7 +110,8 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     culprit = verdict.culprit
     block.lines.append(_headline(verdict))
     if culprit is not None:
-        block.cell("where", f"{say.who(culprit.rank, culprit.name)}, {say.phase(culprit.phase)}, on {_where(culprit)}")
+        subject = ", ".join(filter(None, [_subject(culprit), say.phase(culprit.phase)]))
+        block.cell("where", f"{subject}, on {_where(culprit)}")
         block.cells(_proofs(culprit, block.room))
         block.cells(_reasons(verdict, culprit))
         block.cells(("try", hint) for hint in verdict.hints[:1])
@@ -117,9 +119,10 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     return block.lines
 
 
-def _interrupted_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
-    block.lines += [f"interrupted: {_headline(verdict)}", ""]
-    by = say.stopper(verdict.stopped_by) if verdict.stopped_by else None
+def _other_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
+    """Interrupted, or (`state.json`) still running: nobody is called a failure."""
+    block.lines += [f"{say.word(verdict.outcome)}: {_headline(verdict)}", ""]
+    by = say.stopper(verdict.stopped_by) if verdict.stopped_by and verdict.stopped_by.pid is not None else None
     block.cell("when", "; ".join(filter(None, [say.when(verdict.ended_at), by])))
     block.cells(_consequences(verdict, None, block.room))
     block.cell("more", _more(verdict, None, saved, block.room))
@@ -241,7 +244,7 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
     ):
         gap = verdict.order.gap_us
         cells.append(
-            ("first", verdict.order.basis + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else ""))
+            ("chosen", verdict.order.basis + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else ""))
         )
     # An exception's statement is the last line of its traceback, which is shown.
     told_already = f"{verdict.statement}\n{_trace(culprit) or ''}".casefold()
@@ -278,8 +281,9 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
         ]
     else:
         parts += [f"{_many(finished)} had finished"] if finished else []
-        parts += [f"stopped {_many(stopped)} because {say.who(culprit.rank, culprit.name)} failed"] if stopped else []
-    parts += [f"{_many(alive)} not ended by us"] if alive else []
+        because = f" because {_subject(culprit)} failed" if _subject(culprit) else ""
+        parts += [f"stopped {_many(stopped)}{because}"] if stopped else []
+    parts += [f"{_many(alive)} still alive"] if alive else []
     down = verdict.teardown
     if down.took_s is not None and not down.survivors and not alive:
         after = f" after {say.seconds(down.took_s)}" if down.took_s >= 0.0005 else ""
@@ -303,7 +307,7 @@ def _leftovers(verdict: Verdict, most: int) -> list[str]:
 
 def _own_words(culprit: Culprit, room: Room) -> list[str]:
     """The end of the traceback (or of the stack where it hangs), then the log without what has just been shown."""
-    subject, lines = say.who(culprit.rank, culprit.name), []
+    subject, lines = _subject(culprit) or "it", []
     trace = _trace(culprit)
     if trace and (shown := say.last_frames(trace, room.trace)):
         lines += [f"  {subject} raised", *say.quoted(shown)]
@@ -334,6 +338,11 @@ def _more(verdict: Verdict, culprit: Culprit | None, saved: bool, room: Room) ->
 
 
 # ── Small ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _subject(culprit: Culprit) -> str | None:
+    """`rank 5`, or a process's name; nothing for a failure that was of none of the ranks."""
+    return say.who(culprit.rank, culprit.name) if culprit.rank is not None or culprit.name else None
 
 
 def _many(outcomes: Iterable[RankOutcome]) -> str:
