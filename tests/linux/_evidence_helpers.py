@@ -34,7 +34,7 @@ class Rank:
                 os.close(self._answer_r)
                 for fd in fds if join else ():
                     os.write(fd, b"0")
-                with open("/proc/self/oom_score_adj", "w") as adj:
+                with contextlib.suppress(PermissionError), open("/proc/self/oom_score_adj", "w") as adj:
                     adj.write("500")  # the ranks alike, before the process that runs the test
                 (body or obey)(order_r, answer_w)
         for fd in (*fds, order_r, answer_w):

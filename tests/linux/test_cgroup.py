@@ -5,12 +5,27 @@ import select
 import signal
 
 import pytest
-from tests.linux._evidence_helpers import MIB, Rank, counts, hold, inside_limit, job, wait_readable
+from tests.linux._evidence_helpers import (
+    MIB,
+    Rank,
+    counts,
+    hold,
+    inside,
+    inside_limit,
+    job,
+    limited_group,
+    wait_readable,
+)
 
 from rankguard.linux.cgroup import JobGroups, own_groups, parse_groups
 
 V1 = "memory" in own_groups()
 OWN_FILE = "memory.oom_control" if V1 else "memory.events"
+
+
+def needs_root():
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
 
 
 # ── The kernel's counters ────────────────────────────────────────────────────────────────────────────────────────
@@ -143,6 +158,100 @@ def test_a_kill_in_a_group_that_the_rank_made_itself_counts_for_the_rank():
 
     assert readable
     assert [[before, after, shared] for _, before, after, shared in rose] == [[0, 1, False]]
+
+
+def test_without_privilege_the_counter_of_our_own_group_still_tells():
+    needs_root()
+
+    def work():
+        os.setuid(65534)
+        with job() as (groups, ranks):
+            ranks[0].tell("hold 200")
+            ranks[0].ended()
+            return [counts(groups, 0), groups.missing, groups.can_kill]
+
+    (rose, readable), missing, can_kill = inside_limit(100, work)
+
+    assert readable
+    assert [[before, after, shared] for _, before, after, shared in rose] == [[0, 1, True]]
+    assert len(missing) == 2
+    assert all("denied" in sentence or "is not writable" in sentence for sentence in missing)
+    assert not can_kill
+
+
+def test_a_group_that_was_handed_to_us_is_as_good_as_root():
+    needs_root()
+
+    def work():
+        os.setuid(65534)
+        with job() as (groups, ranks):
+            ranks[0].tell("hold 200")
+            ranks[0].ended()
+            return counts(groups, 0)
+
+    with limited_group(100) as path:
+        for name in ("", "/cgroup.procs", "/cgroup.subtree_control"):
+            if os.path.exists(path + name):
+                os.chown(path + name, 65534, 65534)
+        seen = inside(path, work)
+
+    assert seen == [[[["rank-0", OWN_FILE], 0, 1, False]], True]
+
+
+@pytest.mark.skipif(V1, reason="the memory controller is v1's here")
+def test_on_cgroup2_we_make_room_for_groups_with_memory_and_return():
+    def where():
+        with open("/proc/self/cgroup") as file:
+            return file.read().strip().rpartition("/")[2]
+
+    def controllers():
+        with open(f"{own_groups()['v2'].path}/cgroup.subtree_control") as file:
+            return file.read().split()
+
+    def work():
+        name, before = where(), own_groups()["v2"].path
+        with job() as (groups, ranks):
+            inside_job = where()
+            for rank in ranks:
+                rank.ask("hold 1")  # it has joined: the stroke ends what is in the group, not what is on its way
+            groups.kill()
+            statuses = [rank.reap() for rank in ranks]
+            told = groups.paths[-1]
+        return [
+            name,
+            inside_job,
+            told == f"{before}/{inside_job}",
+            statuses,
+            where(),
+            controllers(),
+            os.listdir(before),
+        ]
+
+    name, inside_job, told, statuses, after, enabled, files = inside_limit(100, work)
+
+    assert inside_job.startswith("rankguard-")
+    assert inside_job.endswith(".sup")
+    assert told
+    assert statuses == [-signal.SIGKILL] * 2
+    assert (after, enabled) == (name, [])
+    assert not any("rankguard" in file for file in files)
+
+
+@pytest.mark.skipif(V1, reason="the memory controller is v1's here")
+def test_on_cgroup2_others_in_our_group_keep_it_as_it_is():
+    def work():
+        with job(ours=frozenset()) as (groups, ranks):
+            ranks[0].tell("hold 200")
+            ranks[0].ended()
+            return [counts(groups, 0), groups.missing, groups.can_kill]
+
+    (rose, readable), missing, can_kill = inside_limit(100, work)
+
+    assert readable
+    assert [shared for *_, shared in rose] == [True]
+    (sentence,) = missing
+    assert "holds processes that are not ours (1), so cgroup2 allows none" in sentence
+    assert can_kill
 
 
 # ── One stroke ───────────────────────────────────────────────────────────────────────────────────────────────────

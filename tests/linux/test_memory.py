@@ -95,10 +95,10 @@ def test_page_cache_is_told_apart(tmp_path):
 
 def test_a_limit_of_the_process_is_named():
     def work():
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        resource.setrlimit(resource.RLIMIT_AS, (512 * MIB, 512 * MIB))
         return as_json(memory_state())
 
-    assert inside(None, work) == [1 << 30, None, "RLIMIT_AS", None, None]
+    assert inside(None, work) == [512 * MIB, None, "RLIMIT_AS", None, None]
 
 
 def test_without_a_limit_the_machine_is_the_limit():
@@ -119,4 +119,4 @@ def test_the_state_is_cheap_enough_for_the_moment_of_failure():
             took.append(time.perf_counter() - start)
         return min(took)
 
-    assert inside_limit(100, work) < 0.0003
+    assert inside_limit(100, work) < 0.001  # 0.03 to 0.06 ms on a real machine, 0.3 in an emulated one

@@ -147,7 +147,10 @@ class JobGroups:
         return self._kill_dir is not None
 
     def kill(self) -> bool:
-        """Orders the end of every process of the job, also of those that left their session and parent. Does not wait."""
+        """Orders the end of every process of the job, also of those that left their session and parent. Does not wait.
+
+        A rank between its fork and its write to `join_fds` is not in the group yet: end the ranks by pidfd as well.
+        """
         if self._kill_dir is None:
             return False
         if self.kill_file:
