@@ -127,3 +127,16 @@ def test_stopper_says_only_what_is_known():
 def test_words_for_lines_of_pairs():
     assert say.word("host a=1\n") == "host_a_1_"
     assert say.word("") == "?"
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/sys/fs/cgroup/job", "/sys/fs/cgroup/job"),
+        ("/sys/fs/cgroup/some/where/job/memory.max", "…/job/memory.max"),
+        ("/" + "x" * 40, "…" + "x" * 19),
+        ("x" * 40 + "/", "…" + "x" * 18 + "/"),
+    ],
+)
+def test_cut_path(path, expected):
+    assert expected == say.cut_path(path, 20)

@@ -202,7 +202,7 @@ def _memory(verdict: Verdict, culprit: Culprit, block: Block) -> None:
 def _domain(state: MemoryState, unit: say.Unit) -> str:
     used = state.used_bytes or 0
     text = f"{unit.of(used)} of {unit.of(state.limit_bytes)}" if state.limit_bytes else unit.of(used)
-    text += f" {unit.name}" + (f" ({say.cut_middle(state.limit_from, 60)})" if state.limit_from else "")
+    text += f" {unit.name}" + (f" ({say.cut_path(state.limit_from, 48)})" if state.limit_from else "")
     split = [("ranks", state.ranks_bytes), ("cache", state.cache_bytes)]
     if state.ranks_bytes is not None and state.cache_bytes is not None:
         # Shared pages are counted once for each rank that maps them, so the rest may come out below zero.

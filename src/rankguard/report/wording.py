@@ -46,11 +46,13 @@ def cut_bytes(text: str, limit: int) -> str:
     return text if len(data) <= limit else data[: max(limit - 3, 0)].decode("utf-8", "ignore") + "…"
 
 
-def cut_middle(text: str, limit: int) -> str:
-    """For paths: the end says more than the beginning."""
-    if len(text) <= limit:
-        return text
-    return "…" + text[-(limit - 1) :]
+def cut_path(path: str, limit: int) -> str:
+    """`…/job/memory.max`: of a long path the end says more, in whole components where they fit."""
+    if len(path) <= limit:
+        return path
+    end = path[-(limit - 1) :]
+    slash = end.find("/", 0, -1)
+    return "…" + (end[slash:] if slash >= 0 else end)
 
 
 def word(text: str, limit: int = 40) -> str:
@@ -204,7 +206,7 @@ def survivor(value: Survivor) -> str:
 
 def left(value: Left) -> str:
     kind = {"shm": "shared memory", "sysv-shm": "System V shared memory"}.get(value.kind, value.kind)
-    return f"{kind} {cut_middle(value.path, 70)}" + (f" ({size(value.bytes)})" if value.bytes is not None else "")
+    return f"{kind} {cut_path(value.path, 70)}" + (f" ({size(value.bytes)})" if value.bytes is not None else "")
 
 
 # ── A rank's own words ───────────────────────────────────────────────────────────────────────────────────────────
