@@ -103,6 +103,9 @@ class Supervisor:
         self._wire, self._signals, self._tell = wire, signals, tell
         self._wall = time.time()
         redactor = Redactor(spec.redact)
+        for known in (spec.env, *spec.rank_env):
+            redactor.env(known)
+        redactor.argv(list(spec.argv))
         self.redact: Callable[[str], str] = redactor.text
         self.job = Job(spec)
         self._selector = EpollSelector()

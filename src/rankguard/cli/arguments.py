@@ -1,16 +1,17 @@
 """The arguments of `rankguard run` → what is to be run. Pure: no process is started here.
 
-argparse is torchrun's own parser: abbreviations (`--nproc 2`) and REMAINDER come with it. Options may be written with
-hyphens or underscores.
+argparse is torchrun's own parser; abbreviations (`--nproc 2`) come with it. Options may be written with hyphens or
+underscores. PROGRAM is found before argparse sees anything: it would take an option of the program for one of ours.
 """
 
 import argparse
+import difflib
 import os
 import re
 import shutil
 import stat
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rankguard.errors import UsageError
 
@@ -21,8 +22,55 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
 
+    def options(self) -> dict[str, bool]:
+        """Every option's name, and whether a value follows it."""
+        return {name: action.nargs != 0 for action in self._actions for name in action.option_strings}
 
-def parser() -> argparse.ArgumentParser:
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The options, `program` and `args`. Raises `UsageError`; `SystemExit` for `--help`."""
+    made = parser()
+    options, rest = split(words, made.options())
+    asked = made.parse_args(options)
+    if not rest:
+        raise UsageError("no PROGRAM is given")
+    asked.program, *asked.args = rest
+    return asked
+
+
+def split(words: Sequence[str], options: dict[str, bool]) -> tuple[list[str], list[str]]:
+    """Our own options (with hyphens, names in full), and PROGRAM with all that belongs to it."""
+    ours: list[str] = []
+    left = list(words)
+    while left and left[0].startswith("-") and left[0] != "-":
+        word = left.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = _in_full(name.replace("_", "-"), options)
+            ours.append(name + equals + value)
+            alone = not equals
+        else:
+            ours.append(word)
+            name, alone = word[:2], len(word) == 2
+        if alone and options.get(name) and left:
+            ours.append(left.pop(0))
+    return ours, left
+
+
+def _in_full(name: str, options: dict[str, bool]) -> str:
+    """The option that an abbreviation means. Raises `UsageError` with a suggestion."""
+    found = [option for option in options if option.startswith(name)]
+    if name in options or len(found) == 1:
+        return name if name in options else found[0]
+    if found:
+        raise UsageError(f"`{name}` is not unambiguous", f"{', '.join(found)}")
+    near = max(options, key=lambda option: difflib.SequenceMatcher(None, name, option[: len(name) + 1]).ratio())
+    raise UsageError(f"there is no option `{name}`", f"did you mean `{near}`?")
+
+
+def parser() -> _Parser:
     """The parser of `rankguard run`."""
     made = _Parser(
         prog="rankguard run",
@@ -33,41 +81,32 @@ def parser() -> argparse.ArgumentParser:
         "runs as it is. Everything after PROGRAM belongs to it.",
     )
     ranks = made.add_argument_group("ranks")
-    _add(ranks, "-n", "--nproc-per-node", metavar="N", default="1", help="ranks on this node: a number, `auto` or `cpu` (1)")
-    _add(ranks, "-m", "--module", action="store_true", help="PROGRAM is a module, as for `python -m`")
-    _add(ranks, "--no-python", action="store_true", help="execute PROGRAM as it is")
-    _add(ranks, "--role", default="default", help="the role's name in the ranks' environment (default)")
-    _add(ranks, "--start", choices=("auto", "exec"), default="auto", help="how Python ranks come to be (auto = exec)")
-    _add(ranks, "--master-addr", metavar="HOST", default="127.0.0.1", help="MASTER_ADDR of the ranks (127.0.0.1)")
-    _add(ranks, "--master-port", metavar="PORT", type=_port, help="MASTER_PORT (a free one, held until the job ends)")
-    _add(ranks, "--stdin", metavar="RANK", default="auto", help="which rank reads our stdin, or `none` (0 on a tty, else none)")
+    ranks.add_argument("-n", "--nproc-per-node", metavar="N", default="1", help="ranks on this node: a number, `auto` or `cpu` (1)")
+    ranks.add_argument("-m", "--module", action="store_true", help="PROGRAM is a module, as for `python -m`")
+    ranks.add_argument("--no-python", action="store_true", help="execute PROGRAM as it is")
+    ranks.add_argument("--role", default="default", help="the role's name in the ranks' environment (default)")
+    ranks.add_argument("--start", choices=("auto", "exec"), default="auto", help="how Python ranks come to be (auto = exec)")
+    ranks.add_argument("--master-addr", metavar="HOST", default="127.0.0.1", help="MASTER_ADDR of the ranks (127.0.0.1)")
+    ranks.add_argument("--master-port", metavar="PORT", type=_port, help="MASTER_PORT (a free one, held until the job ends)")
+    ranks.add_argument("--stdin", metavar="RANK", default="auto", help="which rank reads our stdin, or `none` (0 on a tty, else none)")
     clocks = made.add_argument_group("clocks (seconds)")
-    _add(clocks, "--ready-timeout", metavar="S", type=_seconds, help="every rank must report ready within S (off)")
-    _add(clocks, "--grace", metavar="S", type=_seconds, default=5.0, help="after a failure: SIGTERM to SIGKILL, all together (5)")
-    _add(
-        clocks, "--shutdown-timeout", metavar="S", type=_seconds, default=30.0,
+    clocks.add_argument("--ready-timeout", metavar="S", type=_seconds, help="every rank must report ready within S (off)")
+    clocks.add_argument("--grace", metavar="S", type=_seconds, default=5.0, help="after a failure: SIGTERM to SIGKILL, all together (5)")
+    clocks.add_argument(
+        "--shutdown-timeout", metavar="S", type=_seconds, default=30.0,
         help="after a request from outside: how long ranks may take (30; 0: no limit of ours)",
     )  # fmt: skip
     told = made.add_argument_group("what is told and kept")
-    _add(told, "--report", choices=("text", "json", "none"), default="text", help="the final report: `text` on stderr, `json` on stdout (text)")
-    _add(told, "--run-dir", metavar="DIR", help="folder for this run's files (a new one)")
-    _add(told, "--log-max", metavar="SIZE", type=_size, default=64 << 20, help="of each stream on disk; 0: none (64M)")
-    _add(told, "--log-line-prefix-template", metavar="TEXT", help="before each line: ${rank}, ${role_name} ('[${rank}] ')")
-    _add(told, "--exit-codes", choices=("culprit", "class"), default="culprit", help="exit with the culprit's code or its class (culprit)")
-    _add(told, "--redact", metavar="REGEX", action="append", default=[], help="more secrets to hide in what we write")
-    _add(told, "--label", metavar="K=V", action="append", default=[], type=_label, help="a label in the verdict")
-    _add(told, "-q", "--quiet", action="store_true", help="no progress lines")
-    _add(told, "--no-color", action="store_true", help="no colours, also with NO_COLOR set")
-    made.add_argument("program", metavar="PROGRAM", help=argparse.SUPPRESS)
-    made.add_argument("args", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    told.add_argument("--report", choices=("text", "json", "none"), default="text", help="the final report: `text` on stderr, `json` on stdout (text)")
+    told.add_argument("--run-dir", metavar="DIR", help="folder for this run's files (a new one)")
+    told.add_argument("--log-max", metavar="SIZE", type=_size, default=64 << 20, help="of each stream on disk; 0: none (64M)")
+    told.add_argument("--log-line-prefix-template", metavar="TEXT", help="before each line: ${rank}, ${role_name} ('[${rank}] ')")
+    told.add_argument("--exit-codes", choices=("culprit", "class"), default="culprit", help="exit with the culprit's code or its class (culprit)")
+    told.add_argument("--redact", metavar="REGEX", action="append", default=[], help="more secrets to hide in what we write")
+    told.add_argument("--label", metavar="K=V", action="append", default=[], type=_label, help="a label in the verdict")
+    told.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
+    told.add_argument("--no-color", action="store_true", help="no colours, also with NO_COLOR set")
     return made
-
-
-def _add(group: Any, *names: str, **options: Any) -> None:
-    """An option under its name, and under the same with underscores, as torchrun has it."""
-    also = [n.replace("-", "_").replace("__", "--", 1) for n in names if n.startswith("--") and "-" in n[2:]]
-    dest = next(n for n in names if n.startswith("--"))[2:].replace("-", "_")
-    group.add_argument(*names, *also, dest=dest, **options)
 
 
 def count_ranks(text: str) -> int:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +60,15 @@ def explain(words: Sequence[str]) -> int:
 
 def _explain(run: Run) -> int:
     try:
-        with open(run.folder / "events.jsonl") as file:
-            for line in _story(file):
-                print(line)
+        text = (run.folder / "events.jsonl").read_text()
     except OSError as error:
         raise UsageError(f"run {run.id} has no journal: {error.strerror}") from None
+    for line in _story(text.splitlines()):
+        print(line)
     return 0
 
 
-def _story(lines: Iterator[str] | Any) -> Iterator[str]:
+def _story(lines: Iterable[str]) -> Iterator[str]:
     """One line a fact with its instant since launch, and below it the orders that it gave."""
     began: float | None = None
     for text in lines:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rankguard import inside
-from rankguard.cli.arguments import count_ranks, parser, rank_command
+from rankguard.cli.arguments import count_ranks, parse, rank_command
 from rankguard.cli.progress import Progress
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed, UsageError
@@ -37,12 +37,14 @@ LEFT_ALONE = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 def run(words: Sequence[str]) -> int:
     """Parse, launch, watch, report; the exit status."""
     try:
-        asked = parser().parse_args(words)
+        asked = parse(words)
         spec, warning = specify(asked)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        print("try:   rankguard run --help", file=sys.stderr)
+        print(f"error: {error.statement}", file=sys.stderr)
+        print(f"try:   {error.hint or 'rankguard run --help'}", file=sys.stderr)
         return 2
+    except SystemExit as error:  # --help
+        return int(error.code or 0)
     if warning is not None:
         print(f"warning: {warning}", file=sys.stderr)
     return Front(asked, spec).run()
@@ -202,7 +204,7 @@ class Front:
         elif self.asked.report == "text":
             from rankguard.report.text import final_report
 
-            text = final_report(verdict, color=self._color())
+            text = final_report(verdict, color=self._color(), width=_width(), saved=self.spec.run_dir is not None)
             _write(2, text if text.endswith("\n") else text + "\n")
         return verdict.exit_code
 
@@ -217,6 +219,14 @@ class Front:
         _write(2, f"error: {error.statement}\n" + (f"try:   {error.hint}\n" if error.hint else ""))
         _write(2, f"\nrankguard: exit {error.exit_code} cannot-start proven run={self.spec.run_id}\n")
         return error.exit_code
+
+
+def _width() -> int:
+    """Of the terminal that the report goes to; 100 elsewhere."""
+    try:
+        return max(60, os.get_terminal_size(2).columns)
+    except OSError:
+        return 100
 
 
 def _ignored() -> frozenset[int]:
