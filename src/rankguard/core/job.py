@@ -98,6 +98,7 @@ class Job:
         self.unresolved: set[int] = set()
         self.holding = False
         self.looked: Looked | None = None
+        self.judging = False
         self.judged: Judged | None = None
         self.lost: FrontLost | WardenLost | None = None
         # Stopping.
@@ -151,7 +152,8 @@ class Job:
 
     def remember(self, at: float, what: str) -> None:
         """A line of the timeline (only for what happens a few times in a job)."""
-        self.timeline.append(Moment(round(at - (self.started_at or at), 6), what))
+        since = at if self.started_at is None else self.started_at
+        self.timeline.append(Moment(round(at - since, 6), what))
 
     def case(self) -> Case:
         """All that is known, frozen, for whoever judges."""
@@ -198,12 +200,16 @@ class Job:
             suspect=rank.suspect,
             late=rank.late,
             signalled_at=signalled_at,
-            killed_by_us=signalled_at is not None and self.killed_at is not None,
+            killed_by_us=signalled_at is not None and _before(self.killed_at, rank.exited),
             ooms=rank.ooms,
             status=rank.status,
             extended=rank.extended,
             memory=rank.memory,
         )
+
+
+def _before(at: float | None, exited: Exited | None) -> bool:
+    return at is not None and (exited is None or at < exited.at)
 
 
 def _span(first: float | None, last: float | None) -> float | None:

@@ -1,12 +1,15 @@
 """The cells of the table that take facts about the job as a whole."""
 
 from rankguard.core.job import Job
+from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
 from rankguard.core.stopping import (
     Orders,
+    bound_passed,
     clock_passed,
     finish_when_done,
     hold_passed,
+    judge,
     judge_when_resolved,
     kill,
     launch_orders,
@@ -19,7 +22,6 @@ from rankguard.core.stopping import (
     sweep_passed,
     wake,
 )
-from rankguard.core.policy import HOLD
 from rankguard.facts import (
     DeadlinePassed,
     FrontLost,
@@ -36,9 +38,9 @@ from rankguard.facts import (
     WardenLost,
     Warned,
 )
-from rankguard.orders import GiveUp, Judge, Order, SignalAll, Tell
+from rankguard.orders import Order, SignalAll, Tell
 
-SIGINT = 2
+SIGINT, SIGKILL = 2, 9
 
 _DEADLINES = {
     "ready": ready_passed,
@@ -48,7 +50,7 @@ _DEADLINES = {
     "grace": clock_passed,
     "shutdown": clock_passed,
     "sweep": sweep_passed,
-    "bound": lambda job, at: (GiveUp("the bound for an empty tree was over"),) if job.tree is None else (),
+    "bound": bound_passed,
 }
 
 
@@ -67,7 +69,12 @@ def readiness_expected(job: Job, fact: ReadinessExpected) -> Orders:
 
 def stop_requested(job: Job, fact: StopRequested) -> Orders:
     job.interrupts += fact.signal == SIGINT
-    return stop_on_request(job, fact)
+    if not job.holding:
+        return stop_on_request(job, fact)
+    # A failure came first; its stop is held no longer, and its own clock applies.
+    because = f"asked to end by {fact.by} while the stop was held"
+    orders = stop_for_failure(job, fact.at, because)
+    return (*orders, *kill(job, fact.at, because)) if fact.at_once else orders
 
 
 def stop_requested_again(job: Job, fact: StopRequested) -> Orders:
@@ -99,8 +106,9 @@ def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
         job.failed_at, job.failed_by = fact.at, f"{who}-lost"
     job.holding = False
     job.unresolved.clear()
-    judge = () if job.judged is not None else (Judge(because),)
-    return (*kill(job, fact.at, because), *judge)
+    # The sweep ends what there is; the signal also says that no other rank is to be started.
+    cancel = (SignalAll(because, SIGKILL),) if job.stopped_at is None else ()
+    return (*cancel, *kill(job, fact.at, because), *judge(job, because))
 
 
 def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:
@@ -130,7 +138,8 @@ def looked(job: Job, fact: Looked) -> Orders:
 
 
 def signalled(job: Job, fact: Signalled) -> Orders:
-    if job.signalled_first_at is None:
+    stopping = job.failed_at is not None and job.stopped_at is not None  # else it was forwarded, or on request
+    if stopping and job.signalled_first_at is None:
         job.signalled_first_at = fact.at
     return ()
 

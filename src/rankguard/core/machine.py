@@ -87,45 +87,44 @@ _late = Ignored("readiness no longer matters")
 
 # Rows: facts about one rank. Columns: the phase that the rank is in.
 # fmt: off
-RANK_TABLE: dict[type[RankFact], dict[Phase, Cell]] = {
-    fact: dict(zip(Phase, cells, strict=True)) for fact, cells in {
-        #                launching            starting                ready                   running                 stopping                                ended
-        Spawned:         (ranks.spawned,      _twice,                 _twice,                 _twice,                 ranks.spawned_while_stopping,           _twice),
-        NotSpawned:      (ranks.not_spawned,  _twice,                 _twice,                 _twice,                 ranks.not_spawned_while_stopping,       _twice),
-        Ready:           (_unborn,            ranks.ready,            Ignored("ready twice"), ranks.ready,            _late,                                  _gone),
-        StatusTold:      (_unborn,            ranks.told_status,      ranks.told_status,      ranks.told_status,      ranks.told_status,                      _gone),
-        Extended:        (_unborn,            ranks.extended,         ranks.extended,         ranks.extended,         _late,                                  _gone),
-        LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
-        FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
-        ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
-        Complained:      (_unborn,            ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
-        Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
-        OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
-        Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),
-    }.items()
+_RANK_ROWS: dict[type[RankFact], tuple[Cell, ...]] = {
+    #                launching            starting                ready                   running                 stopping                                ended
+    Spawned:         (ranks.spawned,      _twice,                 _twice,                 _twice,                 ranks.spawned_while_stopping,           _twice),
+    NotSpawned:      (ranks.not_spawned,  _twice,                 _twice,                 _twice,                 ranks.not_spawned_while_stopping,       _twice),
+    Ready:           (_unborn,            ranks.ready,            Ignored("ready twice"), ranks.ready,            _late,                                  _gone),
+    StatusTold:      (_unborn,            ranks.told_status,      ranks.told_status,      ranks.told_status,      ranks.told_status,                      _gone),
+    Extended:        (_unborn,            ranks.extended,         ranks.extended,         ranks.extended,         _late,                                  _gone),
+    LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
+    FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
+    ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
+    Complained:      (_unborn,            ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
+    Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
+    OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
+    Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),
 }
 
 # Rows: facts about the job. Columns: the phase that the job is in.
-JOB_TABLE: dict[type[Fact], dict[JobPhase, Cell]] = {
-    fact: dict(zip(JobPhase, cells, strict=True)) for fact, cells in {
-        #                  new               watching                   stopping                   sweeping               finished
-        JobStarted:        (jobs.started,    _twice,                    _twice,                    _twice,                _twice),
-        ReadinessExpected: (_early,          jobs.readiness_expected,   _late,                     _late,                 _over),
-        StopRequested:     (_early,          jobs.stop_requested,       jobs.stop_requested_again, jobs.stop_requested_again, _over),
-        SignalPassed:      (_early,          jobs.signal_passed,        jobs.signal_passed,        Ignored("no rank is left"), _over),
-        StoppingAnnounced: (_early,          jobs.stopping_announced,   _ours,                     _ours,                 _over),
-        FrontLost:         (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
-        WardenLost:        (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
-        DeadlinePassed:    (_early,          jobs.deadline_passed,      jobs.deadline_passed,      jobs.deadline_passed,  _over),
-        Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
-        Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
-        Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
-        KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
-        TreeEmpty:         (_early,          Refused("nobody swept"),   jobs.tree_empty,           jobs.tree_empty,       _over),
-        Warned:            (jobs.warned,     jobs.warned,               jobs.warned,               jobs.warned,           jobs.warned),
-    }.items()
+_JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
+    #                  new               watching                   stopping                   sweeping               finished
+    JobStarted:        (jobs.started,    _twice,                    _twice,                    _twice,                _twice),
+    ReadinessExpected: (_early,          jobs.readiness_expected,   _late,                     _late,                 _over),
+    StopRequested:     (_early,          jobs.stop_requested,       jobs.stop_requested_again, jobs.stop_requested_again, _over),
+    SignalPassed:      (_early,          jobs.signal_passed,        jobs.signal_passed,        Ignored("no rank is left"), _over),
+    StoppingAnnounced: (_early,          jobs.stopping_announced,   _ours,                     _ours,                 _over),
+    FrontLost:         (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
+    WardenLost:        (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
+    DeadlinePassed:    (_early,          jobs.deadline_passed,      jobs.deadline_passed,      jobs.deadline_passed,  _over),
+    Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
+    Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
+    Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
+    KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
+    TreeEmpty:         (_early,          Refused("nobody swept"),   jobs.tree_empty,           jobs.tree_empty,       _over),
+    Warned:            (jobs.warned,     jobs.warned,               jobs.warned,               jobs.warned,           jobs.warned),
 }
 # fmt: on
+
+RANK_TABLE = {fact: dict(zip(Phase, cells, strict=True)) for fact, cells in _RANK_ROWS.items()}
+JOB_TABLE = {fact: dict(zip(JobPhase, cells, strict=True)) for fact, cells in _JOB_ROWS.items()}
 
 
 def job_phase(job: Job) -> JobPhase:
@@ -144,19 +143,18 @@ def step(job: Job, fact: Fact) -> Orders:
 
     Raises `RankguardBug` for a fact that has no meaning in this state; the job is then as it was.
     """
-    kind = type(fact)
     if isinstance(fact, RankFact):
         if job.started_at is None or not 0 <= fact.rank < len(job.ranks):
             raise bug(job, fact, "the job has not begun, or has no such rank")
         if job.finished:
             return ()
         rank = job.ranks[fact.rank]
-        cell = RANK_TABLE[kind][job.phase(rank)]
+        cell = RANK_TABLE[type(fact)][job.phase(rank)]
         if type(cell) is Refused:
             raise bug(job, fact, cell.why)
         orders: Orders = () if type(cell) is Ignored else cell(job, rank, fact)  # type: ignore[operator,call-arg]  # a rank's cell
     else:
-        cell = JOB_TABLE[kind][job_phase(job)]
+        cell = JOB_TABLE[type(fact)][job_phase(job)]
         if type(cell) is Refused:
             raise bug(job, fact, cell.why)
         orders = () if type(cell) is Ignored else cell(job, fact)  # type: ignore[operator,call-arg]  # a job's cell

@@ -22,7 +22,7 @@ from rankguard.facts import (
 from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
-SIGTERM = 15
+SIGKILL, SIGTERM = 9, 15
 
 
 def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
@@ -37,22 +37,29 @@ def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
 def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
     rank.pid, rank.spawned_at = fact.pid, fact.at
     job.spawned += 1
-    return (SignalRank("the job was told to end while this rank started", rank.rank, SIGTERM),)
+    if job.spec.adopted:
+        return ()
+    number = SIGTERM if job.killed_at is None else SIGKILL
+    return (SignalRank("the job was told to end while this rank started", rank.rank, number),)
 
 
 def not_spawned(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
-    rank.not_spawned, rank.phase_at_end = fact, Phase.LAUNCHING
-    job.ended += 1
-    job.reaped += 1
+    _never_was(job, rank, fact)
     orders = fail(job, rank, fact.at, "not-spawned", f"rank {rank.rank} could not be started: {fact.statement}")
     return (*orders, *_when_all_ended(job, fact.at))
 
 
 def not_spawned_while_stopping(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
+    _never_was(job, rank, fact)
+    return _when_all_ended(job, fact.at)
+
+
+def _never_was(job: Job, rank: RankState, fact: NotSpawned) -> None:
+    """There is no process to wait for, and none to reap."""
     rank.not_spawned, rank.phase_at_end = fact, Phase.LAUNCHING
+    rank.reaped = True
     job.ended += 1
     job.reaped += 1
-    return _when_all_ended(job, fact.at)
 
 
 def ready(job: Job, rank: RankState, fact: Ready) -> Orders:
@@ -85,7 +92,7 @@ def told_status(_job: Job, rank: RankState, fact: StatusTold) -> Orders:
     if last is None:
         rank.status = fact
     else:
-        known = {"text": last.text} if fact.text is None else {}
+        known: dict[str, object] = {"text": last.text} if fact.text is None else {}
         known |= {"done": last.done, "total": last.total, "unit": last.unit} if fact.done is None else {}
         rank.status = fact.replace(**known) if known else fact
     return ()
@@ -192,6 +199,8 @@ def output_closed(_job: Job, _rank: RankState, _fact: OutputClosed) -> Orders:
 
 
 def reaped(job: Job, rank: RankState, fact: Reaped) -> Orders:
+    if rank.reaped:
+        return ()
     rank.reaped = True
     job.reaped += 1
     if fact.peak_bytes is not None:

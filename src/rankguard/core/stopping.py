@@ -5,9 +5,9 @@ The order is always the same: look, stop, wait for the suspects, judge, sweep, f
 """
 
 from rankguard.core.job import Job, RankState
-from rankguard.core.policy import BOUND, HOLD, SETTLE, SUSPECTS
+from rankguard.core.policy import BOUND, SETTLE, SUSPECTS
 from rankguard.facts import JobStarted, StopRequested
-from rankguard.orders import Finish, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
+from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
 
 SIGKILL, SIGTERM = 9, 15
 
@@ -85,7 +85,7 @@ def stop_on_request(job: Job, fact: StopRequested) -> Orders:
 
 def kill(job: Job, at: float, because: str) -> Orders:
     """SIGKILL for all that is left, ranks and whatever they started, and the bound for it."""
-    if job.killed_at is not None:
+    if job.killed_at is not None or job.tree is not None:
         return ()
     if job.stopped_at is None:
         job.stopped_at = at
@@ -94,22 +94,28 @@ def kill(job: Job, at: float, because: str) -> Orders:
     return (Sweep(because, kill=True), wake(job, "bound", at + BOUND, "a tree that refuses to become empty"))
 
 
-def judge_when_resolved(job: Job) -> Orders:
+def judge_when_resolved(job: Job, because: str = "every suspect has ended or said why it fails") -> Orders:
     """The verdict waits for the suspects' statuses; once they are there it waits for nothing."""
-    if job.failed_at is None or job.judged is not None or job.holding or job.looked is None or job.unresolved:
+    if job.failed_at is None or job.judging or job.holding or job.looked is None or job.unresolved:
         return ()
-    return (Judge("every suspect has ended or said why it fails"),)
+    return judge(job, because)
+
+
+def judge(job: Job, because: str) -> Orders:
+    """Once in a job's life."""
+    if job.judging:
+        return ()
+    job.judging = True
+    return (Judge(because),)
 
 
 def all_ended(job: Job, at: float) -> Orders:
     """The last rank has ended: judge with what is known, and end what the ranks have left behind."""
     job.ended_at = at
     orders: list[Order] = []
-    if job.failed_at is not None and job.judged is None:
-        job.unresolved.clear()
-        job.holding = False
-        if job.looked is not None:
-            orders.append(Judge("all ranks have ended"))
+    job.unresolved.clear()
+    job.holding = False
+    orders += judge_when_resolved(job, "all ranks have ended")
     if job.spec.adopted:
         return tuple(orders)
     if job.sweeping_at is None:
@@ -128,6 +134,8 @@ def finish_when_done(job: Job) -> Orders:
     if job.finished or job.tree is None or not judged or not accounted:
         return ()
     job.finished = True
+    if job.tree.survivors:
+        return (Finish("what refuses to die is named"),)
     return (Finish("all ranks have ended, are judged and reaped, and no process is left"),)
 
 
@@ -170,7 +178,7 @@ def settle_passed(job: Job, at: float) -> Orders:
 def suspects_passed(job: Job, at: float) -> Orders:
     """A suspect takes too long to end: judge without its status."""
     job.unresolved.clear()
-    return judge_when_resolved(job)
+    return judge_when_resolved(job, "a suspect takes too long to end")
 
 
 def clock_passed(job: Job, at: float) -> Orders:
@@ -180,7 +188,12 @@ def clock_passed(job: Job, at: float) -> Orders:
 
 def sweep_passed(job: Job, at: float) -> Orders:
     """What the ranks left behind did not end when asked."""
-    return () if job.tree is not None else kill(job, at, "left behind by ranks and did not end when asked")
+    return kill(job, at, "left behind by ranks and did not end when asked")
+
+
+def bound_passed(job: Job, at: float) -> Orders:
+    """Something refuses to die."""
+    return (GiveUp("the bound for an empty tree was over"),) if job.tree is None else ()
 
 
 def launch_orders(job: Job, fact: JobStarted) -> Orders:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rankguard import facts as _facts
 from rankguard.core.job import Job
 from rankguard.core.machine import JOB_TABLE, RANK_TABLE, step
 from rankguard.errors import UsageError
@@ -19,7 +18,7 @@ from rankguard.orders import Order
 from rankguard.record import from_data, to_data
 
 VERSION = "rankguard.events/1"
-_FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in (*RANK_TABLE, *JOB_TABLE, _facts.SupervisorLost)}
+_FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in (*RANK_TABLE, *JOB_TABLE)}
 
 
 def first_line(spec: JobSpec) -> str:
@@ -33,7 +32,7 @@ def lines(fact: Fact, orders: tuple[Order, ...]) -> str:
 
 
 def _entry(what: str, record: Fact | Order) -> dict[str, Any]:
-    defaults = type(record)._defaults
+    defaults = type(record)._defaults  # noqa: SLF001  # the shape of a record is what is written
     told = {f: getattr(record, f) for f in record._fields}
     return {what: type(record).__name__} | {f: to_data(v) for f, v in told.items() if defaults.get(f, _ALWAYS) != v}
 
