@@ -1,5 +1,4 @@
 import pytest
-
 from tests.inside.harness import Supervisor
 
 

@@ -8,8 +8,7 @@ import sys
 import zipfile
 
 import pytest
-
-from tests.inside.harness import BOOTSTRAP, HANGS, environment, outcome, python, rank
+from tests.inside.harness import BOOTSTRAP, HANGS, Supervisor, environment, outcome, python, rank
 
 SEE = """
 import sys, os, __main__
@@ -120,7 +119,12 @@ if __name__ == '__main__':
 
 def both(arguments, cwd, *, flags=(), **more):
     """The outcome of plain Python and of the rank."""
-    done = python(*flags, *arguments, cwd=cwd, **more), rank(*arguments, cwd=cwd, flags=flags, **more)
+    with Supervisor() as supervisor:
+        env = environment(supervisor)
+        done = (
+            python(*flags, *arguments, cwd=cwd, env=env, **more),
+            rank(*arguments, cwd=cwd, flags=flags, env=env, **more),
+        )
     return [{key: _without_chance(value) for key, value in outcome(one).items()} for one in done]
 
 
@@ -168,7 +172,18 @@ def test_flags_of_the_interpreter(folder, flags, how):
 
 
 @pytest.mark.parametrize(
-    "spelling", ["s.py", "./s.py", "././s.py", ".//s.py", "other/../s.py", "{}/s.py", "link.py", "other/link.py", "other/deep/s.py"]
+    "spelling",
+    [
+        "s.py",
+        "./s.py",
+        "././s.py",
+        ".//s.py",
+        "other/../s.py",
+        "{}/s.py",
+        "link.py",
+        "other/link.py",
+        "other/deep/s.py",
+    ],
 )
 def test_spellings_of_the_script(folder, spelling):
     (folder / "s.py").write_text(SEE + "\n1/0")
@@ -314,7 +329,9 @@ def test_nothing_of_ours_can_be_imported_by_accident(folder):
 
 
 def test_faulthandler_is_on(folder):
-    (folder / "script.py").write_text("import faulthandler; print(faulthandler.is_enabled(), flush=True); faulthandler._sigsegv()")
+    (folder / "script.py").write_text(
+        "import faulthandler; print(faulthandler.is_enabled(), flush=True); faulthandler._sigsegv()"
+    )
 
     done = rank("script.py", cwd=folder)
 
@@ -324,7 +341,9 @@ def test_faulthandler_is_on(folder):
 
 
 def test_the_hook_that_fails_itself(folder):
-    (folder / "script.py").write_text("import sys\ndef hook(*a):\n    raise OSError('in hook')\nsys.excepthook = hook\n1/0")
+    (folder / "script.py").write_text(
+        "import sys\ndef hook(*a):\n    raise OSError('in hook')\nsys.excepthook = hook\n1/0"
+    )
 
     plain, ours = both(["script.py"], folder)
 

@@ -33,7 +33,7 @@ def _part(name: str) -> "Any":
     loader = SourceFileLoader(f"rankguard.inside.{name}", f"{_here}/{name}.py")
     module = type(sys)(loader.name)
     module.__file__ = loader.path
-    exec(loader.get_code(loader.name), module.__dict__)  # type: ignore[arg-type]  # a source file has code
+    exec(loader.get_code(loader.name), module.__dict__)  # type: ignore[arg-type]  # noqa: S102  # a source file has code
     return module
 
 

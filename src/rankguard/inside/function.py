@@ -39,10 +39,11 @@ def run(fd: int, report: "Callable[..., None]") -> None:
     body, preparation = _open(fd)
     sys.path = list(preparation["sys_path"])
     try:
-        import rankguard.inside.function as ours  # the same file under its own name, where the pickle looks for it
+        # The same file under its own name, where the pickle looks for it: this copy has none.
+        import rankguard.inside.function as ours  # noqa: PLW0406
     except ImportError:
         sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-        import rankguard.inside.function as ours
+        import rankguard.inside.function as ours  # noqa: PLW0406
     target, args, kwargs = ours.receive(fd, body, preparation)
     del body
     target(*args, **kwargs)
@@ -73,14 +74,14 @@ def receive(fd: int, body: memoryview, preparation: "dict[str, Any]") -> "tuple[
 
     rank = this_rank()
     current = process.current_process()
-    current._inheriting = True  # type: ignore[attr-defined]  # multiprocessing, too, refuses to start processes now
+    current._inheriting = True  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing, too, refuses to start processes now
     rankguard.inside.importing_main = True
     try:
         _prepare(preparation, fd, f"rank-{rank.rank}")
         target, args, kwargs = pickle.loads(body)  # noqa: S301  # from the process that started us
     finally:
         rankguard.inside.importing_main = False
-        del current._inheriting  # type: ignore[attr-defined]
+        del current._inheriting  # type: ignore[attr-defined]  # noqa: SLF001
     return target, (rank, *args), kwargs
 
 
@@ -91,7 +92,7 @@ def _prepare(preparation: "dict[str, Any]", fd: int, name: str) -> None:
     current = process.current_process()
     current.name, current.authkey = name, preparation["authkey"]
     if preparation["tracker"] is not None:
-        resource_tracker._resource_tracker._fd = fd + 1 + preparation["tracker"]  # type: ignore[attr-defined]  # private
+        resource_tracker._resource_tracker._fd = fd + 1 + preparation["tracker"]  # type: ignore[attr-defined]  # noqa: SLF001
     if preparation["log_to_stderr"]:
         util.log_to_stderr()
     if preparation["log_level"] is not None:

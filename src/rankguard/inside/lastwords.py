@@ -17,6 +17,7 @@ TEXT_MOST = 16 << 10
 MESSAGE_MOST = 2000
 FRAMES_MOST = 64
 CHAIN_MOST = 32
+CHAIN_LONGEST = 10_000
 DATAGRAM_MOST = 100_000
 WAIT_MOST = 1.0
 DEEP = 300
@@ -24,8 +25,9 @@ DEEP = 300
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
+    from typing import Any
 
     from rankguard.inside.line import Line
 
@@ -94,18 +96,20 @@ def _barely(error: BaseException, raised_at: float) -> "tuple[bytes, str]":
 
 
 def _told(error: BaseException, raised_at: float, text: str, less: int, *, deep: bool) -> bytes:
-    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     fields: dict[str, object] = {
         "type": _name(type(error)),
         "message": _said(error)[: MESSAGE_MOST // less],
         "module": str(type(error).__module__),
         "traceback": text or None,
         "frames": list(_frames(error.__traceback__, FRAMES_MOST // less)) if deep else [],
-        "chain": [words[: 500 // less] for words in _chain(error)][: CHAIN_MOST // less] if deep else [],
+        "chain": _middle_out([words[: 500 // less] for words in _chain(error)], CHAIN_MOST // less) if deep else [],
         "raised_at": raised_at,
     }
-    if isinstance(number, int):
-        fields["errno"] = int(number)
+    if isinstance(error, OSError):
+        try:
+            fields["errno"] = int(error.errno)  # type: ignore[arg-type]  # None and everything else: no number
+        except Exception:  # noqa: BLE001, S110  # it may be a property of the program's
+            pass
     return _json(fields).encode("ascii")
 
 
@@ -152,11 +156,16 @@ def _chain(error: BaseException) -> "Iterator[str]":
         cause = current.__cause__
         if cause is None and not current.__suppress_context__:
             cause = current.__context__
-        if cause is None or id(cause) in seen or len(seen) > CHAIN_MOST:
+        if cause is None or id(cause) in seen or len(seen) > CHAIN_LONGEST:
             return
         seen.add(id(cause))
         yield _line_of(cause)
         current = cause
+
+
+def _middle_out(links: "list[str]", most: int) -> "list[str]":
+    """The root decides who is to blame; it is among those that stay."""
+    return links if len(links) <= most else links[: most // 2] + links[-(most - most // 2) :]
 
 
 def _leaves(group: "BaseExceptionGroup[BaseException]") -> "Iterator[str]":
@@ -186,7 +195,7 @@ def _formatted(error: BaseException) -> str:
     return "".join(lines + traceback.format_exception_only(error))
 
 
-def _import_without_script_directory(name: str):  # type: ignore[no-untyped-def]  # a module of whatever name
+def _import_without_script_directory(name: str) -> "Any":
     """The standard library's module, even if the program has a file of that name (or of one that it imports)."""
     path, main = sys.path, sys.modules.get("__main__")
     beside = os.path.dirname(os.path.realpath(getattr(main, "__file__", None) or "."))

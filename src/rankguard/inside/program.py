@@ -94,7 +94,7 @@ def _module(arguments: "list[str]") -> "tuple[Any, tuple[Any, ...]]":
             pass
     import runpy
 
-    return runpy._run_module_as_main, (arguments[1], True)  # type: ignore[attr-defined]  # private
+    return runpy._run_module_as_main, (arguments[1], True)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _script(arguments: "list[str]", fresh: "ModuleType") -> "tuple[Any, tuple[Any, ...]]":
@@ -105,7 +105,7 @@ def _script(arguments: "list[str]", fresh: "ModuleType") -> "tuple[Any, tuple[An
         sys.path.insert(0, path)
         import runpy
 
-        return runpy._run_module_as_main, ("__main__", False)  # type: ignore[attr-defined]  # private
+        return runpy._run_module_as_main, ("__main__", False)  # type: ignore[attr-defined]  # noqa: SLF001
     if not sys.flags.safe_path:  # _PyPathConfig_ComputeSysPath0: links resolved, a missing file left as it is
         sys.path.insert(0, os.path.dirname(os.path.realpath(name)))
     try:
@@ -148,7 +148,7 @@ def _code(path: str, content: bytes, fresh: "ModuleType") -> "CodeType":
         import marshal
 
         fresh.__loader__ = SourcelessFileLoader("__main__", path)
-        code: CodeType = marshal.loads(content[16:])
+        code: CodeType = marshal.loads(content[16:])  # noqa: S302  # what `python FILE.pyc` does
         return code
     fresh.__loader__ = SourceFileLoader("__main__", path)
     return compile(content, path, "exec", dont_inherit=True)
@@ -173,7 +173,7 @@ def _fail(error: BaseException, at: float, report: "Callable[[BaseException, flo
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, tb
     if sys.version_info >= (3, 12):
         sys.last_exc = error
-    hook = getattr(sys, "excepthook", _missing)
+    hook: Any = getattr(sys, "excepthook", _missing)
     try:
         sys.audit("sys.excepthook", hook, type(error), error, tb)
     except RuntimeError:

@@ -9,7 +9,6 @@ Read next: `line.py` (how it is sent).
 
 import os
 
-from rankguard.errors import UsageError
 from rankguard.inside.line import Line
 
 INLINE_MOST = 32 << 10
@@ -22,7 +21,7 @@ __all__ = ["Rank", "this_rank"]
 
 
 class Rank:
-    """This process as a rank of its job. Made by `this_rank()`."""
+    """The process that runs this, as a rank of its job. Made by `this_rank()`."""
 
     __slots__ = ("_line", "local_rank", "rank", "world_size")
 
@@ -34,7 +33,7 @@ class Rank:
         self._line = Line(address)
 
     def ready(self, payload: object = None) -> None:
-        """This rank can do its work. `payload`, anything that JSON can say, goes to whoever waits (`wait_ready`).
+        """Says that this rank can do its work. `payload`, anything that JSON can say, goes to whoever waits (`wait_ready`).
 
         Blocks until the supervisor has room for the message, for ten seconds at most; then raises `TimeoutError`.
         Raises `UsageError` for a payload that is not JSON or is longer than 64 MiB.
@@ -71,7 +70,7 @@ class Rank:
             self._drop_if_full(b"WATCHDOG=1")
 
     def failed(self, text: str) -> None:
-        """This rank has failed, and says so before it ends, or while it cannot. It goes on: ending is up to it.
+        """Says that this rank has failed, before it ends, or while it cannot. It goes on: ending is up to it.
 
         Blocks for ten seconds at most; then it says on stderr that it could not be told, and goes on.
         """
@@ -88,7 +87,7 @@ class Rank:
         if answer not in ("sent", "gone"):
             import sys
 
-            print(f"rankguard: could not report the failure of rank {self.rank}: supervisor {answer}", file=sys.stderr)
+            sys.stderr.write(f"rankguard: could not report the failure of rank {self.rank}: supervisor {answer}\n")
 
     def __repr__(self) -> str:
         return f"<rank {self.rank} of {self.world_size}>"
@@ -114,7 +113,7 @@ def this_rank() -> Rank:
         made = Rank()
         found = _ranks.setdefault(pid, made)  # atomic: two threads may come here at once
         if found is not made:
-            made._line.close()
+            made._line.close()  # noqa: SLF001  # our own class
     return found
 
 
@@ -131,6 +130,8 @@ def _one_line(value: object) -> str:
 
 def _as_json(payload: object) -> bytes:
     import json
+
+    from rankguard.errors import UsageError
 
     def refuse(value: object) -> object:
         kind = type(value)

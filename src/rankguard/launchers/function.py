@@ -8,13 +8,14 @@ Nothing global of the caller is changed: no start method is fixed (so not `spawn
 resource tracker started. What cannot travel is a `UsageError` that names the argument.
 """
 
+import functools
 import io
 import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from rankguard.errors import UsageError
 from rankguard.inside.function import LENGTH, Inherited
@@ -38,7 +39,7 @@ class Shipment:
             if fd >= 0:
                 os.close(fd)
 
-    def __enter__(self) -> "Shipment":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -112,12 +113,11 @@ def _picklers(by_reference: bool) -> Iterator[type[pickle.Pickler]]:
         return
     from collections import ChainMap
 
-    extra = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # private
+    extra = ForkingPickler._extra_reducers  # type: ignore[attr-defined]  # noqa: SLF001  # live: others register later
 
-    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types for it
-        def __init__(self, file: IO[bytes], protocol: int | None = None) -> None:
-            super().__init__(file, protocol)
-            self.dispatch_table = ChainMap(extra, type(self).dispatch_table)  # type: ignore[has-type,misc]  # as above
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # as above
+        # Of the class: the C pickler looks it up once, at its start, and cloudpickle's hides the one that could be set.
+        dispatch_table = ChainMap(extra, cloudpickle.Pickler.dispatch_table)  # noqa: RUF012
 
     yield ByValue
 
@@ -185,6 +185,12 @@ def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
         return [(f"{name}[{index}]", item) for index, item in enumerate(value)]
     if isinstance(value, dict):
         return [(f"{name}[{key!r}]", item) for key, item in value.items()]
+    if isinstance(value, functools.partial):
+        return [
+            (f"{name}.func", value.func),
+            *_parts(f"{name}.args", value.args),
+            *_parts(f"{name}.keywords", value.keywords),
+        ]
     if type(value).__module__ in ("builtins", "queue", "threading", "multiprocessing") or isinstance(value, type):
         return []
     if type(value).__module__.startswith("multiprocessing.") or isinstance(value, FunctionType):
@@ -192,14 +198,23 @@ def _parts(name: str, value: Any) -> list[tuple[str, Any]]:
     return [(f"{name}.{key}", item) for key, item in getattr(value, "__dict__", {}).items()]
 
 
+_MADE_BY = {
+    "lock": "Lock",
+    "Synchronized": "Value",
+    "SynchronizedArray": "Array",
+    "SynchronizedString": "Array",
+}
+
+
 def _hint(value: object, error: Exception, pickler: type[pickle.Pickler], by_reference: bool) -> str | None:
     kind = type(value)
     if "fork context" in str(error) or kind.__module__.startswith("multiprocessing."):
-        return f"make it with multiprocessing.get_context('spawn').{kind.__name__}()"
+        name = _MADE_BY.get(kind.__name__, kind.__name__)
+        return f"make it with multiprocessing.get_context('spawn').{name}()"
     if kind.__module__ in ("queue", "_queue"):
         return "it lives in one process; use multiprocessing.get_context('spawn').Queue()"
     if kind.__module__ in ("threading", "_thread"):
-        return f"it lives in one process; use multiprocessing.get_context('spawn').{kind.__name__.capitalize()}()"
+        return f"it lives in one process; use multiprocessing.get_context('spawn').{_MADE_BY.get(kind.__name__, kind.__name__)}()"
     if isinstance(value, FunctionType | type) and "cloudpickle" not in pickler.__mro__[1].__module__:
         where = "define it at the top of a module" if by_reference else "define it in a file"
         return f"{where}, or `pip install cloudpickle`"
@@ -210,8 +225,7 @@ def _hint(value: object, error: Exception, pickler: type[pickle.Pickler], by_ref
 
 def _type_name(value: object) -> str:
     kind = type(value)
-    module = kind.__module__.removeprefix("_") if kind.__module__ == "_thread" else kind.__module__
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 # ── Preparation ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,7 +256,7 @@ def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawni
         here: str | None = os.getcwd()
     except OSError:
         here = None
-    logger = util._logger  # type: ignore[attr-defined]  # private
+    logger = util._logger  # type: ignore[attr-defined]  # noqa: SLF001
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     fd = getattr(tracker, "_fd", None)  # none: it is not running, and nothing shipped is known to it
     original = process.ORIGINAL_DIR  # type: ignore[attr-defined]  # private
@@ -256,7 +270,7 @@ def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawni
         "orig_dir": original,
         "dir": here,
         "start_method": get_start_method(allow_none=True),
-        "log_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]  # private
+        "log_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]  # noqa: SLF001
         "log_level": None if logger is None else logger.getEffectiveLevel(),
         "main_name": main_name,
         "main_path": main_path,
