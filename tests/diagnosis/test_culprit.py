@@ -3,10 +3,6 @@
 import itertools
 
 import pytest
-
-from rankguard.diagnosis.culprit import choose
-from rankguard.facts import FrontLost, Judged, StatusTold, SupervisorLost, WardenLost
-from rankguard.model import Ending
 from tests.diagnosis.cases import (
     START,
     alive,
@@ -24,14 +20,16 @@ from tests.diagnosis.cases import (
     suspect,
 )
 
+from rankguard.diagnosis.culprit import choose
+from rankguard.facts import FrontLost, Judged, StatusTold, SupervisorLost, WardenLost
+from rankguard.model import Ending
+
 GLOO = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
 GLOO_TIMEOUT = "[/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete"
 
 
 def judged(rank_, kind, exit_code, basis, either=(), gap_us=None):
-    return Judged(
-        at=START + 20, rank=rank_, kind=kind, exit_code=exit_code, either=either, basis=basis, gap_us=gap_us
-    )
+    return Judged(at=START + 20, rank=rank_, kind=kind, exit_code=exit_code, either=either, basis=basis, gap_us=gap_us)
 
 
 def by_exception(number, type_name="ValueError", message="bad", peer=None, at=10.0, raised=None, **more):
@@ -131,7 +129,10 @@ def test_a_lost_child_that_the_oom_killer_took_is_no_peer() -> None:
 
 
 def test_ended_by_us_is_never_the_culprit() -> None:
-    ours = [suspect(n, by_signal(n, s, at=10.5), signalled_at=START + 10.001, killed_by_us=True) for n, s in ((0, 15), (1, 9), (2, 2))]
+    ours = [
+        suspect(n, by_signal(n, s, at=10.5), signalled_at=START + 10.001, killed_by_us=True)
+        for n, s in ((0, 15), (1, 9), (2, 2))
+    ]
 
     assert choose(case(*ours, victim(3))).rank == 3
 
@@ -233,7 +234,9 @@ def test_an_unresolved_suspect_alone() -> None:
 def test_an_ending_of_unknown_status() -> None:
     unknown = by_code(1, None)
 
-    assert choose(case(suspect(1, unknown.replace(ending=Ending(kind="exit"))))) == judged(1, "unknown", 1, "only suspect")
+    assert choose(case(suspect(1, unknown.replace(ending=Ending(kind="exit"))))) == judged(
+        1, "unknown", 1, "only suspect"
+    )
 
 
 def test_no_suspect_at_all() -> None:

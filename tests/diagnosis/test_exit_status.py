@@ -3,9 +3,9 @@
 import errno
 
 import pytest
+from tests.diagnosis.cases import START, by_code, by_signal, case, killed, not_spawned, suspect
 
 from rankguard.diagnosis.exit_status import exit_code
-from tests.diagnosis.cases import START, by_code, by_signal, case, killed, not_spawned, suspect
 
 CULPRIT = [
     ("exit-code", suspect(1, by_code(1, 3)), 3),

@@ -2,9 +2,9 @@
 runtimes' own, from their sources and public issues."""
 
 import pytest
+from tests.diagnosis.cases import error
 
 from rankguard.diagnosis.peers import collective_timeout, peer_death
-from tests.diagnosis.cases import error
 
 GLOO = (  # R
     "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:26538. "
@@ -46,7 +46,9 @@ TCPSTORE = """\
 STORE = (  # R: rank 0 killed
     "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?"
 )
-GLOO_TIMEOUT = "[/x/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete"  # R
+GLOO_TIMEOUT = (
+    "[/x/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete"  # R
+)
 BARRIER = f"[Rank 0]: Rank 1 failed to pass monitoredBarrier in 3000 ms\n Original exception: \n{GLOO_TIMEOUT}"  # R
 BARRIER_LOST = (  # R: what rank 2 says when rank 0 has given up
     "Rank 2 successfully reached monitoredBarrier, but received errors while waiting for send/recv from rank 0. Please "
@@ -67,11 +69,13 @@ VICTIMS = {
     "c, perror": "step 12\nrecv: Connection reset by peer\n",
     "c, write": "step 12\nunable to send: Broken pipe\n",
     "open mpi": "An MPI communication peer process has unexpectedly disconnected.  This\nusually indicates a failure in the peer process\n",
-    "ray": "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\n    ray.get(x)\nray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n",
+    "ray": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    ray.get(x)\nray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n',
     "multiprocessing": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    c.recv()\n  File "/usr/lib/python3.11/multiprocessing/connection.py", line 250, in recv\n    buf = self._recv_bytes()\nEOFError\n',
     "traceback without its head": '  File "/usr/lib/python3.11/socket.py", line 706, in readinto\n    return self._sock.recv_into(b)\nConnectionResetError: [Errno 104] Connection reset by peer\n',
-    "ignored noise after it": GLOO_LOG + "[rank0]:[W1 ProcessGroup.cpp] destroy_process_group() was not called before program exit\n",
-    "abort after a handled traceback": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nKeyError: 3\n' + NCCL_ABORT,
+    "ignored noise after it": GLOO_LOG
+    + "[rank0]:[W1 ProcessGroup.cpp] destroy_process_group() was not called before program exit\n",
+    "abort after a handled traceback": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nKeyError: 3\n'
+    + NCCL_ABORT,
     "ray prefix, colours": "\x1b[36m(RayWorkerWrapper pid=4009)\x1b[0m " + WATCHDOG,
 }
 
@@ -79,7 +83,8 @@ NO_VICTIMS = {
     "empty": "",
     "own ValueError about connections": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: connection must not be None\n',
     "own ValueError with the very words": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: cannot parse "Connection reset by peer"\n',
-    "own error after a peer's message": GLOO_LOG.replace("[rank0]: ", "") + 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nTypeError: no\n',
+    "own error after a peer's message": GLOO_LOG.replace("[rank0]: ", "")
+    + 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nTypeError: no\n',
     "survived": "recv: Connection reset by peer\nretrying in 1 s\nconnected\nstep 1\nstep 2\nstep 3\n",
     "warned": "WARNING: Connection reset by peer, will try again\n",
     "far above": TCPSTORE + "step\n" * 30,
@@ -87,7 +92,7 @@ NO_VICTIMS = {
     "input at its end": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nEOFError: EOF when reading a line\n',
     "pickle at its end": 'Traceback (most recent call last):\n  File "/x/pickle.py", line 1, in load\nEOFError: Ran out of input\n',
     "said goodbye while failing": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: bad batch\n\nDuring handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File "a.py", line 3, in f\n    dist.destroy_process_group()\nConnectionResetError: [Errno 104] Connection reset by peer\n',
-    "a download": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nrequests.exceptions.ConnectionError: (\'Connection aborted.\', ConnectionResetError(104, \'Connection reset by peer\'))\n',
+    "a download": "Traceback (most recent call last):\n  File \"a.py\", line 1, in f\nrequests.exceptions.ConnectionError: ('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))\n",
 }
 
 
@@ -162,7 +167,9 @@ def test_a_collective_that_timed_out() -> None:
 def test_a_long_path_does_not_hide_the_words() -> None:
     path = "/".join(["deep"] * 40)
 
-    phrase = peer_death("", error("RuntimeError", f"[{path}/gloo/transport/tcp/pair.cc:1] Connection closed by peer [::1]:7"))
+    phrase = peer_death(
+        "", error("RuntimeError", f"[{path}/gloo/transport/tcp/pair.cc:1] Connection closed by peer [::1]:7")
+    )
 
     assert phrase is not None
     assert "Connection closed by peer" in phrase or len(phrase) <= 160

@@ -1,6 +1,6 @@
 """What to do about a failure: whom to page, whether to try again, what to change.
 
-Hints are plain strings for people; each has its reason in the case, and each number in it that is inferred says `about`.
+Hints are plain strings for people; each has its reason in the case, and each inferred number in it says `about`.
 No hint is better than one that fits every failure. Not here: layout (`report/`). Read next: `verdict.py`.
 """
 
@@ -151,16 +151,14 @@ def _exit_code(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if code == KILLED_INSIDE:
         return ["exit code 137 is a shell's 128 + 9: a process inside the rank was ended by SIGKILL"]
     if 128 < code < 160:
-        return [
-            f"exit code {code} is a shell's 128 + {code - 128}: a process inside the rank was ended by {signal_name(code - 128)}"
-        ]
+        inside = f"a process inside the rank was ended by {signal_name(code - 128)}"
+        return [f"exit code {code} is a shell's 128 + {code - 128}: {inside}"]
     return []
 
 
 def _before_ready(case: Case, rank: RankCase, cause: Cause) -> list[str]:
-    return [
-        f"let {whose(case, rank)} report ready before it ends: `rankguard.this_rank().ready()`, or READY=1 on NOTIFY_SOCKET"
-    ]
+    how = "`rankguard.this_rank().ready()`, or READY=1 on NOTIFY_SOCKET"
+    return [f"let {whose(case, rank)} report ready before it ends: {how}"]
 
 
 def _cannot_start(case: Case, rank: RankCase, cause: Cause) -> list[str]:

@@ -1,10 +1,9 @@
-"""Why a rank ended: an ordered table, one function a cause, `(case, rank) → Cause | None`; the first that answers holds.
+"""Why a rank ended: an ordered table, one function a cause, `(case, rank) → Cause | None`; the first answer holds.
 
 Each rests on facts and says which (`evidence`), and how sure it is: `proven` is the kernel's word or the rank's own
 report, `likely` is what its log says. The order matters: the specific before the general, what happened before what
-followed from it. To add a kind: its family in
-`kinds.py`, a function here and its row in `CAUSES`, its words in `advice.py`, its exit status in
-`exit_status.py`, its row in the contract. Causes found by words are in `error_texts.py`.
+followed from it. To add a kind: its family in `kinds.py`, a function here and its row in `CAUSES`, its words in
+`advice.py`, its exit status in `exit_status.py`, its row in the contract. Causes found by words: `error_texts.py`.
 
 Not here: who was first (`culprit.py`), what to do about it (`advice.py`).
 """
@@ -125,7 +124,7 @@ def _by_words(case: Case, rank: RankCase) -> Cause | None:
 
 
 def _absent(case: Case, words: str) -> tuple[Responsible, ...]:
-    """The rank that did not come: torch's monitored barrier names it; else the one that did not time out with all others.
+    """The rank that did not come: torch's monitored barrier names it; else the only one that did not time out.
 
     (Of several that did not, most would have timed out a moment later.)
     """
@@ -186,7 +185,7 @@ def _crash(case: Case, rank: RankCase) -> Cause | None:
 
 
 def _killed(case: Case, rank: RankCase) -> Cause | None:
-    """A signal that is neither ours nor the OOM killer's. That it is not the latter is known where counters stood still."""
+    """A signal that is neither ours nor the OOM killer's; the latter is known where the counters stood still."""
     number = signal_of(rank)
     if not number or not rank.exited or not ended_by_itself(rank):
         return None

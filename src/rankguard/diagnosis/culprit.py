@@ -2,8 +2,8 @@
 
 Order of news is no proof: a pidfd becomes readable when an exit is complete, so that a large culprit is seen after its
 small victims (facts/spikes.md 1), and a report comes after all `finally` blocks (2). So: class first
-(`failure_class.py`); within a class what instants of one clock prove; the order in which we saw them only to name one of
-those that are left, with the others in `either`. Not here: why (`causes.py`). Read next: `exit_status.py`.
+(`failure_class.py`); within a class what instants of one clock prove; the order in which we saw them only to name one
+of those that are left, with the others in `either`. Not here: why (`causes.py`). Read next: `exit_status.py`.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def _of_late(case: Case, late: Sequence[RankCase]) -> Judged:
 
 
 def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _Choice:
-    """The first among equals. Those that cannot have been first leave; of the rest one is named, the others are `either`."""
+    """The first among equals. Who cannot have been first leaves; of the rest one is named, the others are `either`."""
     if len(candidates) == 1:
         return _Choice(first=candidates[0], basis=_basis(case, candidates[0], best))
     if logged := _by_kernel_log(candidates):
@@ -128,7 +128,7 @@ def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:
 
 
 def _by_kernel_log(candidates: Sequence[RankCase]) -> RankCase | None:
-    """The first in the kernel's log, where it tells of all of them: one printk after the other, so its order is theirs."""
+    """The first in the kernel's log, where it tells of all of them: its order is that of the kills."""
     instants = [rank.ooms[0].at for rank in candidates if rank.ooms]
     if len(instants) < len(candidates) or len(set(instants)) < len(instants):
         return None

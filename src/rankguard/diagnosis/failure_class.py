@@ -30,11 +30,11 @@ class FailureClass(IntEnum):
     KILLED = 2
     """A signal that is not ours: the OOM killer, somebody, a crash."""
     ABORTED = 3
-    """SIGABRT without a known reason: a crash too, but runtimes abort on a peer's death in words that we may not know."""
+    """SIGABRT without a known reason: a crash too, but runtimes abort at a peer's death in words that we may not know."""
     FAILED = 4
     """An exception or an exit that does not speak of a peer. Exit code 0 too early is one."""
     TIMED_OUT = 5
-    """It waited for the others in a collective in vain, and gave up: those that lose their peer by that come after it."""
+    """It waited for the others in a collective in vain, and gave up: those that lose it as a peer come after."""
     PEER_LOST = 6
     """It says that it lost its peer."""
     UNRESOLVED = 7

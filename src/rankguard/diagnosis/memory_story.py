@@ -1,12 +1,15 @@
 """Was it the kernel's OOM killer, whom did it kill, and who is responsible?
 
 The rule: a plain `kill -9` is never called an OOM kill, nor an OOM kill a plain signal. `proven` needs a witness that
-names this rank: the kernel log's record of its pid, or the counter of a group that holds this rank alone. A counter that
-is shared with others says that somebody was killed: `likely`, unless the kernel log accounts for every kill it counted.
+names this rank: the kernel log's record of its pid, or the counter of a group that holds this rank alone. A counter
+that is shared with others says that somebody was killed: `likely`, unless the kernel log accounts for every kill that
+it counted.
 
-The victim is the largest process, not the one that grew (facts/linux.md §2): `responsible` is separate. Not here: memory
-errors that are no kills (`causes.py`). Read next: `causes.py`.
+The victim is the largest process, not the one that grew: `responsible` is separate. Not here: memory errors that are no
+kills (`error_texts.py`). Read next: `causes.py`.
 """
+
+from itertools import islice
 
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.evidence import (
@@ -29,7 +32,7 @@ KILLED_INSIDE = 128 + 9
 
 
 class OomKill(Record):
-    """A kill by the OOM killer that explains the end of a rank. `child`: not the rank but a process of it was killed."""
+    """A kill by the OOM killer that explains the end of a rank. `child`: a process of the rank was killed."""
 
     confidence: Confidence
     child: bool
@@ -111,33 +114,34 @@ def _of_itself(case: Case, rank: RankCase) -> OomKill | None:
         return OomKill(confidence=Confidence.PROVEN, child=False, pid=rank.pid, evidence=evidence)
     if own or not shared:
         return None  # its own group's kills were its children's: this SIGKILL came from somebody
-    unexplained = _rise(shared) - len(_recorded(case))
+    unexplained = _rise(shared) - _recorded(case)
     if unexplained <= 0:
         return None
-    claimants = [r for r in case.ranks if sigkilled_by_others(r) and counted(r, shared=True) and not r.ooms]
-    if len(claimants) <= unexplained:
+    claimants = (r for r in case.ranks if sigkilled_by_others(r) and not r.ooms and counted(r, shared=True))
+    if len(list(islice(claimants, unexplained + 1))) <= unexplained:
         return OomKill(confidence=Confidence.LIKELY, child=False, pid=rank.pid, evidence=evidence)
-    doubt = f"{len(claimants)} ranks were ended by SIGKILL, and {unexplained} by the OOM killer: which is not known"
+    doubt = f"more ranks than the OOM killer took ({unexplained}) were ended by SIGKILL: which of them is not known"
     evidence += (Evidence(source="wait status", statement=doubt),)
     return OomKill(confidence=Confidence.UNKNOWN, child=False, pid=rank.pid, evidence=evidence)
 
 
 def _of_child(rank: RankCase) -> OomKill | None:
-    """A child was killed, and the rank failed after it. That the one led to the other is proven only where it says so."""
+    """A child was killed, and the rank failed after it. That one led to the other is proven only if it says so."""
     if ended_by_us(rank) and not report_of(rank):
         return None
     failed_after = report_of(rank) or (ended_by_itself(rank) and (code_of(rank) or signal_of(rank) == SIGABRT))
-    records, own = _records(rank, child=True), counted(rank, shared=False)
-    if not failed_after or not (records or own):
+    own = counted(rank, shared=False)
+    if not failed_after or not (rank.ooms or own):
         return None
     words = said(rank)
     tells = code_of(rank) == KILLED_INSIDE or "SIGKILL" in words or "killed by signal" in words
-    tells = tells or any(f" {killed.record.pid}" in words for killed in records)
+    tells = tells or any(f" {killed.record.pid}" in words for killed in rank.ooms)
+    named = _records(rank, child=True)  # from inside a PID namespace the log's pids tell nothing
     return OomKill(
         confidence=Confidence.PROVEN if tells else Confidence.LIKELY,
         child=True,
-        pid=records[0].record.pid if records else None,
-        evidence=log_evidence(records) + counter_evidence(own),
+        pid=named[0].record.pid if named else None,
+        evidence=log_evidence(rank.ooms) + counter_evidence(own),
     )
 
 
@@ -145,9 +149,9 @@ def _records(rank: RankCase, *, child: bool) -> tuple[KernelKilled, ...]:
     return tuple(killed for killed in rank.ooms if killed.is_child is child)
 
 
-def _recorded(case: Case) -> list[KernelKilled]:
-    """Every kill that the kernel log tells of."""
-    return [*case.other_ooms, *(killed for rank in case.ranks for killed in rank.ooms)]
+def _recorded(case: Case) -> int:
+    """How many kills the kernel log tells of."""
+    return len(case.other_ooms) + sum(len(rank.ooms) for rank in case.ranks)
 
 
 def _rise(counts: tuple[OomCount, ...]) -> int:
@@ -155,6 +159,8 @@ def _rise(counts: tuple[OomCount, ...]) -> int:
 
 
 def _group(path: str) -> str:
+    if path.startswith("/proc/"):
+        return "the whole machine (/proc/vmstat)"
     parts = [part for part in path.split("/") if part and not part.startswith("memory.")]
     return "…/" + "/".join(parts[-2:]) if parts else path
 

@@ -2,8 +2,8 @@
 
 A rank that only lost its peer is a victim: its report is often the first that anybody sees (`finally` blocks delay the
 true one), so it is told apart by what it says, never by when. Being wrong costs differently: a missed victim can be
-blamed in place of the culprit, a program's own error taken for a victim's hides the culprit. Hence: a table of the exact
-words that runtimes print, and no match on words that programs use.
+blamed in place of the culprit, a program's own error taken for a victim's hides the culprit. Hence: a table of the
+exact words that runtimes print, and no match on words that programs use.
 
 Not here: how much a victim counts (`failure_class.py`). Read next: `tracebacks.py`, `culprit.py`.
 """
@@ -101,7 +101,7 @@ _MISTAKES = frozenset(
     ]
 )
 
-# As the root of a chain these are ordinary control flow (an empty queue, a missing optional module), not the first error.
+# As the root of a chain these are ordinary control flow (an empty queue, a cancelled task), not the first error.
 _CONTROL_FLOW = frozenset(
     ("Empty", "Full", "StopIteration", "StopAsyncIteration", "BlockingIOError", "InterruptedError", "CancelledError")
 )
@@ -116,7 +116,8 @@ def _table(*patterns: str) -> tuple[re.Pattern[str], ...]:
 
 _RUNTIMES = _table(
     # gloo/transport/tcp/pair.cc, uv/…: "[…/pair.cc:534] Connection closed by peer [127.0.0.1]:10895"
-    r"gloo/transport/\S+\] .*?(Connection closed by peer|[Cc]onnection reset by peer|Broken pipe|Read error|Write error|Connection refused)",
+    r"gloo/transport/\S+\] .*?(Connection closed by peer|[Cc]onnection reset by peer|Connection refused)",
+    r"gloo/transport/\S+\] .*?(Broken pipe|Read error|Write error)",
     r"Gloo connectFullMesh failed",
     # nccl: src/misc/socket.cc, src/transport/net_ib.cc; the names of ncclResult_t
     r"remote process exited or there was a network error",
@@ -190,7 +191,7 @@ def _of_exception(exception: ExceptionInfo) -> str | None:
     root_type, _, root_message = exception.chain[-1].partition(": ")
     root = _is_peer_death(root_type, root_message, exception)
     if own:
-        # Raised while another error was on its way out (a `finally` that says goodbye to the peers): that one came first.
+        # Raised while another error was on its way out (a `finally` that says goodbye to the peers): that came first.
         first = root or _name(root_type) in _CONTROL_FLOW
         return _phrase(exception.type, exception.message) if first else None
     if root and (_name(exception.type) not in _MISTAKES or "was the direct cause" in (exception.traceback or "")):
@@ -210,7 +211,7 @@ def _is_peer_death(type_name: str, message: str, whole: ExceptionInfo) -> bool:
 
 
 def _is_of_connection(message: str, whole: ExceptionInfo) -> bool:
-    """`multiprocessing` and `asyncio` raise an EOFError for a closed connection; files and pickles have words for theirs."""
+    """`multiprocessing` and `asyncio` raise an EOFError for a closed connection; files and pickles have words in it."""
     where = " ".join(whole.frames) + (whole.traceback or "")
     if where:
         return "multiprocessing" in where or "connection.py" in where or "asyncio" in where

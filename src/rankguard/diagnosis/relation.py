@@ -37,8 +37,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     """Its relation to the failure.
 
     `collateral`: it failed before we told it to end, by what a peer's death does, or by something weaker than the
-    culprit's failure. `independent`: its own failure is of no peer's making, and as strong. What is `stopped` and `alive`
-    is being stopped, or (of a process that somebody else started) none of our business: the contract has no word for it.
+    culprit's failure. `independent`: its own failure is of no peer's making, and as strong. What is `stopped` and alive
+    is being stopped, or (of a process that somebody else started) not our business: the contract has no word for it.
     """
     if culprit is not None and rank.rank == culprit.rank:
         return "culprit"

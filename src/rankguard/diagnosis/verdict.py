@@ -1,8 +1,8 @@
 """The answer: from the case to the `Verdict` that users, scripts and `verdict.json` get.
 
-Made twice: once when the culprit is judged (ranks may be alive, `ended_at` null) and once when all have ended. Both follow
-from the case alone. The exit status is computed anew each time and so always fits the cause beside it: the one to use is
-the final verdict's. Secrets are gone already: `spec.command` arrives redacted.
+Made twice: once when the culprit is judged (ranks may be alive, `ended_at` null) and once when all have ended. Both
+follow from the case alone. The exit status is computed anew each time and so always fits the cause beside it: the one
+to use is the final verdict's. Secrets are gone already: `spec.command` arrives redacted.
 
 Read next: `advice.py` (owner, retry, hints), `relation.py` (the rows), `report/` (the layout).
 """
