@@ -1,0 +1,120 @@
+"""For processes that somebody else started: `wait_ready`, `guard` and `stop`.
+
+`multiprocessing.Process` (fork, spawn and forkserver; torch's are the same), `subprocess.Popen`, anything else with a
+`pid`, or the pid itself. They are watched by pidfds in the caller's process: no supervisor is started, none of them is
+signalled (except by `stop`) and none is ever reaped, so that `join`, `wait` and `exitcode` stay their owner's.
+
+Read next: `adopted/`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, overload
+
+from rankguard.adopted.guard import Guard
+from rankguard.adopted.process import adopt
+from rankguard.adopted.readers import Readers
+from rankguard.adopted.teardown import stop
+from rankguard.adopted.watch import Watch
+from rankguard.errors import RankFailed, ReadyTimeout, UsageError
+from rankguard.model import Ending, Verdict
+
+__all__ = ["Guard", "guard", "stop", "wait_ready"]
+
+
+@overload
+def wait_ready(
+    processes: Sequence[Any],
+    readers: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    names: Sequence[str | None] | None = None,
+    is_ready: Callable[[Any], bool] | None = None,
+    keep: Literal[False] = False,
+) -> list[Any]: ...
+
+
+@overload
+def wait_ready(
+    processes: Sequence[Any],
+    readers: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    names: Sequence[str | None] | None = None,
+    is_ready: Callable[[Any], bool] | None = None,
+    keep: Literal[True],
+) -> tuple[list[Any], Guard]: ...
+
+
+def wait_ready(
+    processes: Sequence[Any],
+    readers: Sequence[Any],
+    *,
+    timeout: float | None = None,
+    names: Sequence[str | None] | None = None,
+    is_ready: Callable[[Any], bool] | None = None,
+    keep: bool = False,
+) -> list[Any] | tuple[list[Any], Guard]:
+    """Receive one message from each reader, and watch every process meanwhile. In place of `[r.recv() for r in readers]`.
+
+    `readers`: the receiving ends of `multiprocessing.Pipe`. `readers[i]` is taken to belong to `processes[i]`; processes
+    beyond the last reader owe no message, readers beyond the last process belong to the last one. Exactly one message is
+    taken from each. `timeout`: seconds for all together. `names`: what the processes are called in the verdict (default:
+    `Process.name`). `is_ready(payload)`: false means that the process reports a failure by that payload.
+
+    Returns the payloads in the order of the readers; with `keep=True` also a `Guard` that has been watching without a gap.
+
+    Raises `RankFailed`, with `verdict.culprit.rank` an index of `processes`, as soon as any process has ended (also with 0,
+    also one that has delivered), a pipe has ended or carries something else, or a payload is not ready; `ReadyTimeout`
+    when somebody is late; `UsageError` for what cannot be watched. What `is_ready` raises goes through. The processes are
+    left as they are: `stop` ends them.
+    """
+    if timeout is not None and not timeout >= 0:
+        raise UsageError(f"timeout must not be negative: {timeout}")
+    processes, readers = list(processes), list(readers)
+    if not processes:
+        raise UsageError("no processes to watch")
+    watch = Watch(adopt(processes, names), expect_ready=True, ready_timeout=timeout)
+    try:
+        watch.start()
+        waiting = Readers(watch, watch.processes, readers, is_ready)
+        watch.take_early()
+        try:
+            while waiting.missing and watch.verdict is None:
+                watch.turn(None)
+        finally:
+            waiting.close()
+        watch.settle()  # somebody may have ended in the very moment in which the last message came
+        _raise_if_failed(watch.verdict)
+        watch.all_ready()
+    except BaseException:
+        watch.close()
+        raise
+    if not keep:
+        watch.close()
+        return waiting.payloads
+    return waiting.payloads, Guard(watch).arm()
+
+
+def guard(
+    processes: Sequence[Any],
+    *,
+    names: Sequence[str | None] | None = None,
+    on_failure: Callable[[Verdict], object] | None = None,
+    on_ending: Callable[[str, Ending], object] | None = None,
+) -> Guard:
+    """Watch processes while a block runs; any that ends before `stopping` is called is a failure.
+
+    `on_failure(verdict)` is called once, in rankguard's own thread, for the first failure; it may end this process.
+    `on_ending(name, ending)` is called there for each ending, once; a process without a name is `pid 4711`. What they
+    raise is logged (`logging`, "rankguard") and does not end the watch. Without `on_failure`, leaving the block after a
+    failure raises `RankFailed`.
+
+    The processes are held from now on and watched from the beginning of the block; a death before that is told as well.
+    """
+    return Guard(Watch(adopt(processes, names)), on_failure, on_ending)
+
+
+def _raise_if_failed(verdict: Verdict | None) -> None:
+    if verdict is not None:
+        late = verdict.culprit is not None and verdict.culprit.cause.kind == "ready-timeout"
+        raise (ReadyTimeout if late else RankFailed)(verdict)
