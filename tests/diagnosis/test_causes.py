@@ -276,7 +276,7 @@ def test_the_one_that_did_not_time_out() -> None:
     expected = (
         Responsible(
             rank=2,
-            because="the only one that did not time out in the collective: it did not join",
+            because="did not time out as all others did: it did not join the collective",
             confidence=LIKELY,
         ),
     )
@@ -416,3 +416,23 @@ def test_a_statement_is_short() -> None:
     failed = suspect(1, report=reported(1, "failed", "x" * 500))
 
     assert len(cause_of(case(failed), failed).statement) == 140
+
+
+def test_our_own_signal_is_no_evidence() -> None:
+    failed = suspect(
+        1,
+        by_signal(1, 15, at=11.0),
+        report=reported(1, error=error("ValueError", "bad")),
+        signalled_at=START + 10.9,
+    )
+
+    assert cause_of(case(failed), failed).evidence == ev(("rank", "ValueError: bad"))
+
+
+def test_a_barrier_is_quoted_by_the_rank_it_names() -> None:
+    text = "[Rank 0]: Rank 2 failed to pass monitoredBarrier in 3000 ms\n Original exception: \nTimed out waiting 1ms for recv operation"
+    waiting = suspect(0, report=reported(0, error=error("RuntimeError", text), peer=text))
+
+    expected = ev(("rank", "RuntimeError: [Rank 0]: Rank 2 failed to pass monitoredBarrier in 3000 ms"))
+
+    assert cause_of(case(waiting), waiting).evidence == expected

@@ -17,6 +17,9 @@ from rankguard.model import Cause, Confidence, Family, MemoryState, Retry
 HEADROOM = 1.1
 """What a limit needs above the ranks' own memory: page cache, kernel memory, the next allocation."""
 
+_FAULTHANDLER = "(most recent call first):"
+"""What CPython's faulthandler writes above the stack of a crash."""
+
 _OWNERS = {
     Family.MEMORY: "limits",
     Family.PROGRAM: "program",
@@ -141,7 +144,7 @@ def _crash(case: Case, rank: RankCase, cause: Cause) -> list[str]:
         found.append("SIGBUS often means that /dev/shm is full: give the container more (`--shm-size`, an emptyDir)")
     if rank.exited and rank.exited.ending.core_dumped:
         found.append("a core was dumped: `coredumpctl debug`, or `gdb` with the file that core_pattern names")
-    elif case.spec.python:
+    elif case.spec.python and not any(_FAULTHANDLER in line for line in (rank.exited.log_tail if rank.exited else ())):
         found.append("set PYTHONFAULTHANDLER=1 to see the Python frames of a crash in the rank's log")
     return found
 
@@ -191,7 +194,7 @@ def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
 
 def _collective(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if cause.responsible:
-        return [f"look at rank {cause.responsible[0].rank}: {cause.responsible[0].because}"]
+        return [f"look at rank {cause.responsible[0].rank}: it {cause.responsible[0].because}"]
     waiting = [each.rank for each in case.ranks if peer_death_of(each)]
     others = [each.rank for each in case.ranks if each.rank not in waiting]
     if not others:

@@ -129,12 +129,12 @@ def _absent(case: Case, words: str) -> tuple[Responsible, ...]:
     (Of several that did not, most would have timed out a moment later.)
     """
     if named := re.search(r"Rank (\d+) failed to pass monitoredBarrier", words):
-        because = "the others waited for it in a barrier that it did not pass"
+        because = "was waited for in a barrier that it did not pass"
         return (Responsible(rank=int(named[1]), because=because, confidence=Confidence.LIKELY),)
     present = [rank for rank in case.ranks if not (peer_death_of(rank) or rank.dying or report_of(rank))]
     if len(present) != 1 or len(case.ranks) < 2:
         return ()
-    because = "the only one that did not time out in the collective: it did not join"
+    because = "did not time out as all others did: it did not join the collective"
     return (Responsible(rank=present[0].rank, because=because, confidence=Confidence.LIKELY),)
 
 

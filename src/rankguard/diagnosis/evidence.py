@@ -106,20 +106,20 @@ def said(rank: RankCase) -> str:
     """The words that come with a failure: its report, else the end of its log. For the table of causes by text."""
     report = report_of(rank)
     if report and report.exception:
-        return f"{report.exception.type}: {report.exception.message}"
+        return f"{report.exception.type}: {report.exception.message}".removesuffix(": ")
     if report:
         return report.text
     logged = exception_of(rank)
     if logged:
         lines = clean("\n".join(rank.exited.log_tail)) if rank.exited else []
         after = [line for line in lines if line.startswith(("terminate called", "  what():"))]
-        return "\n".join([f"{logged[0].type}: {logged[0].message}", *after])
+        return "\n".join([f"{logged[0].type}: {logged[0].message}".removesuffix(": "), *after])
     return "\n".join(clean("\n".join(rank.exited.log_tail))[-15:]) if rank.exited else ""
 
 
 def wait_status(rank: RankCase) -> tuple[Evidence, ...]:
-    """The kernel's word on how it ended."""
-    if not rank.exited:
+    """The kernel's word on how it ended; nothing where it ended because we told it to."""
+    if not rank.exited or ended_by_us(rank):
         return ()
     end = rank.exited.ending
     if end.kind == "signal":

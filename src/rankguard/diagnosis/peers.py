@@ -155,13 +155,14 @@ _RUNTIMES = _table(
 )
 
 _TIMEOUTS = _table(
+    # torch ProcessGroupGloo.cpp: it names the rank, and quotes gloo
+    r"failed to pass monitoredBarrier",
     # torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp
     r"Watchdog caught collective operation timeout",
     r"Timeout at NCCL work",
     r"due to a collective timeout from",
-    # gloo/transport/tcp/unbound_buffer.cc; torch ProcessGroupGloo.cpp (monitored barrier)
+    # gloo/transport/tcp/unbound_buffer.cc
     r"Timed out waiting \d+ ?ms for (recv|send) operation",
-    r"failed to pass monitoredBarrier",
     r"Application timeout caused pair closure",
     # torch/csrc/distributed/c10d/TCPStore.cpp, rendezvous
     r"Timed out after \d+ seconds waiting for clients",
