@@ -128,8 +128,9 @@ def limited_group(limit_mib):
     limit = f"{path}/{'memory.limit_in_bytes' if kind == 'memory' else 'memory.max'}"
     try:
         if kind == "v2":
-            with open(f"{own[kind].path}/cgroup.subtree_control", "w") as control:
-                control.write("+memory")
+            for controller in ("+pids", "+memory"):
+                with open(f"{own[kind].path}/cgroup.subtree_control", "w") as control:
+                    control.write(controller)
         os.mkdir(path)
     except OSError as error:
         pytest.skip(f"cannot make a memory group: {error}")

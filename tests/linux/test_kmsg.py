@@ -20,6 +20,36 @@ KILLED = (
     "3,422,1607943591,-;Memory cgroup out of memory: Killed process 7195 (python3) total-vm:65816kB, anon-rss:55840kB, "
     "file-rss:3628kB, shmem-rss:0kB, UID:0 pgtables:164kB oom_score_adj:0\n"
 )
+# Linux 6.1.176 (user-mode, cgroup2): the whole machine out of memory; a group with memory.oom.group = 1.
+GLOBAL = [
+    (
+        "6,169,17920000,-;oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),global_oom,"
+        "task_memcg=/rankguard-t686/rank-0,task=python,pid=687,uid=0\n"
+    ),
+    (
+        "3,170,17920000,-;Out of memory: Killed process 687 (python) total-vm:649464kB, anon-rss:454984kB, file-rss:8kB, "
+        "shmem-rss:0kB, UID:0 pgtables:940kB oom_score_adj:500\n"
+    ),
+]
+WHOLE_GROUP = [
+    (
+        "6,227,21340000,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg=/rgtest-686,"
+        "task_memcg=/rgtest-686/rankguard-t689/rank-0,task=python,pid=692,uid=0\n"
+    ),
+    (
+        "3,228,21340000,-;Memory cgroup out of memory: Killed process 692 (python) total-vm:352504kB, anon-rss:117204kB, "
+        "file-rss:2408kB, shmem-rss:0kB, UID:0 pgtables:280kB oom_score_adj:500\n"
+    ),
+    "6,229,21340000,-;Tasks in /rgtest-686/rankguard-t689/rank-0 are going to be killed due to memory.oom.group set\n",
+    (
+        "3,230,21340000,-;Memory cgroup out of memory: Killed process 690 (python) total-vm:45304kB, anon-rss:29236kB, "
+        "file-rss:2956kB, shmem-rss:0kB, UID:0 pgtables:108kB oom_score_adj:500\n"
+    ),
+    (
+        "3,231,21350000,-;Memory cgroup out of memory: Killed process 692 (python) total-vm:352504kB, anon-rss:117204kB, "
+        "file-rss:2408kB, shmem-rss:0kB, UID:0 pgtables:280kB oom_score_adj:500\n"
+    ),
+]
 NOISE = [
     "4,344,1607934919,-;python3 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n",
     "4,361,1607941903,-; <TASK>\n",
@@ -47,6 +77,23 @@ def test_a_kill_may_be_spread_over_two_looks():
     assert lines.take([CHOSEN]) == []
     (record,) = lines.take([KILLED])
     assert record.cgroup == "/process_api/2fac132680d2555446e9a368c1e4a052/rgspike/r0"
+
+
+def test_the_whole_machine_may_be_out_of_memory():
+    (record,) = OomLines().take(GLOBAL)
+    assert (record.pid, record.cgroup, record.of_whole_machine) == (687, "/rankguard-t686/rank-0", True)
+
+
+def test_a_group_killed_as_a_whole_is_one_record_for_each_process():
+    records = OomLines().take(WHOLE_GROUP)
+    group = "/rgtest-686/rankguard-t689/rank-0"
+    assert [(record.pid, record.cgroup) for record in records] == [(692, group), (690, group)]
+
+
+def test_a_kill_after_that_of_a_whole_group_is_another_matter():
+    lines = OomLines()
+    lines.take(WHOLE_GROUP)
+    assert [record.cgroup for record in lines.take([KILLED])] == [None]
 
 
 def test_a_victim_whose_choice_was_not_seen_has_no_group():

@@ -67,11 +67,13 @@ class JobGroups:
         self.missing, self.kill_file = [], None
         self._name, self._nprocs, self._own = name, nprocs, own
         self._jobs: dict[str, str] = {}  # directory of our own group → the job's directory below it
-        self._vacated: tuple[str, str, list[str]] | None = None  # our own group, where we are now, controllers enabled
+        # What `_enable_memory` changed: our own group, where we are now, the controllers.
+        self._vacated: tuple[str, str | None, list[str]] | None = None
         self._ranks: str | None = None  # the directory below which each rank has a memory group
         self._kill_dir: str | None = None
         self._pids_max: str | None = None
         self._joined: list[str] = []
+        self._said: set[str] = set()
         self._shared = _shared_counter(own)
         self._make_kill_group()
         self._make_memory_groups(ours)
@@ -83,7 +85,8 @@ class JobGroups:
     def paths(self) -> list[str]:
         """All directories, deepest first, those of ranks that were not started yet among them: telling it once will do."""
         ranks = [f"{self._ranks}/rank-{rank}" for rank in range(self._nprocs)] if self._ranks else []
-        return ranks + list(self._jobs.values()) + ([self._vacated[1]] if self._vacated else [])
+        home = self._vacated[1] if self._vacated else None
+        return ranks + list(self._jobs.values()) + ([home] if home else [])
 
     def join_fds(self, rank: int) -> list[int]:
         """Files to which the forked child writes `b"0"` before it executes anything; the caller closes them.
@@ -99,8 +102,7 @@ class JobGroups:
             except FileExistsError:
                 pass
             except OSError as error:
-                self.missing.append(f"no memory group for rank {rank}: cannot make {group}: {error.strerror}")
-                wanted += [self._ranks] if self._ranks == self._kill_dir else []
+                self._say_once("make", f"no memory group for rank {rank}: cannot make {group}: {error.strerror}")
             wanted += [group] if os.path.isdir(group) else []
         self._before[rank] = self._shared_counters() | self._rank_counters(rank)
         fds: list[int] = []
@@ -108,7 +110,7 @@ class JobGroups:
             try:
                 fds.append(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
             except OSError as error:
-                self.missing.append(f"rank {rank} cannot join {path}: {error.strerror}")
+                self._say_once("join", f"rank {rank} cannot join {path}: {error.strerror}")
         return fds
 
     def oom_counts(self, rank: int) -> tuple[tuple[OomCount, ...], bool]:
@@ -117,7 +119,8 @@ class JobGroups:
         One source is asked, the closest: the rank's own group, else the group we are in (others count there too), else
         the whole machine's counter. The kernel counts before it sends the SIGKILL (`__oom_kill_process`), so a
         readable counter that stands still at the rank's end excludes an OOM kill. All of them count kills for any
-        reason, also when the whole machine is out of memory.
+        reason, also when the whole machine is out of memory (seen on 6.1), and are no number of processes: with
+        `memory.oom.group` the first victim counts twice.
         """
         now, before = self._rank_counters(rank), self._before.get(rank, self._start)
         if not now or not self._joined_own_group(rank):
@@ -252,17 +255,18 @@ class JobGroups:
         if "memory" not in offered:
             return f"the memory controller is not available in {own}"
         if "memory" not in (read_text(f"{own}/cgroup.subtree_control") or "").split():
-            home = f"{own}/{os.path.basename(job)}.sup"  # beside the job's group: what ends the job must not end us
+            home = None
             if os.path.exists(f"{own}/cgroup.type"):  # only the root group lacks it, and may hold processes as well
                 others = set(_procs(own)) - ours
                 if others:
                     return f"{own} holds processes that are not ours ({len(others)}), so cgroup2 allows none"
+                home = f"{own}/{os.path.basename(job)}.sup"  # beside the job's group: what ends that must not end us
                 try:
                     os.mkdir(home)
                 except OSError as error:
                     return f"cannot make {home}: {error.strerror}"
             self._vacated = (own, home, [c for c in ("memory", "pids") if c in offered])
-            for pid in _procs(own) if os.path.isdir(home) else ():
+            for pid in _procs(own) if home else ():
                 _write(f"{home}/cgroup.procs", str(pid))
             if failed := _write(f"{own}/cgroup.subtree_control", "+memory"):
                 self._return_home()
@@ -278,14 +282,21 @@ class JobGroups:
         own, home, controllers = self._vacated
         for controller in controllers:
             _write(f"{own}/cgroup.subtree_control", f"-{controller}")
-        for pid in _procs(home):
+        for pid in _procs(home) if home else ():
             _write(f"{own}/cgroup.procs", str(pid))
-        _rmdir(home)
+        _rmdir(home or "")
+        self._vacated = None
 
     def _joined_own_group(self, rank: int) -> bool:
         """A group whose peak usage is 0 never had a process. (v2 has memory.peak from 5.19 on; unknown counts as joined.)"""
         file = "memory.max_usage_in_bytes" if "memory" in self._own else "memory.peak"
         return (read_text(f"{self._ranks}/rank-{rank}/{file}") or "1").strip() != "0"
+
+    def _say_once(self, what: str, sentence: str) -> None:
+        """What fails for one rank fails for all of them."""
+        if what not in self._said:
+            self._said.add(what)
+            self.missing.append(sentence)
 
     def _rank_counters(self, rank: int) -> dict[str, tuple[int, bool]]:
         """The counters of the rank's own group and of those made below it: file → (value, shared)."""

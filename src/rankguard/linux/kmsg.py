@@ -19,6 +19,8 @@ from rankguard.model import OomRecord
 _RECORD_MAX = 8192  # CONSOLE_EXT_LOG_MAX: a smaller buffer gets EINVAL for a long record
 _INIT_PID_NS = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 _GROUP_KILL = " are going to be killed due to memory.oom.group set"
+_GROUP_KILL_US = 100_000
+"""Later kills are another matter: what would tell them apart may have been left out by the rate limit."""
 
 
 class KernelLog:
@@ -75,47 +77,54 @@ class OomLines:
 
     def __init__(self) -> None:
         self._cgroups: dict[int, str] = {}  # pid of a victim that was chosen and not yet killed → its group
-        self._whole_group: str | None = None  # all processes of this group are being killed (memory.oom.group)
+        self._killed: set[int] = set()  # since the last choice
+        self._whole: tuple[str, int] | None = None  # the group that is being killed as a whole, and since when
 
     def take(self, records: Iterable[str]) -> list[OomRecord]:
         """The kills that these records complete, in their order. A record is `prefix;text`, then ` KEY=value` lines."""
         found = []
         for record in records:
             prefix, _, rest = record.partition(";")
-            facility_and_level = prefix.partition(",")[0]
-            if not facility_and_level.isdecimal() or int(facility_and_level) > 7:
+            level, _, when = (*prefix.split(","), "", "", "")[:3]
+            if not (level.isdecimal() and when.isdecimal()) or int(level) > 7:
                 continue  # facility 0 is the kernel's; what processes write to /dev/kmsg carries another
             text = _unescaped(rest.partition("\n")[0])
             if text.startswith("oom-kill:"):
                 self._choose(text)
             elif text.startswith("Tasks in ") and text.endswith(_GROUP_KILL):
-                self._whole_group = text[len("Tasks in ") : -len(_GROUP_KILL)]
+                self._whole = text[len("Tasks in ") : -len(_GROUP_KILL)], int(when)
             elif ": Killed process " in text and "ut of memory" in text:
-                kill = self._kill(text)
+                kill = self._kill(text, int(when))
                 found += [kill] if kill else []
         return found
 
     def _choose(self, text: str) -> None:
         """`oom-kill:constraint=…,oom_memcg=/a,task_memcg=/a/b,task=NAME,pid=N,uid=N`; a name may hold commas."""
-        self._whole_group = None
+        self._whole = None
+        self._killed.clear()
         pid = text.rpartition(",pid=")[2].partition(",")[0]
         group = text.partition(",task_memcg=")[2].partition(",task=")[0]
         if pid.isdecimal() and group:
             self._cgroups[int(pid)] = group
 
-    def _kill(self, text: str) -> OomRecord | None:
+    def _kill(self, text: str, when: int) -> OomRecord | None:
         """`Memory cgroup out of memory: Killed process N (NAME) total-vm:NkB, anon-rss:NkB, …`; a name may hold `)`."""
         head, _, rest = text.partition(": Killed process ")
         number, _, rest = rest.partition(" (")
         name, _, numbers = rest.rpartition(") total-vm:")
         if not number.isdecimal():
             return None
+        # A whole group is killed right after its first victim, which is then killed (and counted) once more.
+        whole = self._whole[0] if self._whole and when - self._whole[1] < _GROUP_KILL_US else None
+        if whole and int(number) in self._killed:
+            return None
+        self._killed.add(int(number))
         anon = numbers.partition("anon-rss:")[2].partition("kB")[0]
         return OomRecord(
             pid=int(number),
             name=name,
             text=text,
-            cgroup=self._cgroups.pop(int(number), self._whole_group),
+            cgroup=self._cgroups.pop(int(number), whole),
             anon_rss_bytes=int(anon) * 1024 if anon.isdecimal() else None,
             of_whole_machine=head.startswith("Out of memory"),
         )
