@@ -381,6 +381,21 @@ def test_an_argument_that_fails_on_arrival(supervisor):
 # ── Nothing of the caller's is changed ───────────────────────────────────────────────────────────────────────────
 
 
+def test_the_log_of_multiprocessing_is_as_in_the_caller(tmp_path):
+    (tmp_path / "job.py").write_text(
+        f"import sys, multiprocessing\nsys.path.append({TESTS!r})\n"
+        "from rankguard.launchers.function import ship\n"
+        "from tests.inside.harness import start_function\n"
+        "def target(rank): multiprocessing.get_logger().info('said in the rank')\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.log_to_stderr(20)\n"
+        "    print(start_function(ship(target, (), {})).wait().stderr)"
+    )
+    done = python("job.py", cwd=tmp_path, env=environment(PYTHONPATH=SRC))
+
+    assert "[INFO/rank-3] said in the rank\n" in done.stdout
+
+
 def test_nothing_global_is_changed(tmp_path):
     script = """
         import sys, os, threading

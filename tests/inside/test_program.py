@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
+from tests.inside import harness
 from tests.inside.harness import BOOTSTRAP, HANGS, Supervisor, environment, outcome, python, rank
 
 SEE = """
@@ -302,6 +304,20 @@ def test_multiprocessing_inside(folder, how):
 
     assert plain["returncode"] == 0
     assert "__mp_main__" in plain["stdout"]
+    assert ours == plain
+
+
+def test_an_installation_of_links(folder, monkeypatch):
+    """uv and others put symbolic links into site-packages; Python takes the directory of what they lead to."""
+    (folder / "links").mkdir()
+    for file in Path(BOOTSTRAP).parent.glob("*.py"):
+        (folder / "links" / file.name).symlink_to(file)
+    (folder / "script.py").write_text(SEE + "import line")
+    monkeypatch.setattr(harness, "BOOTSTRAP", str(folder / "links" / "bootstrap.py"))
+
+    plain, ours = both(["script.py"], folder)
+
+    assert "No module named 'line'" in plain["stderr"]
     assert ours == plain
 
 

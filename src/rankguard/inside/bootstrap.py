@@ -40,7 +40,7 @@ def _part(name: str) -> "Any":
 if __name__ == "__main__":
     # C code goes on using the first main module after us; multiprocessing keeps it too (`spawn.old_main_modules`).
     sys.modules["__rankguard_main__"] = sys.modules["__main__"]
-    if not sys.flags.safe_path and sys.path and sys.path[0] == os.path.realpath(_here):
+    if not sys.flags.safe_path and sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # put there for the script that Python believes to run: us
     _line = _part("line")
     _words = _part("lastwords").LastWords(_line.Line(os.environ.get("NOTIFY_SOCKET", "")))

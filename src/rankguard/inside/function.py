@@ -87,15 +87,19 @@ def receive(fd: int, body: memoryview, preparation: "dict[str, Any]") -> "tuple[
 
 def _prepare(preparation: "dict[str, Any]", fd: int, name: str) -> None:
     """`multiprocessing.spawn.prepare` and the tracker's part of `spawn_main`."""
-    from multiprocessing import process, resource_tracker, util
+    from multiprocessing import process
 
     current = process.current_process()
     current.name, current.authkey = name, preparation["authkey"]
     if preparation["tracker"] is not None:
+        from multiprocessing import resource_tracker
+
         resource_tracker._resource_tracker._fd = fd + 1 + preparation["tracker"]  # type: ignore[attr-defined]  # noqa: SLF001
-    if preparation["log_to_stderr"]:
-        util.log_to_stderr()
     if preparation["log_level"] is not None:
+        from multiprocessing import util
+
+        if preparation["log_to_stderr"]:
+            util.log_to_stderr()
         util.get_logger().setLevel(preparation["log_level"])
     sys.argv = preparation["argv"]
     if preparation["dir"] is not None:

@@ -37,7 +37,10 @@ class LastWords:
 
     def __init__(self, line: "Line") -> None:
         self._line, self._pid = line, os.getpid()
-        self._spare: bytes | None = bytes(4 << 20)  # calloc: address space, no memory (measured: RSS grows by 0)
+        try:
+            self._spare: bytes | None = bytes(4 << 20)  # calloc: address space, no memory until it is written to
+        except MemoryError:
+            self._spare = None
 
     def report(self, error: BaseException, raised_at: float) -> None:
         """Tells the supervisor of `error`. Never raises, and blocks for a second at most."""
@@ -138,7 +141,7 @@ def _frames(tb: "TracebackType | None", most: int) -> "list[str]":
     found: list[str] = []
     while tb is not None:
         code = tb.tb_frame.f_code
-        if code.co_filename != "<frozen runpy>":
+        if tb.tb_frame.f_globals.get("__name__") != "runpy":
             found.append(f"{code.co_filename[-500:]}:{tb.tb_lineno} {code.co_name[:200]}")
             if len(found) > 4 * most:
                 del found[:-most]
@@ -184,7 +187,11 @@ def _leaves(group: "BaseExceptionGroup[BaseException]") -> "Iterator[str]":
 
 
 def _formatted(error: BaseException) -> str:
-    traceback = sys.modules.get("traceback") or _import_without_script_directory("traceback")
+    with _WithoutScriptDirectory():
+        return _format(error, sys.modules.get("traceback") or __import__("traceback"))
+
+
+def _format(error: BaseException, traceback: "Any") -> str:
     depth, tb = 0, error.__traceback__
     while tb is not None:
         depth, tb = depth + 1, tb.tb_next
@@ -195,15 +202,22 @@ def _formatted(error: BaseException) -> str:
     return "".join(lines + traceback.format_exception_only(error))
 
 
-def _import_without_script_directory(name: str) -> "Any":
-    """The standard library's module, even if the program has a file of that name (or of one that it imports)."""
-    path, main = sys.path, sys.modules.get("__main__")
-    beside = os.path.dirname(os.path.realpath(getattr(main, "__file__", None) or "."))
-    sys.path = [entry for entry in path if entry not in ("", beside, os.getcwd())]
-    try:
-        return __import__(name)
-    finally:
-        sys.path = path
+class _WithoutScriptDirectory:
+    """What is imported in the block is the standard library's, even if the program has a file of that name. (From 3.13
+    on Python itself would import the program's `traceback.py` to show an exception; now it finds the right one.)
+    """
+
+    def __enter__(self) -> None:
+        self._path, main = sys.path, sys.modules.get("__main__")
+        beside = os.path.dirname(os.path.realpath(getattr(main, "__file__", None) or "."))
+        try:
+            here = os.getcwd()
+        except OSError:
+            here = ""
+        sys.path = [entry for entry in self._path if entry not in ("", beside, here)]
+
+    def __exit__(self, *exc: object) -> None:
+        sys.path = self._path
 
 
 def _cut(text: str, most: int) -> str:

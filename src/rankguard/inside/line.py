@@ -21,14 +21,12 @@ class Line:
         """`address` is a path, or `@name` for the abstract namespace; empty for nobody."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._fd, self._identity = -1, (0, 0)
-        if address:
-            import select  # now: when it is needed, there may be no descriptor left to load it with
-
-            self._poll = select.poll
-            try:
-                self._connect()
-            except OSError:
-                pass  # tried again when there is something to say
+        if not address:
+            return
+        try:
+            self._connect()
+        except (OSError, ImportError):
+            pass  # tried again when there is something to say
 
     def __bool__(self) -> bool:
         return bool(self._address)
@@ -68,8 +66,10 @@ class Line:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return "full"
-                poll = self._poll()  # not SO_SNDTIMEO: a profiler's signals would restart its clock for ever (PEP 475)
-                poll.register(self._fd, 4)  # POLLOUT; of a connected datagram socket: the peer's queue has room
+                import select
+
+                poll = select.poll()  # not SO_SNDTIMEO: a profiler's signals would restart its clock for ever (PEP 475)
+                poll.register(self._fd, select.POLLOUT)  # of a connected datagram socket: the peer's queue has room
                 poll.poll(left * 1000)
 
     def _write_passing(self, message: bytes, passed: int) -> None:
@@ -85,6 +85,7 @@ class Line:
 
     def _connect(self) -> None:
         import _socket  # the C half of `socket`: 0.4 ms instead of 5
+        import select  # noqa: F401  # now: when it is needed, there may be no descriptor left to load it with
 
         self.close()
         sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
