@@ -9,39 +9,47 @@ from typing import TYPE_CHECKING, Any
 from rankguard._version import __version__
 
 if TYPE_CHECKING:
+    from rankguard.adopt import Guard, guard, stop, wait_ready
     from rankguard.errors import RankFailed, RankguardBug, ReadyTimeout, SpawnFailed, UsageError
     from rankguard.inside.this_rank import Rank, this_rank
     from rankguard.job import Job, launch
-    from rankguard.adopt import Guard, guard, stop, wait_ready
     from rankguard.model import Verdict
 
-_HOME = {
-    "Guard": "rankguard.adopt",
-    "Job": "rankguard.job",
-    "Rank": "rankguard.inside.this_rank",
-    "RankFailed": "rankguard.errors",
-    "RankguardBug": "rankguard.errors",
-    "ReadyTimeout": "rankguard.errors",
-    "SpawnFailed": "rankguard.errors",
-    "UsageError": "rankguard.errors",
-    "Verdict": "rankguard.model",
-    "guard": "rankguard.adopt",
-    "launch": "rankguard.job",
-    "stop": "rankguard.adopt",
-    "this_rank": "rankguard.inside.this_rank",
-    "wait_ready": "rankguard.adopt",
-}
+__all__ = [
+    "Guard",
+    "Job",
+    "Rank",
+    "RankFailed",
+    "RankguardBug",
+    "ReadyTimeout",
+    "SpawnFailed",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "guard",
+    "launch",
+    "stop",
+    "this_rank",
+    "wait_ready",
+]
 
-__all__ = ["__version__", *_HOME]
+_HOMES = {
+    "adopt": ("Guard", "guard", "stop", "wait_ready"),
+    "errors": ("RankFailed", "RankguardBug", "ReadyTimeout", "SpawnFailed", "UsageError"),
+    "inside.this_rank": ("Rank", "this_rank"),
+    "job": ("Job", "launch"),
+    "model": ("Verdict",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'rankguard' has no attribute {name!r}")
-    from importlib import import_module
+    for home, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
+            value = globals()[name] = getattr(import_module(f"rankguard.{home}"), name)
+            return value
+    raise AttributeError(f"module 'rankguard' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -75,7 +75,15 @@ class Client:
         if os.getpid() == self._owner:
             self.wire.send(message)
 
-    def stop(self, signal: int, *, grace: float | None = None, at_once: bool = False, by: str = "signal", sender: Message | None = None) -> None:
+    def stop(
+        self,
+        signal: int,
+        *,
+        grace: float | None = None,
+        at_once: bool = False,
+        by: str = "signal",
+        sender: Message | None = None,
+    ) -> None:
         """Ask to end the job."""
         self.send({"do": "stop", "signal": signal, "grace": grace, "at_once": at_once, "by": by, "sender": sender})
 

@@ -21,15 +21,16 @@ from rankguard import inside
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.model import JobSpec, Verdict
+from rankguard.report.redact import Redactor
 from rankguard.runs import make_run_dir, new_run_id
-
-PR_TIMED_OUT = "ready-timeout"
 
 
 class Job:
     """N ranks, launched. Use it as a block; made by `launch`."""
 
-    def __init__(self, spec: JobSpec, passed: Sequence[int], on_event: Callable[[str, dict[str, Any]], None] | None) -> None:
+    def __init__(
+        self, spec: JobSpec, passed: Sequence[int], on_event: Callable[[str, dict[str, Any]], None] | None
+    ) -> None:
         self.run_id, self.run_dir, self.nprocs = spec.run_id, spec.run_dir, spec.nprocs
         self._spec, self._on_event = spec, on_event
         self._owner = os.getpid()
@@ -54,7 +55,7 @@ class Job:
                 return ready
             self.poll(None)
 
-    async def wait_ready_async(self, timeout: float | None = None) -> list[Any]:
+    async def wait_ready_async(self, timeout: float | None = None) -> list[Any]:  # noqa: ASYNC109  # the contract's name
         """`wait_ready` for an event loop; the loop is never blocked."""
         self._client.send({"do": "expect", "timeout": timeout})
         loop = asyncio.get_running_loop()
@@ -63,10 +64,10 @@ class Job:
             ready = self._ready()
             if ready is not None:
                 return ready
-            news = loop.create_future()
-            loop.add_reader(self.fileno(), lambda: news.done() or news.set_result(None))
+            news = asyncio.Event()
+            loop.add_reader(self.fileno(), news.set)
             try:
-                await news
+                await news.wait()
             finally:
                 loop.remove_reader(self.fileno())
 
@@ -114,7 +115,9 @@ class Job:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -137,7 +140,11 @@ class Job:
         while not self._spawned and self._final is None and self._judged is None:
             self.poll(None)
         culprit = None if self._final is None else self._final.culprit
-        if self._judged is not None and self._judged.culprit is not None and self._judged.culprit.cause.kind == "cannot-start":
+        if (
+            self._judged is not None
+            and self._judged.culprit is not None
+            and self._judged.culprit.cause.kind == "cannot-start"
+        ):
             culprit = self._judged.culprit
         if culprit is not None and culprit.cause.kind == "cannot-start":
             verdict = self._final or self._judged
@@ -146,19 +153,19 @@ class Job:
         return self
 
     def _ready(self) -> list[Any] | None:
-        failed = self._judged or self._final
-        if failed is not None:
-            self._raise_if_failed(failed)
-            if self._final is not None:
-                raise UsageError(f"the job has ended ({failed.statement}); nobody will become ready")
-        if len(self._payloads) < self.nprocs:
-            return None
-        return [self._payloads[rank] for rank in range(self.nprocs)]
+        known = self._judged or self._final
+        if known is not None:
+            self._raise_if_failed(known)
+        if len(self._payloads) == self.nprocs:
+            return [self._payloads[rank] for rank in range(self.nprocs)]
+        if self._final is not None:
+            raise UsageError(f"the job has ended ({self._final.statement}); nobody will become ready")
+        return None
 
     def _raise_if_failed(self, verdict: Verdict) -> None:
         if verdict.outcome == "failed":
             kind = None if verdict.culprit is None else verdict.culprit.cause.kind
-            raise (ReadyTimeout if kind == PR_TIMED_OUT else RankFailed)(verdict)
+            raise (ReadyTimeout if kind == "ready-timeout" else RankFailed)(verdict)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["is"]:
@@ -199,7 +206,7 @@ class Job:
         return verdict_without_supervisor(self._spec, bug)
 
 
-def launch(
+def launch(  # noqa: PLR0913  # the contract's door
     target: Callable[..., Any] | Sequence[str],
     nprocs: int = 1,
     args: tuple[Any, ...] = (),
@@ -238,10 +245,11 @@ def launch(
         from rankguard.launchers.function import ship
 
         shipment = ship(target, args, dict(kwargs or {}))
-        argv = (*_python(), _bootstrap(), "--function", "3")
-        command = (f"{target.__module__}.{getattr(target, '__qualname__', target)}",)
+        argv = [*_python(), _bootstrap(), "--function", "3"]
+        command = [f"{target.__module__}.{getattr(target, '__qualname__', target)}"]
     else:
-        argv = command = tuple(str(word) for word in target)
+        argv = [str(word) for word in target]
+        command = Redactor(redact).argv(argv)
         if not argv:
             raise UsageError("an empty command")
     try:
@@ -249,8 +257,8 @@ def launch(
         folder, _warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir))
         spec = JobSpec(
             run_id=run_id,
-            command=command,
-            argv=argv,
+            command=tuple(command),
+            argv=tuple(argv),
             nprocs=nprocs,
             env=dict(os.environ) | (dict(env) if isinstance(env, Mapping) else {}),
             rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
@@ -290,7 +298,7 @@ def _check(nprocs: int, start: str, max_restarts: int, grace: float) -> None:
 
 
 def _python() -> tuple[str, ...]:
-    """This interpreter with the flags that it was started with, as `multiprocessing` passes them on."""
+    """The interpreter we run in, with the flags that it was started with, as `multiprocessing` passes them on."""
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # what multiprocessing uses itself
 
     return (sys.executable, *_args_from_interpreter_flags())

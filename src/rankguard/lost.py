@@ -8,6 +8,7 @@ import time
 from rankguard._version import __version__
 from rankguard.core import story
 from rankguard.core.job import Job
+from rankguard.core.machine import step
 from rankguard.diagnosis.verdict import verdict
 from rankguard.errors import RankguardBug, UsageError
 from rankguard.facts import JobStarted, Judged, SupervisorLost
@@ -21,7 +22,9 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None) -> Verdict:
     case = _told(spec, now).case()
     if case.judged is None:
         judged = Judged(now, None, "bug" if bug is not None else "supervisor-lost", 125)
-        case = case.replace(failed_by="supervisor-lost", failed_at=now, judged=judged, lost=SupervisorLost(now, None, bug))
+        case = case.replace(
+            failed_by="supervisor-lost", failed_at=now, judged=judged, lost=SupervisorLost(now, None, bug)
+        )
     final = verdict(case.replace(now=now), __version__)
     files = RunFiles(None)
     files.folder = spec.run_dir
@@ -40,5 +43,5 @@ def _told(spec: JobSpec, now: float) -> Job:
         except (OSError, UsageError, RankguardBug):
             pass
     job = Job(spec)
-    story.step(job, JobStarted(now, time.time()))
+    step(job, JobStarted(now, time.time()))
     return job

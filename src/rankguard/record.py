@@ -56,13 +56,15 @@ class Record(metaclass=RecordType):
         raise AttributeError(f"{type(self).__name__} is frozen")
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._values() == other._values()  # type: ignore[attr-defined]  # same type as self
+        return type(self) is type(other) and self._values() == other._values()
 
     def __hash__(self) -> int:
         return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
-        shown = (f"{f}={getattr(self, f)!r}" for f in self._fields if getattr(self, f) != self._defaults.get(f, _NOTHING))
+        shown = (
+            f"{f}={getattr(self, f)!r}" for f in self._fields if getattr(self, f) != self._defaults.get(f, _NOTHING)
+        )
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:

@@ -32,7 +32,9 @@ from rankguard.facts import (
     StopRequested,
     WardenLost,
 )
-from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks, ensure_fds
+from rankguard.launchers.contract import Surroundings
+from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
+from rankguard.launchers.limits import ensure_fds
 from rankguard.linux import ports, tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import Console
@@ -69,7 +71,7 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
     except SpawnFailed as error:
         wire.send({"is": "spawn-failed", "statement": error.statement, "hint": error.hint, "code": error.exit_code})
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # whatever it was, it has to be told
         # The warden ends whatever is left; the front says what happened.
         wire.send({"is": "bug", "text": traceback.format_exc()})
         code = 125
@@ -91,55 +93,62 @@ def _first_message(wire: Wire, front: int) -> tuple[Message, list[int]]:
 
 
 class Supervisor:
-    """The parts of one job, and what the launcher may ask of them (`launchers.exec.Surroundings`)."""
+    """The parts of one job and the threads between them; `run` is its life."""
 
     def __init__(
         self, wire: Wire, signals: SignalQueue, spec: JobSpec, fds: list[int], ours: frozenset[int], tell: int
     ) -> None:
         enough_fds = ensure_fds(spec.nprocs)
-        self.spec, self.clock, self.peer_death = spec, clock, peer_death
-        self.stdin, out, err, *passed = fds
-        self.passed = tuple(passed)
         self._wire, self._signals, self._tell = wire, signals, tell
         self._wall = time.time()
-        redactor = Redactor(spec.redact)
-        for known in (spec.env, *spec.rank_env):
-            redactor.env(known)
-        redactor.argv(list(spec.argv))
-        self.redact: Callable[[str], str] = redactor.text
-        self.job = Job(spec)
+        self._job, self._spec = Job(spec), spec
         self._selector = EpollSelector()
+        stdin, out, err, *passed = fds
         self._consoles = _consoles(spec, out, err)
         for fd in (out, err):
             os.close(fd)
-        self.files = RunFiles(spec.run_dir)
-        self.files.append(story.first_line(spec))
-        self.private_dir = self._make_private_dir()
-        self.port, self._port_lock = (spec.master_port, None) if spec.master_port else ports.hold_free_port()
-        self.groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
-        for path in self.groups.paths:
+        self._files = RunFiles(spec.run_dir)
+        self._files.append(story.first_line(spec))
+        self._private_dir = self._make_private_dir()
+        self._port_lock: socket.socket | None = None
+        port = spec.master_port
+        if port is None:
+            port, self._port_lock = ports.hold_free_port()
+        self._groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
+        for path in self._groups.paths:
             if os.path.basename(path).startswith("rankguard-"):
                 self._note(f"cgroup {path}")
-        self.kernel_log = KernelLog()
-        self.memory = MemoryDomain()
+        self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
-        self.output = Output(spec, self._consoles, self._warn, not enough_fds)
+        self._output = Output(spec, self._consoles, self._warn, not enough_fds)
         self.killed: set[int] = set()
-        self._said_error = False
-        self._kill = False
-        self.driver = Driver(self.job, self._selector, clock, self, self._record, self._listen, self._find_leftovers)
-        self._ranks = ExecRanks(self, self._selector, self.driver.emit)
-        self.driver.launcher = self._ranks
-        self._pids: set[int] = set()
+        self._kill = self._said_error = self._wire_watched = False
         self._console_watched = [False, False]
-        self._wire_watched = False
-        
+        self._driver = Driver(self._job, self._selector, clock, self, self._record, self._listen, self._find_leftovers)
+        around = Surroundings(
+            spec=spec,
+            port=port,
+            private_dir=self._private_dir,
+            stdin=stdin,
+            passed=tuple(passed),
+            groups=self._groups,
+            kernel_log=KernelLog(),
+            memory=self._memory,
+            output=self._output,
+            clock=clock,
+            redact=_redactor(spec),
+            peer_death=peer_death,
+            on_payload=self._on_payload,
+        )
+        self._ranks = ExecRanks(around, self._selector, self._driver.emit)
+        self._driver.launcher = self._ranks
+
     def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
         """Every fact and order is on its way to the disk before it is acted on."""
-        self.files.append(story.lines(fact, orders))
-        if self.files.error is not None and not self._said_error:
+        self._files.append(story.lines(fact, orders))
+        if self._files.error is not None and not self._said_error:
             self._said_error = True
-            self._warn(self.files.error)
+            self._warn(self._files.error)
 
     def _note(self, line: str) -> None:
         """What the warden is to remove if we cannot."""
@@ -151,30 +160,30 @@ class Supervisor:
         for parent in (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"):  # noqa: S108
             if parent is None or not parent.startswith("/") or len(parent) > 60:
                 continue
-            path = f"{parent}/rg-{self.spec.run_id}"
+            path = f"{parent}/rg-{self._spec.run_id}"
             self._note(f"folder {path}")
             with contextlib.suppress(OSError):
                 os.mkdir(path, 0o700)
                 return path
-        return f"@rankguard-{self.spec.run_id}"
+        return f"@rankguard-{self._spec.run_id}"
 
     # ── The life of the job ──────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, front: int, front_pid: int, warden: int) -> None:
         """From launch to verdict."""
-        driver = self.driver
+        driver = self._driver
         watch = self._selector.register
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, os.getppid()))))
-        driver.emit(JobStarted(clock(), self._wall, self.memory.state()))
+        driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         driver.run(self._idle)
         now = clock()
         self._ranks.close(now)
-        self.groups.remove()
+        self._groups.remove()
         self._remove_private_dir()
-        final = verdict(self.job.case().replace(now=now), __version__)
+        final = verdict(self._job.case().replace(now=now), __version__)
         for console in self._consoles:
             if console is not None:
                 console.flush_within(FLUSH_S)
@@ -182,15 +191,15 @@ class Supervisor:
         if lost:
             said = f"{lost} lines of output were not shown, because their reader was too slow or gone"
             final = final.replace(warnings=(*final.warnings, said))
-        self.files.finish(final)
+        self._files.finish(final)
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
 
     def _idle(self, now: float) -> float | None:
         """What was put off: partial lines, full consoles, a front that reads slowly."""
-        due = self.output.next_partial()
+        due = self._output.next_partial()
         if due is not None and due <= now:
-            self.output.show_partial(now)
-            due = self.output.next_partial()
+            self._output.show_partial(now)
+            due = self._output.next_partial()
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:
                 self._watch_writable(index, console)
@@ -225,7 +234,7 @@ class Supervisor:
         if pid is not None and self._ranks.complaint(pid, received.signal, now):
             return
         if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self.driver.emit(StopRequested(now, received.signal, received.sender))
+            self._driver.emit(StopRequested(now, received.signal, received.sender))
 
     def _on_message(self, now: float) -> None:
         self._wire.flush()
@@ -236,29 +245,31 @@ class Supervisor:
                 self._tell_progress(now)
             fact = _fact(message, now)
             if fact is not None:
-                self.driver.emit(fact)
+                self._driver.emit(fact)
         if self._wire.closed:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._wire)
-            if not self.driver.finished:
-                self.driver.emit(FrontLost(now, 0))
+            if not self._driver.finished:
+                self._driver.emit(FrontLost(now, 0))
 
     def _tell_progress(self, now: float) -> None:
         """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
         waiting = []
-        for rank in self.job.ranks:
+        for rank in self._job.ranks:
             if rank.ready_at is None and rank.exited is None:
                 said = rank.status
                 heard = self._ranks.heard_at(rank.rank) or rank.spawned_at or now
                 told = (said.text, said.done, said.total) if said is not None else (None, None, None)
                 waiting.append([rank.rank, *told, now - heard])
-        self._wire.send({"is": "progress", "ready": self.job.ready, "waiting": waiting[:16], "unsaid": len(waiting[16:])})
+        self._wire.send(
+            {"is": "progress", "ready": self._job.ready, "waiting": waiting[:16], "unsaid": len(waiting[16:])}
+        )
 
     def _lost(self, fd: int, fact: Fact) -> None:
         self._selector.unregister(fd)
-        self.driver.emit(fact)
+        self._driver.emit(fact)
 
-    def on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
+    def _on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
         """A rank's readiness, to the front; a large payload travels as the file it came in."""
         message: Message = {"is": "payload", "rank": rank}
         if fd is not None:
@@ -268,21 +279,21 @@ class Supervisor:
 
     def _listen(self, told: Fact | Order) -> None:
         if not isinstance(told, Tell):
-            if self.spec.events and isinstance(told, Fact):
+            if self._spec.events and isinstance(told, Fact):
                 self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
             return
         message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
         if told.what in ("all-ready", "judged", "spawned"):
-            now = verdict(self.job.case().replace(now=clock()), __version__)
+            now = verdict(self._job.case().replace(now=clock()), __version__)
             if told.what == "judged":
                 message["verdict"] = now.to_dict()
             self._wire.send(message)
-            self.files.state(now)
+            self._files.state(now)
         else:
             self._wire.send(message)
 
     def _warn(self, statement: str) -> None:
-        self.driver.warn(statement)
+        self._driver.warn(statement)
 
     # ── The tree ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -291,9 +302,9 @@ class Supervisor:
         self._leftovers.note()
         if kill:
             self._kill = True
-            self.groups.forbid_forks()
-            self.killed.update(pid for pid in tree.descendants(os.getpid()) if tree.state(pid) is not None)
-            self.groups.kill()
+            self._groups.forbid_forks()
+            self.killed.update(tree.alive())
+            self._groups.kill()
             self._kill_rest()
         else:
             tree.signal_all(signal.SIGTERM)
@@ -317,15 +328,15 @@ class Supervisor:
         return tree.survivors()
 
     def _find_leftovers(self) -> tuple[Left, ...]:
-        pids = {rank.pid for rank in self.job.ranks if rank.pid is not None}
+        pids = {rank.pid for rank in self._job.ranks if rank.pid is not None}
         return self._leftovers.find(pids)
 
     def _remove_private_dir(self) -> None:
-        if self.private_dir is not None and not self.private_dir.startswith("@"):
+        if self._private_dir is not None and not self._private_dir.startswith("@"):
             with contextlib.suppress(OSError):
-                for name in os.listdir(self.private_dir):
-                    os.unlink(f"{self.private_dir}/{name}")
-                os.rmdir(self.private_dir)
+                for name in os.listdir(self._private_dir):
+                    os.unlink(f"{self._private_dir}/{name}")
+                os.rmdir(self._private_dir)
 
 
 def _fact(message: Message, now: float) -> Fact | None:
@@ -341,6 +352,15 @@ def _fact(message: Message, now: float) -> Fact | None:
         case "reject":
             return ProtocolBroken(now, message["rank"], message["statement"])
     return None
+
+
+def _redactor(spec: JobSpec) -> Callable[[str], str]:
+    """Hides secrets in texts, those included that this job was given."""
+    redactor = Redactor(spec.redact)
+    for known in (spec.env, *spec.rank_env):
+        redactor.env(known)
+    redactor.argv(list(spec.argv))
+    return redactor.text
 
 
 def _consoles(spec: JobSpec, out: int, err: int) -> tuple[Console | None, Console | None]:

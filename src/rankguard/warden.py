@@ -56,7 +56,7 @@ def _supervise(package: str, front_pid: int, warden: int, tell: int) -> None:
         from rankguard.supervisor import main as supervise
 
         supervise(CONTROL, FRONT, front_pid, warden, tell)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  # nobody else is there to tell it
         import traceback
 
         traceback.print_exc()

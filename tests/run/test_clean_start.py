@@ -6,7 +6,6 @@ import signal
 import subprocess
 
 import pytest
-
 from tests.run.command import Ranks
 
 TORCHRUN = {
@@ -42,7 +41,12 @@ def test_environment_is_torchruns_and_ours_and_nothing_else(ranks: Ranks) -> Non
 
 
 def test_what_the_user_set_is_kept_and_what_is_another_jobs_is_not(ranks: Ranks) -> None:
-    env = os.environ | {"OMP_NUM_THREADS": "7", "PYTHONUNBUFFERED": "0", "NOTIFY_SOCKET": "/another", "RANKGUARD_RUN_ID": "x"}
+    env = os.environ | {
+        "OMP_NUM_THREADS": "7",
+        "PYTHONUNBUFFERED": "0",
+        "NOTIFY_SOCKET": "/another",
+        "RANKGUARD_RUN_ID": "x",
+    }
 
     (rank,) = environments(ranks, 1, env=env)
 
@@ -113,7 +117,9 @@ def test_a_rank_starts_clean_whoever_started_us(ranks: Ranks) -> None:
     state = json.loads(ended.stdout)
     assert (state["blocked"], state["ignored"] & ~NOT_OURS) == (0, 0)
     assert (state["session"], state["group"], state["umask"]) == (True, True, "0027")
-    assert {fd for fd in state["fds"] if "pipe:" not in state["fds"][fd] and int(fd) > 2} <= set(socket_fds(state["fds"]))
+    assert {fd for fd in state["fds"] if "pipe:" not in state["fds"][fd] and int(fd) > 2} <= set(
+        socket_fds(state["fds"])
+    )
     assert "77" not in state["fds"]
     assert state["argv"] == ["a b", "--nproc", "9"]
     assert state["oom"] >= 300

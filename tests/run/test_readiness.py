@@ -70,11 +70,14 @@ def test_a_confirmed_rank_that_dies_while_others_load(ranks: Ranks) -> None:
 
 
 def test_ready_timeout_names_the_late_and_spares_who_asked_for_time(ranks: Ranks) -> None:
-    text = SAY + """
+    text = (
+        SAY
+        + """
 if RANK == 0: say("READY=1")
 if RANK == 2: say("EXTEND_TIMEOUT_USEC=60000000\\nSTATUS=loading")
 signal.pause()
 """
+    )
 
     ended = ranks.run(3, text, "--ready-timeout", "1.5")
 
@@ -101,11 +104,14 @@ def test_a_child_may_speak_for_its_rank_and_be_gone(ranks: Ranks) -> None:
 
 
 def test_garbage_is_ignored_and_said(ranks: Ranks) -> None:
-    text = SAY + r"""
+    text = (
+        SAY
+        + r"""
 for data in (b"", b"\xff\xfe", b"no equals", "EXTEND_TIMEOUT_USEC=soon", "ERRNO=x", "X_RANKGUARD_PROGRESS=1/0/", "=", "READY=2"):
     say(data)
 say("READY=1")
 """
+    )
 
     ended = ranks.run(1, text, "--ready-timeout", "30")
 
@@ -115,7 +121,9 @@ say("READY=1")
 
 def test_a_flood_of_datagrams_hurts_nobody(ranks: Ranks) -> None:
     """Rank 0 floods; the death of rank 1 is told all the same, and the journal stays small."""
-    text = SAY + """
+    text = (
+        SAY
+        + """
 if RANK == 1:
     time.sleep(0.5); os.kill(os.getpid(), 9)
 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
@@ -123,6 +131,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
     while True:
         s.send(b"STATUS=" + b"x" * 100); s.send(b"garbage")
 """
+    )
 
     ended = ranks.run(2, text)
 
@@ -143,10 +152,13 @@ def test_payloads_that_are_none_are_protocol_errors(ranks: Ranks) -> None:
 
 
 def test_progress_and_status_reach_the_verdict(ranks: Ranks) -> None:
-    text = SAY + """
+    text = (
+        SAY
+        + """
 if RANK: say("STATUS=loading\\nX_RANKGUARD_PROGRESS=3/8 shards"); os.kill(os.getpid(), 9)
 signal.pause()
 """
+    )
 
     culprit = ranks.run(2, text).verdict["culprit"]
 

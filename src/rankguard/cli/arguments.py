@@ -81,28 +81,58 @@ def parser() -> _Parser:
         "runs as it is. Everything after PROGRAM belongs to it.",
     )
     ranks = made.add_argument_group("ranks")
-    ranks.add_argument("-n", "--nproc-per-node", metavar="N", default="1", help="ranks on this node: a number, `auto` or `cpu` (1)")
+    ranks.add_argument(
+        "-n", "--nproc-per-node", metavar="N", default="1", help="ranks on this node: a number, `auto` or `cpu` (1)"
+    )
     ranks.add_argument("-m", "--module", action="store_true", help="PROGRAM is a module, as for `python -m`")
     ranks.add_argument("--no-python", action="store_true", help="execute PROGRAM as it is")
     ranks.add_argument("--role", default="default", help="the role's name in the ranks' environment (default)")
-    ranks.add_argument("--start", choices=("auto", "exec"), default="auto", help="how Python ranks come to be (auto = exec)")
-    ranks.add_argument("--master-addr", metavar="HOST", default="127.0.0.1", help="MASTER_ADDR of the ranks (127.0.0.1)")
-    ranks.add_argument("--master-port", metavar="PORT", type=_port, help="MASTER_PORT (a free one, held until the job ends)")
-    ranks.add_argument("--stdin", metavar="RANK", default="auto", help="which rank reads our stdin, or `none` (0 on a tty, else none)")
+    ranks.add_argument(
+        "--start", choices=("auto", "exec"), default="auto", help="how Python ranks come to be (auto = exec)"
+    )
+    ranks.add_argument(
+        "--master-addr", metavar="HOST", default="127.0.0.1", help="MASTER_ADDR of the ranks (127.0.0.1)"
+    )
+    ranks.add_argument(
+        "--master-port", metavar="PORT", type=_port, help="MASTER_PORT (a free one, held until the job ends)"
+    )
+    ranks.add_argument(
+        "--stdin", metavar="RANK", default="auto", help="which rank reads our stdin, or `none` (0 on a tty, else none)"
+    )
     clocks = made.add_argument_group("clocks (seconds)")
-    clocks.add_argument("--ready-timeout", metavar="S", type=_seconds, help="every rank must report ready within S (off)")
-    clocks.add_argument("--grace", metavar="S", type=_seconds, default=5.0, help="after a failure: SIGTERM to SIGKILL, all together (5)")
+    clocks.add_argument(
+        "--ready-timeout", metavar="S", type=_seconds, help="every rank must report ready within S (off)"
+    )
+    clocks.add_argument(
+        "--grace", metavar="S", type=_seconds, default=5.0, help="after a failure: SIGTERM to SIGKILL, all together (5)"
+    )
     clocks.add_argument(
         "--shutdown-timeout", metavar="S", type=_seconds, default=30.0,
         help="after a request from outside: how long ranks may take (30; 0: no limit of ours)",
     )  # fmt: skip
     told = made.add_argument_group("what is told and kept")
-    told.add_argument("--report", choices=("text", "json", "none"), default="text", help="the final report: `text` on stderr, `json` on stdout (text)")
+    told.add_argument(
+        "--report",
+        choices=("text", "json", "none"),
+        default="text",
+        help="the final report: `text` on stderr, `json` on stdout (text)",
+    )
     told.add_argument("--run-dir", metavar="DIR", help="folder for this run's files (a new one)")
-    told.add_argument("--log-max", metavar="SIZE", type=_size, default=64 << 20, help="of each stream on disk; 0: none (64M)")
-    told.add_argument("--log-line-prefix-template", metavar="TEXT", help="before each line: ${rank}, ${role_name} ('[${rank}] ')")
-    told.add_argument("--exit-codes", choices=("culprit", "class"), default="culprit", help="exit with the culprit's code or its class (culprit)")
-    told.add_argument("--redact", metavar="REGEX", action="append", default=[], help="more secrets to hide in what we write")
+    told.add_argument(
+        "--log-max", metavar="SIZE", type=_size, default=64 << 20, help="of each stream on disk; 0: none (64M)"
+    )
+    told.add_argument(
+        "--log-line-prefix-template", metavar="TEXT", help="before each line: ${rank}, ${role_name} ('[${rank}] ')"
+    )
+    told.add_argument(
+        "--exit-codes",
+        choices=("culprit", "class"),
+        default="culprit",
+        help="exit with the culprit's code or its class (culprit)",
+    )
+    told.add_argument(
+        "--redact", metavar="REGEX", action="append", default=[], help="more secrets to hide in what we write"
+    )
     told.add_argument("--label", metavar="K=V", action="append", default=[], type=_label, help="a label in the verdict")
     told.add_argument("-q", "--quiet", action="store_true", help="no progress lines")
     told.add_argument("--no-color", action="store_true", help="no colours, also with NO_COLOR set")
@@ -118,7 +148,9 @@ def count_ranks(text: str) -> int:
     raise UsageError(f"`-n {text}`: not a number of ranks", "a positive number, `auto` or `cpu`")
 
 
-def rank_command(program: str, args: Sequence[str], python: Sequence[str], *, module: bool, no_python: bool) -> tuple[list[str], bool]:
+def rank_command(
+    program: str, args: Sequence[str], python: Sequence[str], *, module: bool, no_python: bool
+) -> tuple[list[str], bool]:
     """What every rank executes, and whether it is Python. `python` is this interpreter with our bootstrap.
 
     A file that is not there is executed as it is, so that the kernel says so, before anything of Python is started.

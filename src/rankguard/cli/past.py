@@ -5,7 +5,6 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rankguard.errors import UsageError
@@ -101,7 +100,9 @@ def _short(value: Any) -> str:
 
 def _run_parser(verb: str, what: str) -> ArgumentParser:
     parser = ArgumentParser(prog=f"rankguard {verb}", description=what)
-    parser.add_argument("run", nargs="?", metavar="RUN", help="its id, the beginning of it, or its folder (the newest run)")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", help="its id, the beginning of it, or its folder (the newest run)"
+    )
     return parser
 
 

@@ -155,10 +155,7 @@ class Front:
             if self._init:
                 self._reap_strays()
         elif number in STOP:
-            by = signal.Signals(number).name
-            if received.sender.comm is not None and not received.from_kernel:
-                by += f" from {received.sender.comm} (pid {received.sender.pid})"
-            self.client.stop(number, by=by, sender=to_data(received.sender))
+            self.client.stop(number, sender=to_data(received.sender))
         elif number in PASS_ON:
             self.client.send({"do": "signal", "signal": int(number)})
 

@@ -71,7 +71,7 @@ def _ends_by_itself(rank: RankState) -> bool:
 
 def stop_on_request(job: Job, fact: StopRequested) -> Orders:
     """End the job because somebody outside asks for it: forward the signal, start the clock of a request."""
-    because = f"asked to end by {fact.by}"
+    because = f"asked to end by {f'signal {fact.signal}' if fact.by == 'signal' else fact.by}"
     job.stop, job.stopped_at = fact, fact.at
     job.remember(fact.at, because)
     orders: list[Order] = [SignalAll(because, fact.signal)]

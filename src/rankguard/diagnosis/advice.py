@@ -99,7 +99,7 @@ def _oom(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     limit, count = domain(case).limit_bytes, len(case.ranks)
     largest = max((used(case, each) for each in case.ranks), default=0)
     if not limit:
-        return ["raise the memory limit, or let each rank hold less: `rankguard doctor` shows where the limit is"]
+        return ["raise the memory limit, or let each rank hold less"]
     need = count * largest * HEADROOM
     raise_it = f"raise the memory limit from {size(limit)}"
     if need > limit:
@@ -133,7 +133,7 @@ def _killed(case: Case, rank: RankCase, cause: Cause) -> list[str]:
         and not rank.exited.oom_readable
     ):
         found.append(
-            "an OOM kill could not be ruled out: `rankguard doctor` tells how to make the OOM counters readable"
+            "an OOM kill could not be ruled out: no counter of OOM kills could be read; ask the host's kernel log"
         )
     return found
 
@@ -144,8 +144,8 @@ def _crash(case: Case, rank: RankCase, cause: Cause) -> list[str]:
         found.append("SIGBUS often means that /dev/shm is full: give the container more (`--shm-size`, an emptyDir)")
     if rank.exited and rank.exited.ending.core_dumped:
         found.append("a core was dumped: `coredumpctl debug`, or `gdb` with the file that core_pattern names")
-    elif case.spec.python and not any(_FAULTHANDLER in line for line in (rank.exited.log_tail if rank.exited else ())):
-        found.append("set PYTHONFAULTHANDLER=1 to see the Python frames of a crash in the rank's log")
+    else:
+        found.append("no core was dumped: `ulimit -c unlimited` before the next run leaves one for `gdb`")
     return found
 
 
@@ -184,7 +184,9 @@ def _cannot_start(case: Case, rank: RankCase, cause: Cause) -> list[str]:
 
 def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     limit = case.spec.ready_timeout
-    found = [f"see what {whose(case, rank)} was doing: the last lines of its log, or `rankguard stacks` while it waits"]
+    found = [
+        f"see what {whose(case, rank)} was doing: the last lines of its log, or `py-spy dump --pid PID` while it waits"
+    ]
     if cause.kind == "ready-timeout" and limit:
         found.append(
             f"if it is only slow, raise --ready-timeout above {seconds(limit)} or let it send EXTEND_TIMEOUT_USEC"

@@ -239,15 +239,15 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _cannot_start,
     _timed_out,
     _oom_kill,
-    _by_words,
     _reported,
+    _by_words,
     _exception,
     _crash,
     _killed,
     _exit,
     _protocol_error,
 )
-"""Asked in this order."""
+"""Asked in this order. A rank's own word that it failed stays its word, whatever the text sounds like."""
 
 
 def _lost(case: Case) -> Cause:

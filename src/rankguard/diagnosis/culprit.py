@@ -102,6 +102,8 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
     """The first among equals. Who cannot have been first leaves; of the rest one is named, the others are `either`."""
     if len(candidates) == 1:
         return _Choice(first=candidates[0], basis=_basis(case, candidates[0], best))
+    if all(rank.not_spawned for rank in candidates):
+        return _Choice(first=min(candidates, key=lambda rank: rank.rank), basis="none of them could be started")
     if logged := _by_kernel_log(candidates):
         return _Choice(first=logged, basis="kernel log order")
     spans = {rank.rank: _span(case, rank) for rank in candidates}

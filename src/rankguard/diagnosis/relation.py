@@ -6,7 +6,7 @@ Read next: `verdict.py`.
 
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.causes import cause_of
-from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending
+from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending, report_of
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import memory_of
 from rankguard.diagnosis.story import after
@@ -36,9 +36,10 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
 def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bool) -> str:
     """Its relation to the failure.
 
-    `collateral`: it failed before we told it to end, by what a peer's death does, or by something weaker than the
-    culprit's failure. `independent`: its own failure is of no peer's making, and as strong. What is `stopped` and alive
-    is being stopped, or (of a process that somebody else started) not our business: the contract has no word for it.
+    `collateral`: it failed before we told it to end, by what a peer's death does, or it gave no reason and the culprit's
+    failure is the stronger one. `independent`: its failure is of no peer's making: a signal, an exception of its own
+    kind, or something as strong as the culprit's. What is `stopped` and alive is being stopped, or (of a process that
+    somebody else started) not our business: the contract has no word for it.
     """
     if culprit is not None and rank.rank == culprit.rank:
         return "culprit"
@@ -46,7 +47,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     if failed and own is not FailureClass.NONE and _before_we_stopped(rank):
         of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)
         weaker = culprit is not None and own > failure_class(case, culprit)
-        return "collateral" if of_peer or weaker else "independent"
+        gave_no_reason = own is FailureClass.ABORTED or (own is FailureClass.FAILED and report_of(rank) is None)
+        return "collateral" if of_peer or (weaker and gave_no_reason) else "independent"
     if code_of(rank) == 0 and ended_by_itself(rank):
         return "finished"
     return "stopped"

@@ -6,7 +6,6 @@ RLIMIT_AS where no memory cgroup can be made.
 """
 
 import mmap
-import os
 import resource
 import signal
 import sys

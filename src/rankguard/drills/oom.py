@@ -33,7 +33,9 @@ def oom(ranks: int) -> int:
         command = [sys.executable, "-m", "rankguard", "run", "-n", str(ranks)]
         command += ["--ready-timeout", "60", "--run-dir", f"{folder}/run", program]
         with _limited(limit) as (how, wrap):
-            print(f"{ranks} ranks, {RANK_MIB} MiB of host cache each but for rank 0, in a memory limit of {limit} MiB ({how})")
+            print(
+                f"{ranks} ranks, {RANK_MIB} MiB of host cache each but for rank 0, in a memory limit of {limit} MiB ({how})"
+            )
             sys.stdout.flush()
             fallback = str(RANK_MIB // 2) if wrap is None else "0"
             ended = subprocess.run([*(wrap or []), *command, folder, str(RANK_MIB), fallback], check=False)
@@ -61,7 +63,10 @@ def _limited(limit_mib: int) -> Iterator[tuple[str, list[str] | None]]:
         return
     for words in (["systemd-run", "--user", "--scope"], ["sudo", "-n", "systemd-run", "--scope"]):
         asked = [*words, "--quiet", "--collect", "-p", f"MemoryMax={limit_mib}M", "-p", "MemorySwapMax=0"]
-        if shutil.which(words[0]) and subprocess.run([*asked, "true"], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which(words[0])
+            and subprocess.run([*asked, "true"], capture_output=True, check=False).returncode == 0
+        ):
             yield " ".join(words), asked
             return
     yield "RLIMIT_AS of each rank", None

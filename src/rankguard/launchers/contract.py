@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rankguard.facts import Fact, Looked
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.kmsg import KernelLog
+from rankguard.linux.memory import MemoryDomain
+from rankguard.model import JobSpec
+from rankguard.record import Record
 
 Emit = Callable[[Fact], None]
 PeerDeath = Callable[[str], str | None]
@@ -40,3 +45,37 @@ class Launcher(Protocol):
 
     def close(self, now: float) -> None:
         """The job is over: take what the pipes still hold and close everything."""
+
+
+class Told(Protocol):
+    """Where the output of ranks goes (`report/output.py`)."""
+
+    def feed(self, rank: int, which: int, data: bytes, now: float) -> None:
+        """Bytes of a rank's stdout (0) or stderr (1)."""
+
+    def ended(self, rank: int, which: int) -> None:
+        """Nothing more comes."""
+
+    def tail(self, rank: int) -> tuple[str, ...]:
+        """The last lines of a rank."""
+
+
+class Surroundings(Record):
+    """What a launcher is given by the supervisor."""
+
+    spec: JobSpec
+    port: int
+    """MASTER_PORT."""
+    private_dir: str
+    """Where notify sockets are; begins with `@` when no folder could be made (an abstract name)."""
+    stdin: int
+    passed: tuple[int, ...]
+    groups: JobGroups
+    kernel_log: KernelLog
+    memory: MemoryDomain
+    output: Told
+    clock: Callable[[], float]
+    redact: Callable[[str], str]
+    peer_death: PeerDeath
+    on_payload: Callable[[int, bytes | None, int | None], None]
+    """A rank's readiness: rank, JSON, or the file that holds it."""

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 
 from rankguard.model import JobSpec
 
-THIS_RUN = ("RANKGUARD_RUN_ID", "RANKGUARD_RUN_DIR", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
+THIS_RUN = (
+    "RANKGUARD_RUN_ID",
+    "RANKGUARD_RUN_DIR",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+)
 """What a rank must not inherit from whoever started us: it would speak for another job."""
 
 

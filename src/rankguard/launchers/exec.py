@@ -7,44 +7,42 @@ said before (datagrams, output) is told: it cannot say anything afterwards.
 
 import contextlib
 import os
-import resource
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from selectors import EVENT_READ, BaseSelector
-from typing import Any, Protocol
 
-from rankguard.errors import SpawnFailed
 from rankguard.facts import Complained, Exited, Fact, KernelKilled, Looked, NotSpawned, OutputClosed, Reaped, Spawned
-from rankguard.launchers.contract import Emit, PeerDeath
+from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.environment import rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
+from rankguard.launchers.redaction import redacted
 from rankguard.linux import child, memory, notify, spawn, tree
-from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
+from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
 
-FDS_PER_RANK = 4
-"""Its pidfd, notify socket and two pipes."""
-FDS_FOR_LOGS = 2
-FDS_OF_OURS = 24
-"""Control, watch and journal, and what one start needs for a moment."""
 _READ = 64 << 10
 _SLICE = 16
 """Ranks started between two looks at the news."""
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
 
 
-class Told(Protocol):
-    """Where the output of ranks goes (`report/output.py`)."""
-
-    def feed(self, rank: int, which: int, data: bytes, now: float) -> None: ...
-    def ended(self, rank: int, which: int) -> None: ...
-    def tail(self, rank: int) -> tuple[str, ...]: ...
-
-
 class _Rank:
-    __slots__ = ("error_file", "exited", "heard_at", "mailbox", "news", "notify", "number", "outputs", "pid", "pidfd", "reaped", "spawned")
+    __slots__ = (
+        "error_file",
+        "exited",
+        "heard_at",
+        "mailbox",
+        "news",
+        "notify",
+        "number",
+        "outputs",
+        "pid",
+        "pidfd",
+        "reaped",
+        "spawned",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -55,24 +53,6 @@ class _Rank:
         self.error_file: str | None = None
         self.heard_at: float | None = None
         self.spawned = self.exited = self.reaped = False
-
-
-class Surroundings(Protocol):
-    """What the launcher needs of the supervisor."""
-
-    spec: JobSpec
-    port: int
-    private_dir: str | None
-    stdin: int
-    passed: tuple[int, ...]
-    groups: JobGroups
-    kernel_log: KernelLog
-    output: Told
-    memory: memory.MemoryDomain
-    clock: Callable[[], float]
-    redact: Callable[[str], str]
-    peer_death: PeerDeath
-    on_payload: Callable[[int, bytes | None, int | None], None]
 
 
 class ExecRanks:
@@ -113,12 +93,10 @@ class ExecRanks:
         around, spec = self._around, self._spec
         opened: list[int] = []
         try:
-            if around.private_dir is not None:
-                rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
-                if not around.private_dir.startswith("@"):
-                    rank.error_file = f"{around.private_dir}/{rank.number}.error"
-            address = rank.notify.path if rank.notify is not None else None
-            env = rank_environment(spec, rank.number, around.port, address, rank.error_file)
+            rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
+            if not around.private_dir.startswith("@"):
+                rank.error_file = f"{around.private_dir}/{rank.number}.error"
+            env = rank_environment(spec, rank.number, around.port, rank.notify.path, rank.error_file)
             ends = [os.pipe2(os.O_CLOEXEC) for _ in (1, 2)]
             opened = [end[1] for end in ends]
             rank.outputs = [end[0] for end in ends]
@@ -142,7 +120,9 @@ class ExecRanks:
         except OSError as error:
             self._abandon(rank)
             said = error.strerror or str(error)
-            self._emit(NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"cannot start a process: {said}"))
+            self._emit(
+                NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"cannot start a process: {said}")
+            )
             return
         finally:
             for fd in opened:
@@ -151,13 +131,13 @@ class ExecRanks:
         self._by_pid[rank.pid] = rank
         for which in (0, 1):
             os.set_blocking(rank.outputs[which], False)
-            self._register(rank.outputs[which], NEWS_OUTPUT, lambda now, r=rank, w=which: self._on_output(r, w, now))
-        self._register(rank.pidfd, NEWS_EXIT, lambda now, r=rank: self._on_exit(r, now))
-        self._register(rank.news, NEWS_EXIT, lambda now, r=rank: self._on_news(r, now))
+            self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
+        self._register(rank.pidfd, NEWS_EXIT, partial(self._on_exit, rank))
+        self._register(rank.news, NEWS_EXIT, partial(self._on_news, rank))
         if rank.notify is not None:
-            self._register(rank.notify.fileno(), NEWS_NOTIFY, lambda now, r=rank: self._on_notify(r, now))
+            self._register(rank.notify.fileno(), NEWS_NOTIFY, partial(self._on_notify, rank))
 
-    def _register(self, fd: int, priority: int, call: Callable[[float], None]) -> None:
+    def _register(self, fd: int, priority: int, call: Callable[[float], object]) -> None:
         self._selector.register(fd, EVENT_READ, (priority, call))
 
     def _on_news(self, rank: _Rank, now: float) -> None:
@@ -224,7 +204,7 @@ class ExecRanks:
 
     def _belongs(self, rank: _Rank) -> Callable[[int, int], bool]:
         def asks(pid: int, uid: int) -> bool:
-            if pid == rank.pid or pid == 0:
+            if pid in (rank.pid, 0):
                 return True
             below = tree.is_descendant(pid, self._ancestors)
             # Gone already: the socket's folder is private, so whoever found it is of this user's.
@@ -297,6 +277,8 @@ class ExecRanks:
                 number = own.number
             elif number is not None:
                 is_child = self._same_pids  # in the rank's group and not the rank; elsewhere pids tell nothing
+            elif not self._same_pids and not self._around.groups.tells_ranks_apart:
+                continue  # it may be one of ours: neither its pid nor its group says
             self._emit(KernelKilled(now, number, record, is_child))
 
     def complaint(self, pid: int, number: int, now: float) -> bool:
@@ -415,42 +397,3 @@ def _why_not(spec: JobSpec, stage: str, error: int) -> str:
     if stage == "exec":
         return f"cannot execute `{spec.argv[0]}`: {said}"
     return f"cannot prepare the process ({stage}): {said}"
-
-
-def redacted(fact: Any, redact: Callable[[str], str]) -> Any:
-    """A fact without secrets: what a rank says of itself ends up in every file and page."""
-    report = getattr(fact, "report", None)
-    if report is not None:
-        info = report.exception
-        if info is not None:
-            info = info.replace(
-                message=redact(info.message),
-                traceback=None if info.traceback is None else redact(info.traceback),
-                chain=tuple(redact(link) for link in info.chain),
-            )
-        return fact.replace(report=report.replace(text=redact(report.text), exception=info))
-    text = getattr(fact, "text", None)
-    return fact.replace(text=redact(text)) if isinstance(text, str) else fact
-
-
-def ensure_fds(nprocs: int) -> bool:
-    """Raise our own limit on open files as far as needed; true when there are enough to keep the logs open.
-
-    Raises `SpawnFailed` when there are too few for the ranks themselves.
-    """
-    needed = nprocs * FDS_PER_RANK + FDS_OF_OURS
-    wanted = needed + nprocs * FDS_FOR_LOGS
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    infinite = resource.RLIM_INFINITY
-    if soft != infinite and soft < wanted:
-        soft = wanted if hard == infinite else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != infinite and soft < needed:
-        raise SpawnFailed(
-            f"{nprocs} ranks need {needed} open files, and this process may have {soft}",
-            exit_code=125,
-            hint=f"raise the limit: `ulimit -n {wanted}`",
-        )
-    return soft == infinite or soft >= wanted

@@ -104,7 +104,13 @@ def _report(message: Message) -> Report | None:
         if info is None:
             return None
         text = f"{info.type}: {info.message}" if info.message else info.type
-        return Report("exception", text, info, _number(message.exception.get("raised_at")), _integer(message.exception.get("errno")))
+        return Report(
+            "exception",
+            text,
+            info,
+            _number(message.exception.get("raised_at")),
+            _integer(message.exception.get("errno")),
+        )
     if isinstance(message.failed, dict):
         text = str(message.failed.get("text", ""))[:_TEXT]
         return Report("failed", text, None, _number(message.failed.get("raised_at")), message.errno)

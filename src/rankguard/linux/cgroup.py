@@ -145,6 +145,11 @@ class JobGroups:
         return int(digits) if digits.isdecimal() and int(digits) < self._nprocs else None
 
     @property
+    def tells_ranks_apart(self) -> bool:
+        """Each rank has a memory group of its own."""
+        return self._ranks is not None
+
+    @property
     def can_kill(self) -> bool:
         """`kill` will work."""
         return self._kill_dir is not None

@@ -37,7 +37,7 @@ def become_subreaper() -> None:
 def set_name(name: str) -> None:
     """The name that `ps -o comm` shows; the kernel keeps 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
-    _libc.prctl(PR_SET_NAME, buffer, 0, 0, 0)
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def signalfd(signals: Iterable[int]) -> int:

@@ -17,7 +17,7 @@ import signal
 import struct
 from collections.abc import Mapping, Sequence
 
-from rankguard.linux.libc import PR_SET_PDEATHSIG, prctl
+from rankguard.linux.libc import ALL_SIGNALS, PR_SET_PDEATHSIG, prctl
 from rankguard.record import Record
 
 STAGES = ("cgroup", "session", "parent", "signals", "stdio", "limits", "chdir", "exec")
@@ -95,11 +95,11 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
         if os.getppid() != parent:
             os._exit(128 + signal.SIGKILL)
         stage = 3
-        for number in signal.valid_signals():
-            if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) != signal.SIG_DFL:
+        for number in ALL_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
-        for number in command.ignore:
-            signal.signal(number, signal.SIG_IGN)
+        for ignored in command.ignore:
+            signal.signal(ignored, signal.SIG_IGN)
         stage = 4
         report = _arrange_fds(command, report)
         stage = 5

@@ -71,17 +71,19 @@ def is_empty() -> bool:
     return False
 
 
-def signal_all(number: int, spare: frozenset[int] = frozenset()) -> list[int]:
+def alive() -> list[int]:
+    """Every descendant that is not a zombie, children before parents."""
+    told = ((pid, state(pid)) for pid in reversed(descendants(os.getpid())))
+    return [pid for pid, stat in told if stat is not None and stat[0] not in "ZX"]
+
+
+def signal_all(number: int) -> list[int]:
     """Signal every descendant once, children before parents. Returns those that were alive."""
     reached = []
-    for pid in reversed(descendants(os.getpid())):
-        if pid in spare:
-            continue
-        told = state(pid)
-        if told is not None and told[0] not in "ZX":
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-                reached.append(pid)
+    for pid in alive():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            reached.append(pid)
     return reached
 
 
@@ -103,14 +105,8 @@ def kill_all(keep: set[int], for_s: float = 0.02) -> list[int]:
 def survivors() -> tuple[Survivor, ...]:
     """What is still below us, by name."""
     found = []
-    for pid in descendants(os.getpid()):
+    for pid in alive():
         told = state(pid)
-        if told is None or told[0] in "ZX":
-            continue
-        try:
-            with open(f"/proc/{pid}/comm") as file:
-                comm = file.read().strip()
-        except OSError:
-            continue
-        found.append(Survivor(pid, comm, told[0]))
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", errors="replace") as file:
+            found.append(Survivor(pid, file.read().strip(), told[0] if told is not None else "?"))
     return tuple(found)

@@ -1,6 +1,6 @@
-"""Bytes of a rank's stream into whole lines.
+r"""Bytes of a rank's stream into whole lines.
 
-A line ends with `\\n`. A `\\r` starts the line anew, as a terminal shows it, so that of a progress bar only the last
+A line ends with `\n`. A `\r` starts the line anew, as a terminal shows it, so that of a progress bar only the last
 state is left. A line longer than `LONGEST` is cut into pieces: nothing is lost, and nothing grows without bound.
 """
 

@@ -43,7 +43,9 @@ class Output:
     `few_fds`: descriptors are scarce, so files are not kept open.
     """
 
-    def __init__(self, spec: JobSpec, consoles: tuple[Sink | None, Sink | None], warn: Callable[[str], None], few_fds: bool) -> None:
+    def __init__(
+        self, spec: JobSpec, consoles: tuple[Sink | None, Sink | None], warn: Callable[[str], None], few_fds: bool
+    ) -> None:
         self._warn = warn
         self._prefixes = [prefix(spec, rank) for rank in range(spec.nprocs)]
         self._streams = [

@@ -1,0 +1,35 @@
+"""Enough file descriptors for a job: our own limit is raised, the ranks get theirs back, too few is said before the start."""
+
+import contextlib
+import resource
+
+from rankguard.errors import SpawnFailed
+
+FDS_PER_RANK = 4
+"""Its pidfd, notify socket and two pipes."""
+FDS_FOR_LOGS = 2
+FDS_OF_OURS = 24
+"""Control, watch and journal, and what one start needs for a moment."""
+
+
+def ensure_fds(nprocs: int) -> bool:
+    """Raise our own limit on open files as far as needed; true when there are enough to keep the logs open.
+
+    Raises `SpawnFailed` when there are too few for the ranks themselves.
+    """
+    needed = nprocs * FDS_PER_RANK + FDS_OF_OURS
+    wanted = needed + nprocs * FDS_FOR_LOGS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < wanted:
+        soft = wanted if hard == infinite else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != infinite and soft < needed:
+        raise SpawnFailed(
+            f"{nprocs} ranks need {needed} open files, and this process may have {soft}",
+            exit_code=125,
+            hint=f"raise the limit: `ulimit -n {wanted}`",
+        )
+    return soft == infinite or soft >= wanted

@@ -1,0 +1,1 @@
+"""`rankguard.launch`, with real processes."""

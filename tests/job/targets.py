@@ -1,0 +1,64 @@
+"""Functions that the tests launch as ranks."""
+
+import os
+import signal
+import sys
+from multiprocessing.queues import Queue
+from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.synchronize import Event
+from typing import Any
+
+import rankguard
+
+
+def report_ready(rank: rankguard.Rank, payload: Any) -> None:
+    """Become ready with a payload, and end."""
+    rank.ready({"rank": rank.rank, "of": rank.world_size, "payload": payload})
+
+
+def ready_then_wait(rank: rankguard.Rank) -> None:
+    """Serve for ever."""
+    rank.ready(rank.rank)
+    signal.pause()
+
+
+def kill_one(rank: rankguard.Rank, who: int, number: int) -> None:
+    """One rank dies while the others load."""
+    if rank.rank == who:
+        os.kill(os.getpid(), number)
+    signal.pause()
+
+
+def confirmed_then_dies(rank: rankguard.Rank) -> None:
+    """The seed's rule: one that has reported can still die."""
+    if rank.rank == 1:
+        rank.ready()
+        os.kill(os.getpid(), 9)
+    signal.pause()
+
+
+def raises(rank: rankguard.Rank, text: str) -> None:
+    """An exception in one rank."""
+    if rank.rank == 1:
+        raise LookupError(text)
+    signal.pause()
+
+
+def large(rank: rankguard.Rank, size: int) -> None:
+    """A payload that does not fit into a datagram."""
+    rank.ready("x" * size)
+
+
+def unserialisable(rank: rankguard.Rank) -> None:
+    """A payload that is no JSON."""
+    if rank.rank == 1:
+        rank.ready(object())
+    signal.pause()
+
+
+def use_everything(rank: rankguard.Rank, queue: "Queue[int]", event: Event, shared: SharedMemory) -> None:
+    """What travels with `multiprocessing.Process` travels here."""
+    shared.buf[rank.rank] = rank.rank + 1
+    queue.put(rank.rank)
+    event.wait()
+    sys.exit(0)

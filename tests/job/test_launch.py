@@ -1,0 +1,270 @@
+"""`launch`: ranks of a function or a command, from any program."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import pytest
+from tests.job import targets
+
+import rankguard
+
+
+def alive(run_id: str) -> list[str]:
+    """The processes whose environment names the run."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = Path("/proc", pid, "environ").read_bytes()
+            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if f"RANKGUARD_RUN_ID={run_id}".encode() in environment and state not in "ZX":
+            found.append(pid)
+    return found
+
+
+def test_payloads_come_in_the_order_of_the_ranks() -> None:
+    with rankguard.launch(targets.report_ready, nprocs=4, args=("p",)) as job:
+        payloads = job.wait_ready(timeout=60)
+        verdict = job.wait()
+
+    assert payloads == [{"rank": r, "of": 4, "payload": "p"} for r in range(4)]
+    assert (verdict.outcome, verdict.exit_code, verdict.culprit) == ("succeeded", 0, None)
+
+
+def test_a_command_and_its_environment(capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["/bin/sh", "-c", "echo $RANK $SHARED $OWN"]
+    with rankguard.launch(command, nprocs=2, env=lambda rank: {"OWN": f"own-{rank}"}) as job:
+        job.wait()
+
+    assert sorted(capfd.readouterr().out.splitlines()) == ["[0] 0 own-0", "[1] 1 own-1"]
+
+
+def test_the_death_of_a_loading_rank_reaches_the_waiting_caller() -> None:
+    with (
+        pytest.raises(rankguard.RankFailed) as caught,
+        rankguard.launch(targets.kill_one, nprocs=4, args=(2, 9)) as job,
+    ):
+        job.wait_ready(timeout=60)
+
+    verdict = caught.value.verdict
+    assert verdict.culprit is not None
+    assert (verdict.culprit.rank, verdict.culprit.cause.kind, verdict.exit_code) == (2, "killed", 137)
+    assert str(caught.value).startswith("rank 2 of 4 was killed")
+    assert alive(job.run_id) == []
+
+
+def test_a_rank_that_had_reported_dies() -> None:
+    with pytest.raises(rankguard.RankFailed) as caught, rankguard.launch(targets.confirmed_then_dies, nprocs=3) as job:
+        job.wait_ready(timeout=60)
+
+    culprit = caught.value.verdict.culprit
+    assert culprit is not None
+    assert (culprit.rank, culprit.was_ready) == (1, True)
+
+
+def test_an_exception_with_its_traceback() -> None:
+    with (
+        pytest.raises(rankguard.RankFailed) as caught,
+        rankguard.launch(targets.raises, nprocs=2, args=("gone",)) as job,
+    ):
+        job.wait()
+
+    cause = caught.value.verdict.culprit.cause  # type: ignore[union-attr]  # there is one
+    assert (cause.kind, cause.exception.type, cause.exception.message) == ("exception", "LookupError", "gone")  # type: ignore[union-attr]  # there is one
+
+
+def test_ready_timeout_is_a_timeout_error() -> None:
+    with pytest.raises(TimeoutError) as caught, rankguard.launch(targets.kill_one, nprocs=2, args=(9, 9)) as job:
+        job.wait_ready(timeout=0.5)
+
+    assert isinstance(caught.value, rankguard.ReadyTimeout)
+    assert caught.value.verdict.exit_code == 124
+
+
+@pytest.mark.parametrize("size", [100, 1 << 20, 40 << 20])
+def test_payloads_of_any_size(size: int) -> None:
+    with rankguard.launch(targets.large, nprocs=2, args=(size,)) as job:
+        payloads = job.wait_ready(timeout=60)
+
+    assert [len(payload) for payload in payloads] == [size, size]
+
+
+def test_a_payload_that_is_no_json_is_told_where_it_happened() -> None:
+    with pytest.raises(rankguard.RankFailed) as caught, rankguard.launch(targets.unserialisable, nprocs=2) as job:
+        job.wait_ready(timeout=60)
+
+    assert "UsageError" in str(caught.value)
+
+
+def test_what_travels_with_multiprocessing_travels_here() -> None:
+    context = multiprocessing.get_context("spawn")
+    queue, event = context.Queue(), context.Event()
+    shared = SharedMemory(create=True, size=16)
+    try:
+        with rankguard.launch(targets.use_everything, nprocs=3, args=(queue, event, shared)) as job:
+            ranks = sorted(queue.get(timeout=60) for _ in range(3))
+            event.set()
+            job.wait(60)
+        assert (ranks, bytes(shared.buf[:3])) == ([0, 1, 2], b"\1\2\3")
+    finally:
+        shared.close()
+        shared.unlink()
+        queue.close()
+        queue.join_thread()
+
+
+def test_what_cannot_travel_is_named_before_anything_starts() -> None:
+    with pytest.raises(rankguard.UsageError, match=r"args\[1\]"):
+        rankguard.launch(targets.report_ready, args=("fine", threading.Lock()))
+
+
+@pytest.mark.parametrize(("command", "code"), [(["/no/such/program"], 127), (["/etc/passwd"], 126)])
+def test_spawn_failed_leaves_nothing(command: list[str], code: int) -> None:
+    with pytest.raises(rankguard.SpawnFailed) as caught:
+        rankguard.launch(command, nprocs=3)
+
+    assert caught.value.exit_code == code
+    assert command[0] in str(caught.value)
+
+
+def test_a_bad_cwd_is_spawn_failed() -> None:
+    with pytest.raises(rankguard.SpawnFailed, match="cannot enter the folder"):
+        rankguard.launch(["true"], cwd="/no/such/folder")
+
+
+@pytest.mark.parametrize("bad", [{"nprocs": 0}, {"start": "warm"}, {"grace": -1}, {"max_restarts": 2}])
+def test_usage_errors(bad: dict[str, object]) -> None:
+    with pytest.raises(rankguard.UsageError):
+        rankguard.launch(["true"], **bad)  # type: ignore[arg-type]  # on purpose
+
+
+def test_leaving_the_block_ends_everything() -> None:
+    with rankguard.launch(targets.ready_then_wait, nprocs=3) as job:
+        job.wait_ready(timeout=60)
+        assert len(alive(job.run_id)) == 3
+
+    assert alive(job.run_id) == []
+    assert job.verdict is not None
+    assert job.verdict.outcome == "interrupted"
+
+
+def test_an_exception_in_the_block_ends_everything() -> None:
+    with pytest.raises(ZeroDivisionError), rankguard.launch(targets.ready_then_wait, nprocs=2) as job:
+        job.wait_ready(timeout=60)
+        raise ZeroDivisionError
+
+    assert alive(job.run_id) == []
+
+
+def test_beside_asyncio() -> None:
+    async def both() -> tuple[list[object], int]:
+        ticks = 0
+        with rankguard.launch(targets.ready_then_wait, nprocs=2) as job:
+            waiting = asyncio.ensure_future(job.wait_ready_async(timeout=60))
+            while not waiting.done():
+                await asyncio.sleep(0)
+                ticks += 1
+            return waiting.result(), ticks
+
+    payloads, ticks = asyncio.run(both())
+
+    assert (payloads, ticks > 10) == ([0, 1], True)
+
+
+def test_off_the_main_thread() -> None:
+    results: list[object] = []
+
+    def work() -> None:
+        with rankguard.launch(targets.report_ready, nprocs=2, args=(1,)) as job:
+            results.append(len(job.wait_ready(timeout=60)))
+            results.append(job.wait().outcome)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+    assert results == [2, "succeeded"]
+
+
+def test_nothing_global_of_the_caller_changes() -> None:
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    method = multiprocessing.get_start_method(allow_none=True)
+    threads, mask = threading.active_count(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    with rankguard.launch(targets.report_ready, nprocs=2, args=(1,)) as job:
+        job.wait()
+
+    assert {number: signal.getsignal(number) for number in signal.valid_signals()} == handlers
+    assert multiprocessing.get_start_method(allow_none=True) == method
+    assert (threading.active_count(), signal.pthread_sigmask(signal.SIG_BLOCK, ())) == (threads, mask)
+
+
+def test_a_fork_of_the_caller_does_not_end_the_job() -> None:
+    with rankguard.launch(targets.ready_then_wait, nprocs=2) as job:
+        job.wait_ready(timeout=60)
+        pid = os.fork()
+        if pid == 0:
+            job.close()
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert job.poll() is None
+        assert len(alive(job.run_id)) == 2
+
+
+def test_events_are_told_while_the_caller_waits() -> None:
+    seen: list[str] = []
+    with rankguard.launch(["true"], nprocs=2, on_event=lambda name, _fact: seen.append(name)) as job:
+        job.wait()
+
+    assert seen.count("Spawned") == seen.count("Exited") == seen.count("Reaped") == 2
+
+
+def test_two_jobs_nest() -> None:
+    with rankguard.launch(targets.ready_then_wait, nprocs=2) as outer, rankguard.launch(["true"], nprocs=2) as inner:
+        outer.wait_ready(timeout=60)
+        assert inner.wait().outcome == "succeeded"
+
+
+def test_nothing_leaks() -> None:
+    def fds() -> set[str]:
+        return set(os.listdir("/proc/self/fd"))
+
+    with rankguard.launch(["true"]) as job:
+        job.wait()
+    before = fds()
+    for _ in range(10):
+        with rankguard.launch(["true"], nprocs=2) as job:
+            job.wait()
+
+    assert fds() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(job._client.warden_pid, os.WNOHANG)
+
+
+def test_functions_of_main_and_its_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import rankguard\n"
+        "def work(rank, word): rank.ready(word * 2)\n"
+        "if __name__ == '__main__':\n"
+        "    with rankguard.launch(work, nprocs=2, args=('ab',)) as job: print(job.wait_ready(60))\n"
+    )
+    unguarded = tmp_path / "unguarded.py"
+    unguarded.write_text(
+        "import rankguard\ndef work(rank): pass\nwith rankguard.launch(work, nprocs=1) as job: job.wait()\n"
+    )
+
+    good = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    bad = subprocess.run([sys.executable, unguarded], capture_output=True, text=True, check=False)
+
+    assert (good.returncode, good.stdout) == (0, "['abab', 'abab']\n")
+    assert bad.returncode != 0
+    assert "__name__ == '__main__'" in bad.stderr
