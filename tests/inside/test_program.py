@@ -131,9 +131,9 @@ def both(arguments, cwd, *, flags=(), **more):
 
 
 def _without_chance(value):
-    """Addresses and reference counts, and how often `recursion` fits: three frames less with ours below."""
+    """Addresses, reference counts, times, and how often `recursion` fits: three frames less with ours below."""
     if isinstance(value, str):
-        return re.sub(r"0x[0-9a-f]+|(?<=refcount : )\d+|(?<=repeated )\d+", "N", value)
+        return re.sub(r"0x[0-9a-f]+|(?<=refcount : )\d+|(?<=repeated )\d+|(?<=test in )[\d.]+", "N", value)
     return value
 
 
