@@ -132,10 +132,10 @@ def _start_warden(control: int, null: int) -> int:
     if not sys.executable:
         raise SpawnFailed("cannot find this Python's executable (`sys.executable` is empty)")
     front = os.pidfd_open(os.getpid())
-    moved = []
+    moved: list[int] = []
     try:
-        for fd in (null, null, 2 if _is_open(2) else null, control, front):
-            moved.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
+        wanted = (null, null, 2 if _is_open(2) else null, control, front)
+        moved += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in wanted]
         actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(moved)]
         command = [sys.executable, "-I", "-S", _WARDEN, _PACKAGE, str(os.getpid())]
         return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)

@@ -38,6 +38,8 @@ class Job:
         self._judged: Verdict | None = None
         self._final: Verdict | None = None
         self._spawned = False
+        self.shipment: object = None
+        """The arguments: a semaphore's name is gone with its last reference here, and ranks open it by name."""
         self._client = Client(spec, passed=passed)
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -276,6 +278,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             events=on_event is not None,
         )
         job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
+        job.shipment = shipment
     finally:
         if shipment is not None:
             shipment.close()

@@ -24,11 +24,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": NOUNS,
     "diagnosis": NOUNS,
     "linux": NOUNS,
-    "launchers": NOUNS | {"linux"},
+    "launchers": NOUNS | {"linux", "inside"},  # inside: the other half of a function's journey
     "report": NOUNS | {"diagnosis"},
     "wire": NOUNS,
     "driver": DRIVER,
     "supervisor": DRIVER,
+    "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
+    "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),
     "inside": {"errors"},
 }

@@ -102,8 +102,6 @@ def _prepare(preparation: "dict[str, Any]", fd: int, name: str) -> None:
             util.log_to_stderr()
         util.get_logger().setLevel(preparation["log_level"])
     sys.argv = preparation["argv"]
-    if preparation["dir"] is not None:
-        os.chdir(preparation["dir"])
     process.ORIGINAL_DIR = preparation["orig_dir"]  # type: ignore[attr-defined]  # private
     if preparation["start_method"] is not None:
         from multiprocessing import set_start_method

@@ -252,10 +252,6 @@ def _main_module() -> tuple[str | None, str | None]:
 def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawning) -> dict[str, Any]:
     from multiprocessing import get_start_method, process, util
 
-    try:
-        here: str | None = os.getcwd()
-    except OSError:
-        here = None
     logger = util._logger  # type: ignore[attr-defined]  # noqa: SLF001
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     fd = getattr(tracker, "_fd", None)  # none: it is not running, and nothing shipped is known to it
@@ -268,7 +264,6 @@ def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawni
         "sys_path": [original if entry == "" and original else entry for entry in sys.path],
         "argv": list(sys.argv),
         "orig_dir": original,
-        "dir": here,
         "start_method": get_start_method(allow_none=True),
         "log_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]  # noqa: SLF001
         "log_level": None if logger is None else logger.getEffectiveLevel(),
