@@ -259,15 +259,17 @@ def test_on_cgroup2_others_in_our_group_keep_it_as_it_is():
 
 def escaping(orders, answers):
     """A rank whose child leaves session and parent and ignores what can be ignored."""
+    told, tell = os.pipe()
     if os.fork() == 0:
         os.setsid()
         if os.fork():
             os._exit(0)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        os.write(answers, f"{os.getpid()}\n".encode())
+        os.write(tell, f"{os.getpid()}\n".encode())
         signal.pause()
-    os.wait()
+    os.wait()  # the one between is gone for good: two processes are left to look at
+    os.write(answers, os.read(told, 20))
     os.read(orders, 1)
 
 
