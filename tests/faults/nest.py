@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 SRC = HERE.parent.parent / "src"
@@ -40,7 +41,7 @@ class Nest:
         self.front: subprocess.Popen[bytes] | None = None
         self._first: dict[str, int] = {}
 
-    def __enter__(self) -> "Nest":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -56,6 +57,11 @@ class Nest:
             for stream in (self.front.stdin, self.front.stdout, self.front.stderr):
                 if stream is not None:
                     stream.close()
+        for trace in sorted(self.traces(), key=len, reverse=True):  # after a kill of all three nobody else removes them
+            for group, _folders, _files in os.walk(trace, topdown=False):
+                if group.startswith("/sys/fs/cgroup/"):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(group)
         self._made.cleanup()
 
     def env(self, **more: str) -> dict[str, str]:

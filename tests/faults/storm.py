@@ -74,7 +74,7 @@ def once(victim: str, shape: str) -> dict[str, object]:
         if shape == "shell" and victim == "all":  # the rank is the shell; the program in it is a child
 
             def spare(pid: int, line: str) -> bool:
-                return "brood.py" in line and "sh -c" not in line or "sleep" in line
+                return ("brood.py" in line and "sh -c" not in line) or "sleep" in line
 
         took, left = nest.until_empty(spare)
         code: object = "alive"

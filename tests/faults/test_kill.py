@@ -3,7 +3,6 @@
 import random
 
 import pytest
-
 from tests.faults.storm import SHAPES, VICTIMS, once
 
 TURNS = 4

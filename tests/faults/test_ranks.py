@@ -4,7 +4,6 @@ import json
 import sys
 
 import pytest
-
 from tests.faults.nest import Nest
 
 START = """
@@ -113,7 +112,7 @@ def test_every_exit_code(code):
 
 
 def test_deaf_ranks_cost_the_grace_once():
-    deaf = f"signal.signal(15, 1); open('up', 'a').write('up\\n')\nif R == 3:\n  while open('up').read().count('up') < 8: pass\n  sys.exit(3)\ntime.sleep(30)"
+    deaf = "signal.signal(15, 1); open('up', 'a').write('up\\n')\nif R == 3:\n  while open('up').read().count('up') < 8: pass\n  sys.exit(3)\ntime.sleep(30)"
     with Nest() as nest:
         nest.run("--report", "json", *ranks(deaf, 8))
         out, _err = nest.front.communicate(timeout=20)

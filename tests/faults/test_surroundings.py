@@ -9,15 +9,14 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.faults.nest import Nest
 
 EXIT_3 = ("-n", "2", "--no-python", "sh", "-c", "echo out; echo err >&2; [ $RANK = 0 ] || exit 3; exec sleep 30")
 STAY = ("-n", "2", "--no-python", "sh", "-c", "echo err >&2; echo up >>up; exec sleep 30")
 READY = (
     "-n", "2", "--ready-timeout", "30", "--no-python", sys.executable, "-I", "-S", "-c",
-    "import os, socket, time; s = socket.socket(1, 2); s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'READY=1');"
-    "open('up', 'a').write('up\\n'); time.sleep(30)",
+    ("import os, socket, time; s = socket.socket(1, 2); s.connect(os.environ['NOTIFY_SOCKET']); s.send(b'READY=1');"
+    "open('up', 'a').write('up\\n'); time.sleep(30)"),
 )  # fmt: skip
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root for namespaces")
 
