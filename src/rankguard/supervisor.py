@@ -283,6 +283,8 @@ class Supervisor:
                 self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
             return
         message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
+        if told.what == "all-ready":
+            self._leftovers.note()  # a socket whose owner dies is not found afterwards
         if told.what in ("all-ready", "judged", "spawned"):
             now = verdict(self._job.case().replace(now=clock()), __version__)
             if told.what == "judged":

@@ -13,7 +13,8 @@ import traceback
 
 import pytest
 
-from rankguard.linux.cgroup import JobGroups, own_groups
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.hierarchies import own_groups
 
 MIB = 1 << 20
 PATIENCE = 20.0

@@ -17,7 +17,8 @@ from tests.linux._evidence_helpers import (
     wait_readable,
 )
 
-from rankguard.linux.cgroup import JobGroups, own_groups, parse_groups
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.hierarchies import own_groups, parse_groups
 
 V1 = "memory" in own_groups()
 OWN_FILE = "memory.oom_control" if V1 else "memory.events"

@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.linux._evidence_helpers import MIB, hold, inside, inside_limit, job, limited_group
 
-from rankguard.linux.cgroup import own_groups
+from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.memory import HOST, MemoryDomain, memory_state, rank_memory
 from rankguard.model import Memory
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rankguard.linux.cgroup import own_groups
+from rankguard.linux.hierarchies import own_groups
 
 RANK_MIB = 96
 OURS_MIB = 64

@@ -14,36 +14,22 @@ Read next: `memory.py` (limits and usage of the same groups), `kmsg.py` (the ker
 """
 
 import os
-from collections.abc import Iterator
-from signal import SIGKILL
-from time import monotonic, sleep
 
+from rankguard.linux.freezer import freeze_and_kill, members
+from rankguard.linux.hierarchies import (
+    Group,
+    below,
+    counter,
+    own_groups,
+    processes,
+    read_text,
+    remove_group,
+    write_text,
+)
 from rankguard.model import OomCount
-from rankguard.record import Record
 
 _INIT_CGROUP_NS = "cgroup:[4026531835]"  # include/linux/proc_ns.h, PROC_CGROUP_INIT_INO
 _VMSTAT = "/proc/vmstat"
-_FREEZE = {"cgroup.freeze": ("1", "0"), "freezer.state": ("FROZEN", "THAWED")}
-_FREEZE_WAIT = 0.05
-"""A v1 group with a task in an uninterruptible call stays FREEZING for as long as that lasts; it is killed all the same."""
-_ROUNDS = 20
-
-
-class Group(Record):
-    """Our own group in one hierarchy. `name` is what the kernel calls it, `path` its directory, `top` the mount point."""
-
-    name: str
-    path: str
-    top: str
-
-    def upwards(self) -> Iterator[str]:
-        """Its directory and those of all ancestors that can be seen."""
-        path = self.path
-        while True:
-            yield path
-            if path == self.top or len(path) <= len(self.top):
-                return
-            path = path.rpartition("/")[0]
 
 
 class JobGroups:
@@ -162,25 +148,25 @@ class JobGroups:
         if self._kill_dir is None:
             return False
         if self.kill_file:
-            return _write(self.kill_file, "1") is None
-        return _freeze_and_kill(self._kill_dir)
+            return write_text(self.kill_file, "1") is None
+        return freeze_and_kill(self._kill_dir)
 
     def forbid_forks(self) -> bool:
         """No process of the job can fork from now on (`pids.max` of the job's group), where that exists."""
-        return self._pids_max is not None and _write(self._pids_max, "0") is None
+        return self._pids_max is not None and write_text(self._pids_max, "0") is None
 
     def empty(self) -> bool | None:
         """No process of the job lives in its group (zombies do not count); null when there is no such group."""
         if self._kill_dir is None:
             return None
         populated = counter(f"{self._kill_dir}/cgroup.events", "populated")
-        return not list(_members(self._kill_dir)) if populated is None else populated == 0
+        return not list(members(self._kill_dir)) if populated is None else populated == 0
 
     def remove(self) -> None:
         """Removes all groups, those that ranks made below them too. What still holds a process stays."""
         for job in self._jobs.values():
-            for path in _below(job):
-                _rmdir(path)
+            for path in below(job):
+                remove_group(path)
         self._return_home()
 
     # ── Making ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,7 +248,7 @@ class JobGroups:
         if "memory" not in (read_text(f"{own}/cgroup.subtree_control") or "").split():
             home = None
             if os.path.exists(f"{own}/cgroup.type"):  # only the root group lacks it, and may hold processes as well
-                others = set(_procs(own)) - ours
+                others = set(processes(own)) - ours
                 if others:
                     return f"{own} holds processes that are not ours ({len(others)}), so cgroup2 allows none"
                 home = f"{own}/{os.path.basename(job)}.sup"  # beside the job's group: what ends that must not end us
@@ -271,13 +257,13 @@ class JobGroups:
                 except OSError as error:
                     return f"cannot make {home}: {error.strerror}"
             self._vacated = (own, home, [c for c in ("memory", "pids") if c in offered])
-            for pid in _procs(own) if home else ():
-                _write(f"{home}/cgroup.procs", str(pid))
-            if failed := _write(f"{own}/cgroup.subtree_control", "+memory"):
+            for pid in processes(own) if home else ():
+                write_text(f"{home}/cgroup.procs", str(pid))
+            if failed := write_text(f"{own}/cgroup.subtree_control", "+memory"):
                 self._return_home()
                 return f"cannot enable the memory controller in {own}: {failed.strerror}"
-            _write(f"{own}/cgroup.subtree_control", "+pids")
-        failed = _write(f"{job}/cgroup.subtree_control", "+memory")
+            write_text(f"{own}/cgroup.subtree_control", "+pids")
+        failed = write_text(f"{job}/cgroup.subtree_control", "+memory")
         return f"cannot enable the memory controller in {job}: {failed.strerror}" if failed else None
 
     def _return_home(self) -> None:
@@ -286,10 +272,10 @@ class JobGroups:
             return
         own, home, controllers = self._vacated
         for controller in controllers:
-            _write(f"{own}/cgroup.subtree_control", f"-{controller}")
-        for pid in _procs(home) if home else ():
-            _write(f"{own}/cgroup.procs", str(pid))
-        _rmdir(home or "")
+            write_text(f"{own}/cgroup.subtree_control", f"-{controller}")
+        for pid in processes(home) if home else ():
+            write_text(f"{own}/cgroup.procs", str(pid))
+        remove_group(home or "")
         self._vacated = None
 
     def _joined_own_group(self, rank: int) -> bool:
@@ -312,7 +298,7 @@ class JobGroups:
         found = {f"{group}/{file}": (value, False)}
         # A directory's links tell how many it holds, so the usual rank, which makes no groups, costs one stat.
         if file == "memory.oom_control" and os.stat(group).st_nlink > 2:
-            found |= {f"{path}/{file}": (counter(f"{path}/{file}") or 0, False) for path in _below(group)}
+            found |= {f"{path}/{file}": (counter(f"{path}/{file}") or 0, False) for path in below(group)}
         return found
 
     def _shared_counters(self) -> dict[str, tuple[int, bool]]:
@@ -322,127 +308,6 @@ class JobGroups:
             if path and value is not None:
                 return {path if path != _VMSTAT else f"{_VMSTAT} oom_kill": (value, True)}
         return {}
-
-
-def own_groups() -> dict[str, Group]:
-    """Our own group in each hierarchy that we can see: `v2`, and v1 controllers by name (`memory`, `freezer` …)."""
-    groups = parse_groups(read_text("/proc/self/cgroup") or "", read_text("/proc/self/mountinfo") or "")
-    return {key: group for key, group in groups.items() if os.path.isdir(group.path)}
-
-
-def parse_groups(cgroup: str, mountinfo: str) -> dict[str, Group]:
-    """`own_groups` from the texts of `/proc/self/cgroup` and `/proc/self/mountinfo` (proc_pid_mountinfo(5))."""
-    names: dict[str, str] = {}
-    for line in cgroup.splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, name = rest.partition(":")
-        names |= dict.fromkeys(["v2"] if number == "0" and not controllers else controllers.split(","), name)
-    groups: dict[str, Group] = {}
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        kind, _, options = (*right.split(" "), "", "", "")[:3]
-        if kind not in ("cgroup", "cgroup2") or len(fields) < 6:
-            continue
-        root, top = _unescaped(fields[3]), _unescaped(fields[4])
-        for key in ["v2"] if kind == "cgroup2" else options.split(","):
-            # A container without a cgroup namespace has its group bound to the mount point: both name the prefix.
-            # With a namespace both say "/". Names above the root of our namespace ("/../x") cannot be reached.
-            ours = names.get(key)
-            if ours is None or "/.." in ours or not f"{ours}/".startswith(f"{root.rstrip('/')}/"):
-                continue
-            if key not in groups or "ro" not in fields[5].split(","):  # of two mounts the one that can be written
-                inside = ours[len(root.rstrip("/")) :].rstrip("/")
-                groups[key] = Group(name=ours, path=top.rstrip("/") + inside, top=top.rstrip("/"))
-    return groups
-
-
-def counter(path: str, key: str = "oom_kill") -> int | None:
-    """The number after `key` in a file of `key number` lines; null when there is none."""
-    for line in (read_text(path) or "").splitlines():
-        name, _, value = line.partition(" ")
-        if name == key and value.isdecimal():
-            return int(value)
-    return None
-
-
-def read_text(path: str) -> str | None:
-    """The text of a small file of the kernel; null when it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode(errors="replace")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
-def _write(path: str, text: str) -> OSError | None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        return error
-    return None
-
-
-def _rmdir(path: str) -> None:
-    try:
-        os.rmdir(path)
-    except OSError:  # gone already, or a process lives in it
-        pass
-
-
-def _below(path: str) -> Iterator[str]:
-    """A directory and all below it, deepest first."""
-    return (directory for directory, _, _ in os.walk(path, topdown=False))
-
-
-def _procs(path: str) -> list[int]:
-    return [int(pid) for pid in (read_text(f"{path}/cgroup.procs") or "").split()]
-
-
-def _members(path: str) -> set[int]:
-    return {pid for directory in _below(path) for pid in _procs(directory)}
-
-
-def _freeze_and_kill(path: str) -> bool:
-    """SIGKILL to every process below `path`, held still meanwhile so that none forks away. v1 kills upon the thaw."""
-    switch = next(name for name in _FREEZE if os.path.exists(f"{path}/{name}"))
-    freeze, thaw = _FREEZE[switch]
-    killed: set[int] = set()
-    for _ in range(_ROUNDS):  # a fork that was under way when the freeze began shows in the next round
-        if _write(f"{path}/{switch}", freeze):
-            return False
-        until = monotonic() + _FREEZE_WAIT
-        while not _frozen(path, switch) and monotonic() < until:
-            sleep(0.0002)
-        found = _members(path)
-        for pid in found - {0}:
-            try:
-                os.kill(pid, SIGKILL)
-            except OSError:
-                pass
-        _write(f"{path}/{switch}", thaw)
-        if found <= killed:
-            return True
-        killed |= found
-    return True
-
-
-def _frozen(path: str, switch: str) -> bool:
-    if switch == "freezer.state":
-        return (read_text(f"{path}/{switch}") or "").strip() == "FROZEN"
-    return counter(f"{path}/cgroup.events", "frozen") == 1
 
 
 def _shared_counter(own: dict[str, Group]) -> str | None:
@@ -459,10 +324,3 @@ def _sees_whole_paths() -> bool:
         return os.readlink("/proc/self/ns/cgroup") == _INIT_CGROUP_NS
     except OSError:
         return False
-
-
-def _unescaped(field: str) -> str:
-    """Space, tab, newline and backslash are octal in mountinfo."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field

@@ -1,6 +1,7 @@
-"""How a process ended that is not our child, or was reaped by somebody else: what the kernel still tells of it.
+"""Processes that are not ours: how one ended that is not our child or was reaped by somebody else, and a quick glance at
+one that is about to.
 
-Two sources, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
+For an ending there are two sources, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
 then on. Neither reaps. No guess is made: None is "not known".
 
 Sources: include/uapi/linux/pidfd.h (EXIT: Linux 6.15); fs/proc/array.c `do_task_stat`; measured in facts/linux.md 1.1.
@@ -9,10 +10,12 @@ Read next: `child.py` (children of ours), `adopted/process.py` (the whole ladder
 
 import fcntl
 import os
+import re
+import signal
 import struct
 
-from rankguard.linux.child import from_status
-from rankguard.model import Ending
+from rankguard.linux.child import PF_EXITING, from_status
+from rankguard.model import Ending, Memory
 
 _SIZE = 128
 _GET_INFO = 3 << 30 | _SIZE << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
@@ -46,6 +49,48 @@ def zombie_ending(pid: int, pidfd: int) -> Ending | None:
     if fields[0] != b"Z" or pid_of(pidfd) != pid:
         return None
     return from_status(int(fields[49]))
+
+
+def glance(pid: int) -> tuple[str | None, Memory]:
+    """`child.dying` and `memory.rank_memory` in one, each file read once: at a failure others are dying meanwhile.
+
+    About 60 µs a process, most of it the kernel's.
+    """
+    stat, status = _read(f"/proc/{pid}/stat"), _read(f"/proc/{pid}/status")
+    fields = stat.rpartition(b") ")[2].split(None, 7)
+    if not status or len(fields) < 8 or fields[0] in b"ZX":
+        return "zombie", Memory()
+    told = dict(_STATUS.findall(status))
+    memory = Memory(rss_bytes=_kib(told.get(b"VmRSS")), peak_bytes=_kib(told.get(b"VmHWM")))
+    pending = int(told.get(b"SigPnd", b"0"), 16) | int(told.get(b"ShdPnd", b"0"), 16)
+    how = None
+    if told.get(b"CoreDumping") == b"1":
+        how = "dumping"
+    elif int(fields[6]) & PF_EXITING:
+        how = "exiting"
+    elif pending >> (signal.SIGKILL - 1) & 1:
+        how = "killed"
+    return how, memory
+
+
+_STATUS = re.compile(rb"^(VmHWM|VmRSS|CoreDumping|SigPnd|ShdPnd):\s*([0-9a-f]+)", re.MULTILINE)
+
+
+def _kib(text: bytes | None) -> int | None:
+    return None if text is None else int(text) * 1024
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 8192)
+    except OSError:  # ESRCH: it has gone meanwhile
+        return b""
+    finally:
+        os.close(fd)
 
 
 def pid_of(pidfd: int) -> int | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from signal import SIGURG
 from time import monotonic
 
-from rankguard.linux.cgroup import read_text
+from rankguard.linux.hierarchies import read_text
 from rankguard.model import Left
 
 _SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject

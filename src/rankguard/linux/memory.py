@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
 
-from rankguard.linux.cgroup import Group, counter, own_groups, read_text
+from rankguard.linux.hierarchies import Group, counter, own_groups, read_text
 from rankguard.model import Memory, MemoryState
 from rankguard.record import Record
 
