@@ -42,6 +42,16 @@ def make_run_dir(run_id: str, asked: str | None = None) -> tuple[str | None, str
     return None, f"no files are kept of this run: {'; '.join(refused)}"
 
 
+def run_name(folder: str | None, run_id: str) -> bool | str:
+    """What `report` and `explain` find a run by: its id (True), the folder's name in a home, its path; False for none."""
+    if folder is None:
+        return False
+    path = Path(folder)
+    if path.parent in [home.absolute() for home in homes()]:
+        return path.name == run_id or path.name
+    return folder
+
+
 class Run(Record):
     """A run on disk. `at`: when its last file was written (seconds since the epoch)."""
 

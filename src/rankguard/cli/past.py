@@ -9,7 +9,7 @@ from typing import Any
 
 from rankguard.errors import UsageError
 from rankguard.model import Verdict
-from rankguard.runs import Run, find_run, known_runs
+from rankguard.runs import Run, find_run, known_runs, run_name
 
 
 def runs(words: Sequence[str]) -> int:
@@ -20,11 +20,13 @@ def runs(words: Sequence[str]) -> int:
 
 
 def _list(limit: int) -> int:
-    for run in known_runs()[:limit]:
+    found = known_runs()[:limit]
+    width = max((len(run.id) for run in found), default=0)
+    for run in found:
         data = run.read()
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.at))
         what = data.get("statement", "no verdict: rankguard and everything round it was killed, or it runs elsewhere")
-        print(f"{run.id:10}{when}  {data.get('outcome', '?'):12}{what}")
+        print(f"{run.id:{width}}  {when}  {data.get('outcome', '?'):12}{what}")
     return 0
 
 
@@ -47,7 +49,7 @@ def _report(run: Run, *, as_json: bool) -> int:
         return 0
     from rankguard.report.text import final_report
 
-    print(final_report(Verdict.from_dict(data), color=False))
+    print(final_report(Verdict.from_dict(data), saved=run_name(str(run.folder), data["run_id"])))
     return 0
 
 

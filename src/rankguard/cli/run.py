@@ -27,7 +27,7 @@ from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Verdict
 from rankguard.record import to_data
 from rankguard.report.redact import Redactor
-from rankguard.runs import make_run_dir, new_run_id
+from rankguard.runs import make_run_dir, new_run_id, run_name
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 PASS_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
@@ -201,7 +201,9 @@ class Front:
         elif self.asked.report == "text":
             from rankguard.report.text import final_report
 
-            text = final_report(verdict, color=self._color(), width=_width(), saved=self.spec.run_dir is not None)
+            text = final_report(
+                verdict, color=self._color(), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
+            )
             _write(2, text if text.endswith("\n") else text + "\n")
         return verdict.exit_code
 

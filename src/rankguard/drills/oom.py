@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rankguard.linux.hierarchies import own_groups
+from rankguard.runs import make_run_dir, new_run_id
 
 RANK_MIB = 96
 OURS_MIB = 64
@@ -30,8 +31,9 @@ def oom(ranks: int) -> int:
     with tempfile.TemporaryDirectory(prefix="rankguard-drill-") as folder:
         for rank in range(1, ranks):
             os.mkfifo(f"{folder}/{rank}")
+        kept = make_run_dir(f"drill-oom-{new_run_id()}")[0] or f"{folder}/run"
         command = [sys.executable, "-m", "rankguard", "run", "-n", str(ranks)]
-        command += ["--ready-timeout", "60", "--run-dir", f"{folder}/run", program]
+        command += ["--ready-timeout", "60", "--run-dir", kept, program]
         with _limited(limit) as (how, wrap):
             print(
                 f"{ranks} ranks, {RANK_MIB} MiB of host cache each but for rank 0, in a memory limit of {limit} MiB ({how})"
@@ -39,7 +41,7 @@ def oom(ranks: int) -> int:
             sys.stdout.flush()
             fallback = str(RANK_MIB // 2) if wrap is None else "0"
             ended = subprocess.run([*(wrap or []), *command, folder, str(RANK_MIB), fallback], check=False)
-        verdict = _read(f"{folder}/run/verdict.json")
+        verdict = _read(f"{kept}/verdict.json")
     wrong = _check(verdict, ended.returncode, "memory-limit" if wrap is None else "oom-kill")
     for line in wrong:
         print(f"drill: wrong: {line}")

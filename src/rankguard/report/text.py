@@ -19,10 +19,11 @@ SILENT_AFTER_S = 30.0
 """A rank that has said nothing for this long is called silent."""
 
 
-def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved: bool = True) -> str:
+def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved: bool | str = True) -> str:
     """What is shown on stderr when a job has ended; no final newline.
 
-    `saved` says that the run has a folder, which `rankguard report` and `explain` need. Colour does not count as bytes.
+    `saved` says that the run has a folder, which `rankguard report` and `explain` need, or by which name they find it
+    (else its id). Colour does not count as bytes.
     """
     width = max(60, min(width, 160))
     last = last_line(verdict)
@@ -85,7 +86,7 @@ def all_ready_line(n: int, seconds: float, slowest_rank: int | None = None, lead
 # ── The blocks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _failed_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
+def _failed_rows(verdict: Verdict, saved: bool | str, block: Block) -> list[str]:
     culprit, room = verdict.culprit, block.room
     hints = [say.cut_bytes(say.printable(hint, max(room.cell, 200)), 300) for hint in verdict.hints[: room.groups]]
     block.lines.append(f"error: {_headline(verdict)}")
@@ -119,7 +120,7 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     return block.lines
 
 
-def _other_rows(verdict: Verdict, saved: bool, block: Block) -> list[str]:
+def _other_rows(verdict: Verdict, saved: bool | str, block: Block) -> list[str]:
     """Interrupted, or (`state.json`) still running: nobody is called a failure."""
     block.lines += [f"{say.word(verdict.outcome)}: {_headline(verdict)}", ""]
     by = say.stopper(verdict.stopped_by) if verdict.stopped_by and verdict.stopped_by.pid is not None else None
@@ -327,11 +328,11 @@ def _trace(culprit: Culprit) -> str | None:
     return culprit.traceback or (exception.traceback if exception else None)
 
 
-def _more(verdict: Verdict, culprit: Culprit | None, saved: bool, room: Room) -> str:
+def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, room: Room) -> str:
     """Where to read on. Only what exists is named, and a path is whole or left out."""
     if not saved:
         return ""
-    run = say.printable(verdict.run_id, 40)
+    run = say.printable(verdict.run_id if saved is True else str(saved), 200)
     text = f"rankguard report {run} · rankguard explain {run}"
     path = culprit.log_path if culprit else None
     return f"{text} · {path}" if path and len(text) + len(path) + 3 <= room.cell else text
