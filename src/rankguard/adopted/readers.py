@@ -150,7 +150,11 @@ class _Reader:
 
     def _judge(self, payload: Any, error: BaseException | None) -> None:
         if error is not None:
-            self._all.broken(self, f"its message cannot be unpickled: {type(error).__name__}: {error}")
+            statement = f"its message cannot be unpickled: {type(error).__name__}: {error}"
+            if isinstance(error, OSError | EOFError):  # it could not be reached: perhaps because it is gone
+                self._end(statement)
+            else:
+                self._all.broken(self, statement)
             return
         self.done = True
         self._all.delivered(self, payload)
@@ -192,7 +196,7 @@ class _Fetch:
 
     def result(self) -> tuple[Any, BaseException | None]:
         os.close(self.fd)
-        late = TimeoutError(f"what it refers to did not come from its sender within {FETCH:g} s")
+        late = TimeoutError(f"its sender did not answer for {FETCH:g} s")
         return self._result or (None, late)
 
 

@@ -62,7 +62,7 @@ class Watch:
         """Asked before endings become facts: what the dead have sent came before."""
         self.owned: list[Any] = []
         """Closed with the watch."""
-        self.started = self.closed = False
+        self.started = self.closed = self._judged = False
         self._must_ask = not have_pidfds()
         self._selector = selectors.DefaultSelector()
         self._witnesses = Witnesses()
@@ -110,6 +110,7 @@ class Watch:
         for each in dead:
             each.late = True
         self._end([*told, *dead], clock())
+        self._conclude()
 
     def turn(self, timeout: float | None) -> None:
         """Wait for news, at most `timeout` seconds (None: as long as it takes), and take it."""
@@ -125,6 +126,7 @@ class Watch:
             ended += [each for each in self._asked() if each not in ended and each.gone()]
         self._end(ended, now)
         self._pass_time(clock())
+        self._conclude()
 
     def wait(self, patience: float | None) -> None:
         """Wait until `turn` has something to do. Any thread may, beside one that does anything else."""
@@ -289,9 +291,14 @@ class Watch:
         elif isinstance(order, Judge):
             return choose(self._case())
         elif isinstance(order, Tell) and order.what == "judged":
-            self.verdict = verdict_of(self._case(), __version__)
+            self._judged = True
             self._deadlines.clear()
         return None
+
+    def _conclude(self) -> None:
+        """The verdict, once all news of this moment is in: who said that it failed has perhaps ended, too."""
+        if self._judged and self.verdict is None:
+            self.verdict = verdict_of(self._case(), __version__)
 
     def _case(self) -> Any:
         case = self._job.case()

@@ -12,10 +12,10 @@ from time import monotonic
 
 from rankguard.adopted.process import Adopted, have_pidfds
 from rankguard.facts import KernelKilled, Looked
-from rankguard.linux import child
-from rankguard.linux.cgroup import counter, own_groups, parse_groups, read_text
+from rankguard.linux.hierarchies import counter, own_groups, parse_groups, read_text
+from rankguard.linux.foreign import glance
 from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
-from rankguard.linux.memory import MemoryDomain, rank_memory
+from rankguard.linux.memory import MemoryDomain
 from rankguard.model import Memory, MemoryState, OomCount
 
 _VMSTAT = "/proc/vmstat"
@@ -86,10 +86,9 @@ class Witnesses:
         held: list[tuple[int, Memory]] = []
         ended = select.poll()
         for each in processes:
-            how = child.dying(each.pid)
+            how, memory = glance(each.pid)
             if how is not None:
                 dying[each.rank] = how
-            memory = rank_memory(each.pid) if how != "zombie" else Memory()
             if memory.rss_bytes is not None:
                 held.append((each.rank, memory))
             ended.register(each.pidfd, select.POLLIN)

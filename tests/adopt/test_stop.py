@@ -1,0 +1,176 @@
+import multiprocessing as mp
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import rankguard
+from rankguard.adopted import teardown
+from tests.adopt import programs
+from tests.adopt.programs import METHODS, Ranks
+
+
+def started(target, *args, method="fork"):
+    """A process of `target`, and the first thing that it says."""
+    context = mp.get_context(method)
+    up, up_writer = context.Pipe(duplex=False)
+    life, life_writer = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(up_writer, life, *args))
+    process.start()
+    said = up.recv()
+    return process, said, [up, up_writer, life, life_writer]
+
+
+def close(ends):
+    for end in ends:
+        end.close()
+
+
+def gone(pid):
+    try:
+        return programs.state(pid) in "ZX"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranks(method):
+    zombies = programs.zombies()
+    with Ranks(method) as ranks:
+        ranks.order(3, "exit", 3)
+        endings = rankguard.stop(ranks.processes)
+        assert [ending.signal for ending in endings[:3]] == ["SIGTERM"] * 3
+        assert endings[3] == rankguard.model.Ending("exit", code=3) or endings[3].signal == "SIGTERM"
+        assert [process.exitcode for process in ranks.processes[:3]] == [-15] * 3  # their owners know
+        assert programs.zombies() == zombies
+        assert rankguard.stop(ranks.processes) == endings  # again: nothing left to do
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_tree_with_escapees_and_one_that_ignores_sigterm(method, stubborn):
+    process, pids, ends = started(programs.tree, stubborn, method=method)
+    [ending] = rankguard.stop([process], grace=0.1)
+    assert ending.signal == "SIGTERM"
+    assert all(gone(pid) for pid in pids)
+    close(ends)
+
+
+def test_one_grace_for_all():
+    several = [started(programs.stubborn) for _ in range(4)]
+    before = time.monotonic()
+    endings = rankguard.stop([process for process, _, _ in several], grace=0.2)
+    assert 0.2 <= time.monotonic() - before < 4 * 0.2 + 2
+    assert {ending.signal for ending in endings} == {"SIGKILL"}
+    for _, _, ends in several:
+        close(ends)
+
+
+def test_no_grace():
+    process, _pid, ends = started(programs.stubborn)
+    assert rankguard.stop([process], grace=0)[0].signal == "SIGKILL"
+    close(ends)
+
+
+def test_a_child_born_of_sigterm():
+    process, _pid, ends = started(programs.forks_on_sigterm)
+    assert rankguard.stop([process], grace=1)[0].signal == "SIGKILL"
+    assert gone(ends[0].recv())
+    close(ends)
+
+
+def test_a_stopped_process_can_answer():
+    with Ranks(count=1) as ranks:
+        os.kill(ranks.processes[0].pid, signal.SIGSTOP)
+        assert rankguard.stop(ranks.processes, grace=30)[0].signal == "SIGTERM"
+
+
+def test_popen_pid_and_others():
+    zombies = programs.zombies()
+    popen = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=-1, stdout=-1)
+    bare = subprocess.Popen(["sleep", "1000"])
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    popen.stdout.readline()
+    endings = rankguard.stop([popen, bare.pid, ended, mp.Process(target=print), ended.pid])
+    assert [(e.kind, e.signal, e.code) for e in endings] == [
+        ("signal", "SIGTERM", None),
+        ("signal", "SIGTERM", None),
+        ("exit", None, 0),
+        ("exit", None, None),
+        ("exit", None, None),
+    ]
+    assert popen.returncode == -15
+    assert programs.zombies() - zombies == {bare.pid}  # a pid has no owner's object to collect it by
+    assert bare.wait() == -15
+    popen.stdin.close()
+    popen.stdout.close()
+    assert rankguard.stop([]) == []
+
+
+def test_what_cannot_be_stopped():
+    for processes in ([os.getpid()], ["x"]):
+        with pytest.raises(rankguard.UsageError):
+            rankguard.stop(processes)
+    with pytest.raises(rankguard.UsageError):
+        rankguard.stop([], grace=-1)
+
+
+def test_what_the_kernel_does_not_end_is_alive(monkeypatch):
+    """In place of a process in an uninterruptible call: one that gets no signals from us."""
+    monkeypatch.setattr(teardown, "BOUND", 0.05)
+    monkeypatch.setattr(teardown._Trees, "_signal_one", lambda *_: None)
+    with Ranks(count=1) as ranks:
+        assert rankguard.stop(ranks.processes, grace=0)[0].kind == "alive"
+        assert ranks.processes[0].is_alive()
+
+
+def storm(up, life):
+    """Forks without end: each child forks the next and ends."""
+    if os.fork() == 0:
+        while True:
+            if os.fork() == 0:
+                continue
+            time.sleep(0.002)  # the storm's own pace, not a wait for anything
+            os._exit(0)
+    up.send(None)
+    life.recv()
+
+
+def test_in_a_thread_with_a_guard_told():
+    with Ranks() as ranks:
+        with rankguard.guard(ranks.processes) as guard:
+            guard.stopping()
+            thread = threading.Thread(target=rankguard.stop, args=(ranks.processes,))
+            thread.start()
+            thread.join(30)
+        assert guard.verdict() is None
+        assert not any(process.is_alive() for process in ranks.processes)
+
+
+def test_no_file_is_left_open():
+    with Ranks(count=2) as ranks:
+        before = programs.open_fds()
+        rankguard.stop(ranks.processes)
+        assert programs.open_fds() <= before
+
+
+def test_a_stranger_with_the_old_number_is_spared():
+    """A process is held, not its number."""
+    trees = teardown._Trees([])
+    child = subprocess.Popen(["sleep", "1000"])
+    dead = subprocess.Popen(["true"])
+    pidfd = os.pidfd_open(dead.pid)
+    dead.wait()
+    trees._hold(child.pid, pidfd)  # the number is the child's, the file the dead one's
+    trees.end(0)
+    assert not trees.is_alive(child.pid)
+    assert child.poll() is None
+    child.kill()
+    child.wait()
+    assert not select.select([], [], [], 0)[0]
