@@ -1,6 +1,7 @@
 """Rank programs of the tests and the parent's side of them. Everything hand-shakes over pipes; nobody sleeps to wait."""
 
 import faulthandler
+import io
 import multiprocessing as mp
 import os
 import signal
@@ -30,7 +31,7 @@ def follow(number, writer, orders):
             faulthandler.disable()  # pytest's, inherited by fork
             os.kill(os.getpid(), *rest)
         elif order == "raise":
-            sys.stderr = open(os.devnull, "w")
+            sys.stderr = io.StringIO()
             raise RuntimeError(*rest)
         elif order == "send":
             writer.send(*rest)

@@ -4,10 +4,10 @@ import os
 import signal
 
 import pytest
-
-import rankguard
 from tests.adopt import programs
 from tests.adopt.programs import METHODS, Ranks
+
+import rankguard
 
 
 @pytest.fixture(autouse=True)

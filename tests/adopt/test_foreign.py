@@ -3,11 +3,11 @@ import select
 import signal
 
 import pytest
+from tests.adopt.programs import until
 
 from rankguard.linux import child, memory
 from rankguard.linux.foreign import glance, pid_of, reaped_ending, zombie_ending
 from rankguard.model import Ending
-from tests.adopt.programs import until
 
 REAPED_IS_TOLD = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
 

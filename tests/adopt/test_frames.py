@@ -13,9 +13,7 @@ from rankguard.linux.frames import BadFrame, FrameReader
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50), st.booleans(), st.booleans())
 def test_any_messages_in_any_pieces(messages, piece, long, over_socket):
-    ours, theirs = (
-        (end.detach() for end in socket.socketpair()) if over_socket else os.pipe()
-    )
+    ours, theirs = (end.detach() for end in socket.socketpair()) if over_socket else os.pipe()
     data = b"".join(_framed(message, long) for message in messages)
     try:
         reader = FrameReader(ours)
@@ -53,7 +51,12 @@ def test_what_multiprocessing_writes(duplex, size):
 
 @pytest.mark.parametrize("make", [os.pipe, lambda: [end.detach() for end in socket.socketpair()]])
 def test_ends(make):
-    for sent, error in [(b"", EOFError), (b"\0\0", BadFrame), (b"\0\0\0\2x", BadFrame), (b"\xff\xff\xff\x00", BadFrame)]:
+    for sent, error in [
+        (b"", EOFError),
+        (b"\0\0", BadFrame),
+        (b"\0\0\0\2x", BadFrame),
+        (b"\xff\xff\xff\x00", BadFrame),
+    ]:
         ours, theirs = make()
         os.write(theirs, sent) if sent else None
         os.close(theirs)

@@ -8,11 +8,11 @@ import threading
 import time
 
 import pytest
+from tests.adopt import programs
+from tests.adopt.programs import METHODS, Ranks
 
 import rankguard
 from rankguard.adopted import teardown
-from tests.adopt import programs
-from tests.adopt.programs import METHODS, Ranks
 
 
 def started(target, *args, method="fork"):

@@ -9,12 +9,12 @@ import sys
 import threading
 
 import pytest
+from tests.adopt import programs
+from tests.adopt.programs import METHODS, Ranks
 
 import rankguard
 from rankguard.adopted import readers as readers_module
 from rankguard.adopted import watch as watch_module
-from tests.adopt import programs
-from tests.adopt.programs import METHODS, Ranks
 
 CULPRIT = 5
 
@@ -402,7 +402,8 @@ def test_victims_are_not_blamed(megabytes):
     for own, _theirs in pairs:
         own.close()
     victims = [
-        mp.Process(target=programs.cascade_victim, args=(theirs, up_writer, life), daemon=True) for _own, theirs in pairs
+        mp.Process(target=programs.cascade_victim, args=(theirs, up_writer, life), daemon=True)
+        for _own, theirs in pairs
     ]
     for victim in victims:
         victim.start()

@@ -38,7 +38,6 @@ from rankguard.facts import (
 )
 from rankguard.model import Ending, JobSpec, Verdict
 from rankguard.orders import Judge, Look, Order, Tell, WakeAt
-from rankguard.runs import new_run_id
 
 TICK = 0.05
 """Seconds between two looks where the kernel cannot wake us: no pidfds, or a sentinel that a grandchild keeps open."""
@@ -71,7 +70,7 @@ class Watch:
         self._timers: list[tuple[float, Callable[[float], None]]] = []
         self._first_look: Looked | None = None
         self._spec = JobSpec(
-            run_id=new_run_id(),
+            run_id=os.urandom(4).hex(),
             command=(),
             argv=(),
             nprocs=0,
@@ -263,7 +262,7 @@ class Watch:
         for each in ended:
             self._release(each)
             ending = each.ending
-            assert ending is not None  # noqa: S101  # learn_endings leaves none
+            assert ending is not None  # learn_endings leaves none
             oom, readable = self._witnesses.oom(each)
             self.endings.append((each, ending))
             self._emit(Exited(now, each.rank, ending, oom, readable))
