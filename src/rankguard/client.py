@@ -6,6 +6,7 @@ Read next: `wire.py` (the messages), `warden.py`, `supervisor.py`; `job.py` and 
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -45,18 +46,20 @@ class Client:
             raise UsageError("launching ranks works on Linux only", "`wait_ready` and `guard` work here")
         self.run_id = spec.run_id
         self._owner = os.getpid()
-        ours, theirs = socket.socketpair()
+        usable = [_is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
+        ours, theirs = (_above(end) for end in socket.socketpair())
         self.wire = Wire(ours)
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             self.warden_pid = _start_warden(theirs.fileno(), null)
             self.warden = os.pidfd_open(self.warden_pid)
-            stdin, out, err = (fd if _is_open(fd) else null for fd in stdio)
+            stdin, out, err = (fd if open_ else null for fd, open_ in zip(stdio, usable, strict=True))
             message: Message = {"do": "start", "spec": to_data(spec), "front_is_ours": front_is_ours}
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
             self.wire.close()
-            raise SpawnFailed(f"cannot start rankguard's own processes: {error}", error.errno) from error
+            few = " (too few file descriptors)" if error.errno in (errno.EMFILE, errno.EINVAL) else ""
+            raise SpawnFailed(f"cannot start rankguard's own processes: {error}{few}", error.errno) from error
         finally:
             theirs.close()
             os.close(null)
@@ -88,7 +91,12 @@ class Client:
         self.send({"do": "stop", "signal": signal, "grace": grace, "at_once": at_once, "by": by, "sender": sender})
 
     def receive(self, timeout: float | None = 0) -> list[tuple[Message, list[int]]]:
-        """The next messages with their descriptors; waits at most `timeout` seconds (None: for ever)."""
+        """The next messages with their descriptors; waits at most `timeout` seconds (None: for ever).
+
+        Raises `UsageError` in a forked child of the caller: it would take what is meant for its parent.
+        """
+        if os.getpid() != self._owner:
+            raise UsageError("this job belongs to the process that launched it", "a forked child cannot wait for it")
         messages = self.wire.receive()
         until = None if timeout is None else time.monotonic() + timeout
         while not messages and not self.wire.closed:
@@ -142,6 +150,13 @@ def _start_warden(control: int, null: int) -> int:
     finally:
         for fd in (front, *moved):
             os.close(fd)
+
+
+def _above(end: socket.socket) -> socket.socket:
+    """The same socket at a number above the standard streams, which may be closed."""
+    moved = fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+    end.close()
+    return socket.socket(fileno=moved)
 
 
 def _is_open(fd: int) -> bool:

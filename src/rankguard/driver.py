@@ -139,10 +139,16 @@ class Driver:
                 pass  # for those who listen
 
     def _check_tree(self, now: float) -> None:
-        """Empty is a fact of its own: it comes after the last ending and the last reap."""
-        if self._tree.empty():
-            self._sweeping = False
-            self.emit(TreeEmpty(now, tuple(sorted(self._tree.killed)), (), self._leftovers()))
+        """Empty is a fact of its own: it comes after the last ending and the last reap.
+
+        To ask may bring endings to light whose signal has been taken already, so they are handled before we sleep.
+        """
+        while self._sweeping:
+            if self._tree.empty():
+                self._sweeping = False
+                self.emit(TreeEmpty(now, tuple(sorted(self._tree.killed)), (), self._leftovers()))
+            elif not self._facts:
+                return
             self._handle()
 
     def warn(self, statement: str) -> None:

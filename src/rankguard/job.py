@@ -20,6 +20,7 @@ from typing import Any, Self
 from rankguard import inside
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
+from rankguard.linux.notify import PAYLOAD
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.redact import Redactor
 from rankguard.runs import make_run_dir, new_run_id
@@ -193,7 +194,7 @@ class Job:
                 return json.loads(message["json"])
             with open(fds[0], "rb") as file:
                 file.seek(0)
-                return json.load(file)
+                return json.loads(file.read(PAYLOAD))
         except (ValueError, RecursionError) as error:
             text = f"the payload of its readiness is not JSON: {error}"
             self._client.send({"do": "reject", "rank": message["rank"], "statement": text})
@@ -204,8 +205,7 @@ class Job:
         """The supervisor is gone without a verdict. The warden ends what is left; the verdict is ours to give."""
         from rankguard.lost import verdict_without_supervisor
 
-        self._client.wait_gone()
-        return verdict_without_supervisor(self._spec, bug)
+        return verdict_without_supervisor(self._spec, bug, gone=self._client.wait_gone())
 
 
 def launch(  # noqa: PLR0913  # the contract's door

@@ -11,13 +11,16 @@ from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.diagnosis.verdict import verdict
 from rankguard.errors import RankguardBug, UsageError
-from rankguard.facts import JobStarted, Judged, SupervisorLost
+from rankguard.facts import JobStarted, Judged, SupervisorLost, TreeEmpty
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.files import RunFiles
 
 
-def verdict_without_supervisor(spec: JobSpec, bug: str | None) -> Verdict:
-    """`supervisor-lost` (somebody killed it) or `bug` (its last word), with what its journal tells of the ranks."""
+def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) -> Verdict:
+    """`supervisor-lost` (somebody killed it) or `bug` (its last word), with what its journal tells of the ranks.
+
+    `gone`: the warden has ended, and with it the proof that no process of the job is left.
+    """
     now = time.monotonic()
     case = _told(spec, now).case()
     if case.judged is None:
@@ -25,6 +28,8 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None) -> Verdict:
         case = case.replace(
             failed_by="supervisor-lost", failed_at=now, judged=judged, lost=SupervisorLost(now, None, bug)
         )
+    if gone and case.tree is None:
+        case = case.replace(tree=TreeEmpty(now), ended_at=case.ended_at or now)
     final = verdict(case.replace(now=now), __version__)
     files = RunFiles(None)
     files.folder = spec.run_dir

@@ -38,6 +38,7 @@ from rankguard.launchers.limits import ensure_fds
 from rankguard.linux import ports, tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import Console
+from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.leftovers import Leftovers
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
@@ -52,7 +53,6 @@ from rankguard.report.redact import Redactor
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic
-PASSED_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
 FLUSH_S = 2.0
 
 
@@ -101,6 +101,7 @@ class Supervisor:
         enough_fds = ensure_fds(spec.nprocs)
         self._wire, self._signals, self._tell = wire, signals, tell
         self._wall = time.time()
+        self._warden_pid = os.getppid()
         self._job, self._spec = Job(spec), spec
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
@@ -114,10 +115,10 @@ class Supervisor:
         port = spec.master_port
         if port is None:
             port, self._port_lock = ports.hold_free_port()
+        for own in own_groups().values():  # told before they are made: we may be killed in between
+            self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
+            self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")
         self._groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
-        for path in self._groups.paths:
-            if os.path.basename(path).startswith("rankguard-"):
-                self._note(f"cgroup {path}")
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
         self._output = Output(spec, self._consoles, self._warn, not enough_fds)
@@ -176,7 +177,7 @@ class Supervisor:
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
-        watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, os.getppid()))))
+        watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         driver.run(self._idle)
         now = clock()

@@ -12,11 +12,14 @@ the package, the front's pid. Read next: `supervisor.py`, docs/decisions/0001-th
 
 import contextlib
 import ctypes
+import json
 import os
 import select
 import signal
+import struct
 import sys
 import time
+from typing import NoReturn
 
 CONTROL, FRONT = 3, 4
 SUBREAPER = 36
@@ -37,7 +40,10 @@ def main() -> None:
         os._exit(125)
     own = os.pidfd_open(os.getpid())
     told, tell = os.pipe2(os.O_CLOEXEC)
-    supervisor = os.fork()
+    try:
+        supervisor = os.fork()
+    except OSError as error:
+        _cannot_fork(error)
     if supervisor == 0:
         os.close(told)
         _supervise(package, front_pid, own, tell)
@@ -48,6 +54,14 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_RDWR), fd)
     watch(supervisor, told)
     os._exit(0)
+
+
+def _cannot_fork(error: OSError) -> NoReturn:
+    """Tell the front (`wire.py`: length, number of descriptors, JSON) and end."""
+    said = f"cannot start rankguard's own processes: fork: {error.strerror}"
+    body = json.dumps({"is": "spawn-failed", "statement": said, "hint": "see `ulimit -u`", "code": 125}).encode()
+    os.write(CONTROL, struct.pack(">IB", len(body), 0) + body)
+    os._exit(125)
 
 
 def _supervise(package: str, front_pid: int, warden: int, tell: int) -> None:

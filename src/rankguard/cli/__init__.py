@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(f'`{v}`' for v in VERBS)}"
         print(f"error: `{verb}` is not a command of rankguard{hint}", file=sys.stderr)
         return 2
+    _open_standard_streams()
     if sys.platform != "linux":
         print(f"error: `rankguard {verb}` works on Linux only", file=sys.stderr)
         return 2
@@ -53,6 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output is gone; a flush at exit would only say so again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+
+
+def _open_standard_streams() -> None:
+    """A closed stdin, stdout or stderr becomes /dev/null: our own sockets must not land on its number."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, that is, this one
 
 
 def _verb(name: str) -> Callable[[Sequence[str]], int]:

@@ -22,6 +22,8 @@ from rankguard.cli.arguments import count_ranks, parse, rank_command
 from rankguard.cli.progress import Progress
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed, UsageError
+from rankguard.linux import tree
+from rankguard.linux.console import Console
 from rankguard.linux.libc import ALL_SIGNALS
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Verdict
@@ -29,6 +31,8 @@ from rankguard.record import to_data
 from rankguard.report.redact import Redactor
 from rankguard.runs import make_run_dir, new_run_id, run_name
 
+TEXT_S, JSON_S = 5.0, 30.0
+"""How long the last words wait for a reader that does not read; it never changes the exit status."""
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 PASS_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
 LEFT_ALONE = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -43,6 +47,9 @@ def run(words: Sequence[str]) -> int:
         print(f"error: {error.statement}", file=sys.stderr)
         print(f"try:   {error.hint or 'rankguard run --help'}", file=sys.stderr)
         return 2
+    except SpawnFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     except SystemExit as error:  # --help
         return int(error.code or 0)
     if warning is not None:
@@ -93,7 +100,7 @@ def _cwd() -> str:
     try:
         return os.getcwd()
     except OSError as error:
-        raise UsageError(f"the current folder cannot be used: {error.strerror}") from None
+        raise SpawnFailed(f"the current folder cannot be used: {error.strerror}", error.errno, 126) from None
 
 
 def _stdin_rank(asked: str, nprocs: int) -> int | None:
@@ -114,6 +121,7 @@ class Front:
 
     def __init__(self, asked: Namespace, spec: JobSpec) -> None:
         self.asked, self.spec = asked, spec
+        self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
         self._signals = SignalQueue(ALL_SIGNALS - LEFT_ALONE - _ignored())
         self._began = time.monotonic()
@@ -134,9 +142,17 @@ class Front:
         poll = select.poll()
         poll.register(self.client, select.POLLIN)
         poll.register(self._signals, select.POLLIN)
+        if self._init:
+            self._reap_strays()
         while self.verdict is None:
+            if self._err.pending:
+                poll.register(self._err, select.POLLOUT)
+            else:
+                with contextlib.suppress(KeyError):
+                    poll.unregister(self._err)
             due = self._progress.due_at()
             poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            self._err.flush()
             for received in self._signals.drain():
                 self._on_signal(received)
             for message, fds in self.client.receive():
@@ -160,12 +176,7 @@ class Front:
             self.client.send({"do": "signal", "signal": int(number)})
 
     def _reap_strays(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is None or ended.si_pid == self.client.warden_pid:
-                    return
-                os.waitpid(ended.si_pid, 0)
+        tree.reap_strays({self.client.warden_pid})
 
     def _on_message(self, message: dict[str, Any]) -> None:
         match message["is"]:
@@ -186,25 +197,27 @@ class Front:
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor
 
-        self.client.wait_gone()
+        gone = self.client.wait_gone()
         if bug is not None:
-            print(bug, file=sys.stderr)
-        self.verdict = verdict_without_supervisor(self.spec, bug)
+            self._err.write(bug.encode(errors="replace"))
+        self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
 
     def _say(self, line: str | None) -> None:
         if line is not None:
-            _write(2, f"rankguard: {line}\n")
+            self._err.write(f"rankguard: {line}\n".encode(errors="replace"))
 
     def _report(self, verdict: Verdict) -> int:
         if self.asked.report == "json":
-            _write(1, json.dumps(verdict.to_dict()) + "\n")
+            self._out.write(json.dumps(verdict.to_dict()).encode() + b"\n", whole=True)
+            self._out.flush_within(JSON_S)
         elif self.asked.report == "text":
             from rankguard.report.text import final_report
 
             text = final_report(
                 verdict, color=self._color(), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
             )
-            _write(2, text if text.endswith("\n") else text + "\n")
+            self._err.write(text.encode(errors="replace") + b"\n", whole=True)
+        self._err.flush_within(TEXT_S)
         return verdict.exit_code
 
     def _color(self) -> bool:
@@ -215,8 +228,10 @@ class Front:
             return False
 
     def _cannot_start(self, error: SpawnFailed) -> int:
-        _write(2, f"error: {error.statement}\n" + (f"try:   {error.hint}\n" if error.hint else ""))
-        _write(2, f"\nrankguard: exit {error.exit_code} cannot-start proven run={self.spec.run_id}\n")
+        hint = f"try:   {error.hint}\n" if error.hint else ""
+        last = f"rankguard: exit {error.exit_code} cannot-start proven run={self.spec.run_id}"
+        self._err.write(f"error: {error.statement}\n{hint}\n{last}\n".encode(errors="replace"), whole=True)
+        self._err.flush_within(TEXT_S)
         return error.exit_code
 
 
@@ -231,11 +246,3 @@ def _width() -> int:
 def _ignored() -> frozenset[int]:
     """A SIGHUP that was ignored when we started stays ignored (nohup)."""
     return frozenset({signal.SIGHUP}) if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else frozenset()
-
-
-def _write(fd: int, text: str) -> None:
-    """All of it, or as much as its reader takes: a closed or full output never changes the exit status."""
-    data = text.encode(errors="replace")
-    with contextlib.suppress(OSError):
-        while data:
-            data = data[os.write(fd, data) :]

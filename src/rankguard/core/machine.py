@@ -9,7 +9,7 @@ The rules of the machine:
 4. What the job does on a failure is in `stopping.py`, in the order in which it happens.
 
 To add a fact: its class in `facts.py`, its row here, its cell in `ranks.py` or `jobs.py`, a scenario in
-`tests/scenarios/`. The diagram in `docs/machine.md` is made from this table (`make docs`).
+`tests/scenarios/`. The diagram in `docs/machine.md` is made from this table (`docs/make_machine.py`).
 """
 
 from collections.abc import Callable
@@ -97,7 +97,7 @@ _RANK_ROWS: dict[type[RankFact], tuple[Cell, ...]] = {
     LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
     FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
     ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
-    Complained:      (_unborn,            ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
+    Complained:      (ranks.complained,   ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
     Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
     OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
     Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),

@@ -12,7 +12,18 @@ from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
 
-from rankguard.facts import Complained, Exited, Fact, KernelKilled, Looked, NotSpawned, OutputClosed, Reaped, Spawned
+from rankguard.facts import (
+    Complained,
+    Exited,
+    Fact,
+    KernelKilled,
+    Looked,
+    NotSpawned,
+    OutputClosed,
+    Ready,
+    Reaped,
+    Spawned,
+)
 from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.environment import rank_environment
 from rankguard.launchers.mailbox import Mailbox
@@ -144,7 +155,10 @@ class ExecRanks:
         """The child executes, or says why it cannot."""
         if rank.news < 0:
             return
-        failed = spawn.failure(rank.news)
+        try:
+            failed = spawn.failure(rank.news)
+        except BlockingIOError:
+            return
         self._selector.unregister(rank.news)
         os.close(rank.news)
         rank.news = -1
@@ -177,30 +191,27 @@ class ExecRanks:
     def _on_notify(self, rank: _Rank, now: float, limit: int = notify.BATCH) -> bool:
         if rank.notify is None:
             return False
-        self._on_news_first(rank, now)
+        self._on_news(rank, now)  # one that speaks executes, even when the news of that is behind in the queue
+        if rank.news >= 0:
+            return False
         rank.heard_at = now
         messages, more = rank.notify.drain(self._belongs(rank), limit)
         for message in messages:
             facts = rank.mailbox.take(message, now, self._around.peer_death)
             for fact in facts:
                 self._emit(redacted(fact, self._around.redact))
-            if isinstance(message, notify.Message) and message.ready and message.broken is None:
+            if any(type(fact) is Ready for fact in facts):
                 self._hand_over(rank)
         if rank.mailbox.due_at() is not None:
             self._due.add(rank.number)
         return more
-
-    def _on_news_first(self, rank: _Rank, now: float) -> None:
-        """A rank that speaks executes, even when the news of that is behind in the queue."""
-        if rank.news >= 0:
-            self._on_news(rank, now)
 
     def _hand_over(self, rank: _Rank) -> None:
         box = rank.mailbox
         self._around.on_payload(rank.number, box.payload, box.payload_fd)
         if box.payload_fd is not None:
             os.close(box.payload_fd)
-        box.payload, box.payload_fd = b"", None
+        box.payload, box.payload_fd = None, None
 
     def _belongs(self, rank: _Rank) -> Callable[[int, int], bool]:
         def asks(pid: int, uid: int) -> bool:
@@ -235,11 +246,11 @@ class ExecRanks:
         """The process has ended: first what it said, then what the kernel says of it, then that."""
         if rank.exited:
             return
-        self._on_news_first(rank, now)
-        if rank.exited:
-            return
         ending = child.look(rank.pidfd)
         if ending is None:
+            return
+        self._on_news(rank, now)
+        if rank.exited:  # it had never executed
             return
         self._selector.unregister(rank.pidfd)
         rank.exited = True
@@ -285,6 +296,7 @@ class ExecRanks:
         """A signal that came from a rank or its descendants is a fact about that rank. False if it is nobody's."""
         for rank in self._ranks:
             if rank.pid > 0 and not rank.reaped and (pid == rank.pid or tree.is_descendant(pid, frozenset({rank.pid}))):
+                self._on_news(rank, now)
                 self._emit(Complained(now, rank.number, number))
                 return True
         return False

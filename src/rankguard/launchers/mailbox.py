@@ -1,7 +1,7 @@
 """From the datagrams of a rank to facts about it.
 
-A rank that floods its socket must cost nobody anything: statuses are merged and told at most ten times a second,
-garbage is said three times a rank and then only counted.
+A rank that floods its socket must cost nobody anything: statuses and extensions are merged and told at most ten times
+a second, readiness and leaving once, garbage three times.
 """
 
 import os
@@ -29,7 +29,17 @@ _TEXT = 16 << 10
 class Mailbox:
     """What one rank has said. `payloads` of its readiness are handed on as they came."""
 
-    __slots__ = ("_garbage", "_pending", "_told_at", "payload", "payload_fd", "rank")
+    __slots__ = (
+        "_extension",
+        "_garbage",
+        "_leaving",
+        "_pending",
+        "_ready",
+        "_told_at",
+        "payload",
+        "payload_fd",
+        "rank",
+    )
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -37,7 +47,9 @@ class Mailbox:
         self.payload_fd: int | None = None
         self._pending: StatusTold | None = None
         self._told_at = 0.0
+        self._extension: Extended | None = None
         self._garbage = 0
+        self._ready = self._leaving = False
 
     def take(self, message: Message | Garbage, now: float, peer_death: PeerDeath) -> list[Fact]:
         """The facts of one datagram, in the order in which they matter."""
@@ -50,7 +62,9 @@ class Mailbox:
         facts: list[Fact] = []
         self._merge_status(message, now)
         if message.extend_s is not None:
-            facts.append(Extended(now, self.rank, message.extend_s))
+            self._extension = Extended(now, self.rank, message.extend_s)
+            if now - self._told_at >= STATUS_EVERY:
+                facts += self.flush(now)
         if message.failed is not None or message.exception is not None or message.errno:
             facts += self.flush(now)
             report = _report(message)
@@ -60,19 +74,18 @@ class Mailbox:
                 facts.append(FailureReported(now, self.rank, report, peer_death(_said(report))))
         if message.broken is not None:
             facts.append(ProtocolBroken(now, self.rank, message.broken))
+        elif message.ready and self._ready:
+            if message.payload_fd is not None:
+                os.close(message.payload_fd)
         elif message.ready:
+            self._ready = True
             facts += self.flush(now)
-            self._keep_payload(message)
+            self.payload, self.payload_fd = message.payload, message.payload_fd
             facts.append(Ready(now, self.rank, message.payload_size or len(message.payload or b"")))
-        if message.stopping:
+        if message.stopping and not self._leaving:
+            self._leaving = True
             facts.append(LeavingTold(now, self.rank))
         return facts
-
-    def _keep_payload(self, message: Message) -> None:
-        if self.payload is None and self.payload_fd is None:
-            self.payload, self.payload_fd = message.payload, message.payload_fd
-        elif message.payload_fd is not None:
-            os.close(message.payload_fd)
 
     def _merge_status(self, message: Message, now: float) -> None:
         if message.status is None and message.progress is None and not message.alive:
@@ -89,13 +102,14 @@ class Mailbox:
 
     def due_at(self) -> float | None:
         """When the status that waits is to be told."""
-        return None if self._pending is None else self._told_at + STATUS_EVERY
+        return None if self._pending is None and self._extension is None else self._told_at + STATUS_EVERY
 
     def flush(self, now: float) -> list[Fact]:
-        """The status that waits: before a fact that a reader would want to see it with."""
-        pending, self._pending = self._pending, None
+        """What waits to be told: before a fact that a reader would want to see it with."""
+        waiting: list[Fact] = [fact for fact in (self._extension, self._pending) if fact is not None]
+        self._pending = self._extension = None
         self._told_at = now
-        return [] if pending is None else [pending]
+        return waiting
 
 
 def _report(message: Message) -> Report | None:

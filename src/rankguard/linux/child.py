@@ -64,8 +64,10 @@ def state(pid: int) -> tuple[str, int, int] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
+    except OSError:  # too many open files: it is there, and that is all we know
+        return "?", 0, 0
     # The command may hold spaces and brackets: fields are counted from the last one.
     fields = text[text.rindex(b")") + 2 :].split()
     return fields[0].decode(), int(fields[1]), int(fields[6])
@@ -80,13 +82,15 @@ def dying(pid: int) -> str | None:
     `zombie`, `exiting` (PF_EXITING, include/linux/sched.h), `dumping` (its core), `killed` (SIGKILL is pending).
     """
     told = state(pid)
-    if told is None or told[0] in "ZX":
+    if told is None:
+        return "zombie" if os.path.exists("/proc/self/stat") else None
+    if told[0] in "ZX":
         return "zombie"
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             status = file.read()
     except OSError:
-        return "zombie"
+        return None
     if _field(status, b"CoreDumping:") == b"1":
         return "dumping"
     if told[2] & PF_EXITING:

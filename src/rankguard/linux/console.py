@@ -58,12 +58,12 @@ class Console:
         """More than half of the bound is waiting: whoever can stop producing should."""
         return self._size > LIMIT // 2
 
-    def write(self, data: bytes) -> None:
-        """Take whole lines. Written at once when nothing waits, kept or dropped (and counted) otherwise."""
-        if self.gone:
-            self.dropped += data.count(b"\n")
-            return
-        if self._size + len(data) > LIMIT:
+    def write(self, data: bytes, *, whole: bool = False) -> None:
+        """Take whole lines. Written at once when nothing waits, kept or dropped (and counted) otherwise.
+
+        `whole`: to be kept whatever its size (a report).
+        """
+        if self.gone or (self._size + len(data) > LIMIT and not whole):
             self.dropped += data.count(b"\n")
             return
         self._queue.append(data)

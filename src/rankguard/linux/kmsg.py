@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from rankguard.model import OomRecord
 
 _RECORD_MAX = 8192  # CONSOLE_EXT_LOG_MAX: a smaller buffer gets EINVAL for a long record
+_MOST_RECORDS = 10_000
+"""A drain ends, however fast somebody writes to the log."""
+_KMSG = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
 _INIT_PID_NS = "pid:[4026531836]"  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 _GROUP_KILL = " are going to be killed due to memory.oom.group set"
 _GROUP_KILL_US = 100_000
@@ -36,6 +39,10 @@ class KernelLog:
         except OSError as error:
             self.why_not = f"cannot read the kernel log {path}: {error.strerror}"
             self.close()
+            return
+        if os.fstat(self._fd).st_rdev != _KMSG:  # containers put /dev/null or /dev/zero in its place
+            self.why_not = f"cannot read the kernel log {path}: it is another file"
+            self.close()
 
     @property
     def readable(self) -> bool:
@@ -45,7 +52,7 @@ class KernelLog:
     def drain(self) -> list[OomRecord]:
         """All kills told since the last call. Records that were overwritten before we came are lost (EPIPE)."""
         lines = []
-        while self._fd >= 0:
+        for _ in range(_MOST_RECORDS if self._fd >= 0 else 0):
             try:
                 lines.append(os.read(self._fd, _RECORD_MAX).decode(errors="replace"))
             except OSError as error:

@@ -10,6 +10,7 @@ Bounded on every side: a batch of datagrams a call, a datagram's size, a payload
 import array
 import contextlib
 import json
+import math
 import os
 import socket
 import struct
@@ -21,6 +22,8 @@ from rankguard.record import Record
 DATAGRAM = 128 << 10
 PAYLOAD = 64 << 20
 BATCH = 64
+_LONGEST = 366 * 86400.0
+_MAX_ERRNO = 4096  # MAX_ERRNO is 4095 (include/linux/err.h)
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid (unix(7))
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(4 * 8)
 
@@ -137,8 +140,8 @@ def parse(data: bytes, sender: int, fds: list[int]) -> Message | Garbage:
             reader = _KEYS.get(key)
             if reader is not None:
                 values |= reader(value)
-    except (ValueError, RecursionError) as error:
-        return Garbage(f"{key}: {error}")
+    except (ValueError, OverflowError, RecursionError) as error:
+        return Garbage(f"{key}: {str(error)[:200]}")
     if "announced" in values:
         values |= _large_payload(values.pop("announced"), fds)
     return Message(**values)
@@ -168,25 +171,39 @@ def _large_payload(size: int, fds: list[int]) -> dict[str, Any]:
 def _progress(value: str) -> dict[str, Any]:
     amounts, _, unit = value.partition(" ")
     done, _, total = amounts.partition("/")
-    return {"progress": (float(done), float(total) if total else None, unit.strip() or None)}
+    return {"progress": (_finite(done), _finite(total) if total else None, unit.strip()[:80] or None)}
+
+
+def _finite(value: str) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"not a number: {value[:40]}")
+    return number
 
 
 def _positive(value: str) -> float:
-    number = int(value)
+    number = int(value[:40])
     if number <= 0:
         raise ValueError("not positive")
-    return number / 1e6
+    return min(number / 1e6, _LONGEST)
+
+
+def _errno(value: str) -> int:
+    number = int(value[:40])
+    if not 0 <= number < _MAX_ERRNO:
+        raise ValueError(f"not an errno: {number}")
+    return number
 
 
 _KEYS: dict[str, Callable[[str], dict[str, Any]]] = {
     "READY": lambda value: {"ready": value.strip() == "1"},
     "STATUS": lambda value: {"status": value[:1024]},
-    "ERRNO": lambda value: {"errno": int(value)},
+    "ERRNO": lambda value: {"errno": _errno(value)},
     "WATCHDOG": lambda value: {"alive": value.strip() == "1"},
     "EXTEND_TIMEOUT_USEC": lambda value: {"extend_s": _positive(value)},
     "STOPPING": lambda value: {"stopping": value.strip() == "1"},
     "X_RANKGUARD_PAYLOAD": _payload,
-    "X_RANKGUARD_PAYLOAD_SIZE": lambda value: {"announced": int(value)},
+    "X_RANKGUARD_PAYLOAD_SIZE": lambda value: {"announced": int(value[:40])},
     "X_RANKGUARD_PROGRESS": _progress,
     "X_RANKGUARD_FAILED": lambda value: {"failed": json.loads(value)},
     "X_RANKGUARD_EXCEPTION": lambda value: {"exception": json.loads(value)},
