@@ -114,6 +114,7 @@ class World:
                 facts.append(Reaped(self.now, order.rank, 4096))
             case Judge():
                 self.given[Judge] += 1
+                assert self.job.lost is not None or self._knows_its_suspects()
                 return [choose(self.job.case().replace(now=self.now))]
             case Sweep():
                 assert not self.spec.adopted
@@ -154,6 +155,16 @@ class World:
             if kill and process.state == "alive":
                 self._signal(process, SIGKILL)
         self.leftovers = ["doomed" if kill or how == "meek" else how for how in self.leftovers]
+
+    def _knows_its_suspects(self):
+        """Each has ended or said why it fails, or the wait for that is over."""
+        waited = "suspects" not in self.deadlines and self.job.generations.get("suspects") is not None
+        open_cases = [
+            rank.rank
+            for rank in self.job.ranks
+            if rank.suspect and not (rank.exited or rank.report or rank.broken or rank.not_spawned or rank.late)
+        ]
+        return not self.job.holding and self.job.looked is not None and (waited or not open_cases)
 
     def _may_finish(self):
         """Ended, judged, reaped and empty; or what refuses to die is named."""

@@ -6,13 +6,14 @@ of it. The checked-in file is the scenario and its expected output in one; playi
     0.000 start                              facts, in the language of `grammar.py`
       > spawn 0-1 (the job begins)           an order, and because of what
       = job: new → watching                  a change of phase, of the job or of ranks
+      = suspect 1                            one more of those among whom the culprit is
       ! refused: it has happened already     the fact had no meaning, and changed nothing
 
 The player holds a scenario to what can be: time does not go back, and a deadline comes when it is due, not before and
 not later, unless another one of its name took its place. Not here: who judges, looks and sweeps; a scenario says it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from rankguard.core.job import Job
 from rankguard.core.machine import JobPhase, job_phase, step
@@ -86,7 +87,7 @@ class Player:
 
     def play(self, line: str) -> list[str]:
         """Play one line and tell what came of it. Raises `ScenarioError` for what cannot be."""
-        before = self._phases()
+        before, suspects = self._phases(), set(self.job.suspects)
         told: list[str] = []
         for fact in parse(line, lambda name: self.job.generations.get(name, 0)):
             self._check(fact)
@@ -98,7 +99,9 @@ class Player:
             self.steps.append((fact, orders))
             told += [f"> {describe(order)}" for order in orders]
             self._due |= {order.name: order.when for order in orders if isinstance(order, WakeAt)}
-        return told + [f"= {change}" for change in _changes(before, self._phases())]
+        told += [f"= {change}" for change in _changes(before, self._phases())]
+        fresh = self.job.suspects - suspects
+        return [*told, f"= {_named('suspect', fresh)}"] if fresh else told
 
     def overdue(self, at: float) -> str | None:
         """The first deadline that ought to have come by then."""
@@ -157,7 +160,11 @@ def _changes(before: tuple[JobPhase, list[Phase]], after: tuple[JobPhase, list[P
         if change[0] is not change[1]:
             kinds.setdefault(change, []).append(rank)
     for (old, new), ranks in kinds.items():
-        yield f"{'rank' if len(ranks) == 1 else 'ranks'} {_ranges(ranks)}: {old} → {new}"
+        yield f"{_named('rank', ranks)}: {old} → {new}"
+
+
+def _named(what: str, ranks: Collection[int]) -> str:
+    return f"{what if len(ranks) == 1 else what + 's'} {_ranges(ranks)}"
 
 
 def _ranges(ranks: Iterable[int]) -> str:

@@ -202,7 +202,8 @@ class ScriptedRanks:
         if rank.state != "alive":
             return
         self.signals.append((self._clock(), rank.number, number))
-        if rank.script.unkillable or number in rank.script.ignores | _STOP_NOTHING:
+        exiting = rank.exiting_at is not None and rank.exiting_at <= self._clock()
+        if exiting or rank.script.unkillable or number in rank.script.ignores | _STOP_NOTHING:
             return
         ending = Ending("signal", signal=Signals(number).name, number=number)
         after = _KILLED_WITHIN if number == SIGKILL else rank.script.answers
