@@ -31,7 +31,7 @@ from rankguard.record import to_data
 from rankguard.report.redact import Redactor
 from rankguard.runs import make_run_dir, new_run_id, run_name
 
-TEXT_S, JSON_S = 5.0, 30.0
+TEXT_S, JSON_S = 5.0, 10.0
 """How long the last words wait for a reader that does not read; it never changes the exit status."""
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 PASS_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})

@@ -134,7 +134,14 @@ def looked(job: Job, fact: Looked) -> Orders:
         return judge_when_resolved(job)
     if others:
         return stop_for_failure(job, fact.at, "a rank lost a peer, and another was seen dying")
-    return (wake(job, "hold", fact.at + HOLD, "a rank lost a peer, and no rank is seen dying: the first failure is on its way"),)
+    return (
+        wake(
+            job,
+            "hold",
+            fact.at + HOLD,
+            "a rank lost a peer, and no rank is seen dying: the first failure is on its way",
+        ),
+    )
 
 
 def signalled(job: Job, fact: Signalled) -> Orders:

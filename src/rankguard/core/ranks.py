@@ -124,7 +124,12 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
         return ()
     rank.report = fact
     raised_at = fact.report.raised_at
-    if job.failed_at is not None and raised_at is not None and job.stopped_at is not None and raised_at < job.stopped_at:
+    if (
+        job.failed_at is not None
+        and raised_at is not None
+        and job.stopped_at is not None
+        and raised_at < job.stopped_at
+    ):
         suspect(job, rank, raised_at)
     job.unresolved.discard(rank.rank)
     return judge_when_resolved(job)

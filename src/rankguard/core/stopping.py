@@ -26,7 +26,13 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
         rank.failed_at = at
     rank.suspect = True
     job.suspects.add(rank.rank)
-    if rank.exited is None and rank.report is None and rank.broken is None and rank.not_spawned is None and not rank.late:
+    if (
+        rank.exited is None
+        and rank.report is None
+        and rank.broken is None
+        and rank.not_spawned is None
+        and not rank.late
+    ):
         job.unresolved.add(rank.rank)
 
 

@@ -81,7 +81,7 @@ def _failed(case: Case, version: str, judged: Judged) -> Verdict:
 
 def _interrupted(case: Case, version: str) -> Verdict:
     stop = case.stop
-    assert stop is not None  # noqa: S101  # the caller has looked
+    assert stop is not None  # the caller has looked
     by_signal, sender = stop.by == "signal", stop.sender
     name = signal_name(stop.signal)
     statement = f"stopped by {name}" if by_signal else f"stopped on request ({stop.by})"

@@ -188,17 +188,17 @@ def _positive(value: str) -> float:
     return min(number / 1e6, _LONGEST)
 
 
-def _errno(value: str) -> int:
+def _errno(value: str) -> dict[str, Any]:
     number = int(value[:40])
     if not 0 <= number < _MAX_ERRNO:
-        raise ValueError(f"not an errno: {number}")
-    return number
+        return {"broken": f"it reported errno {number}, which is none"}
+    return {"errno": number}
 
 
 _KEYS: dict[str, Callable[[str], dict[str, Any]]] = {
     "READY": lambda value: {"ready": value.strip() == "1"},
     "STATUS": lambda value: {"status": value[:1024]},
-    "ERRNO": lambda value: {"errno": _errno(value)},
+    "ERRNO": _errno,
     "WATCHDOG": lambda value: {"alive": value.strip() == "1"},
     "EXTEND_TIMEOUT_USEC": lambda value: {"extend_s": _positive(value)},
     "STOPPING": lambda value: {"stopping": value.strip() == "1"},
