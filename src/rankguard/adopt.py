@@ -78,6 +78,7 @@ def wait_ready(
         watch.start()
         waiting = Readers(watch, watch.processes, readers, is_ready)
         watch.take_early()
+        watch.rehearse()
         try:
             while waiting.missing and watch.verdict is None:
                 watch.turn(None)

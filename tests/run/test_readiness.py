@@ -79,7 +79,7 @@ signal.pause()
 """
     )
 
-    ended = ranks.run(3, text, "--ready-timeout", "1.5")
+    ended = ranks.run(3, text, "--ready-timeout", "6")  # long enough for three interpreters on a busy machine
 
     assert (ended.status, ended.verdict["culprit"]["rank"], ended.cause["kind"]) == (124, 1, "ready-timeout")
     assert ended.verdict["either"] == []

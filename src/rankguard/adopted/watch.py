@@ -36,11 +36,14 @@ from rankguard.facts import (
     Spawned,
     StoppingAnnounced,
 )
+from rankguard.linux.child import by_signal
 from rankguard.model import Ending, JobSpec, Verdict
 from rankguard.orders import Judge, Look, Order, Tell, WakeAt
 
 TICK = 0.05
 """Seconds between two looks where the kernel cannot wake us: no pidfds, or a sentinel that a grandchild keeps open."""
+
+FEW = 8
 
 FOREVER = 1e9
 
@@ -231,6 +234,31 @@ class Watch:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+
+    def rehearse(self) -> None:
+        """Walk the way of a failure once, with a few processes and to no effect, while there is still time.
+
+        After a fork every page that is touched for the first time has to be copied, reference counts included: half of
+        the time from a death to its verdict, measured with eight forked ranks.
+        """
+        few = self.processes[:FEW]
+        if not few or self.failing:
+            return
+        now, first = clock(), few[0]
+        job = Job(self._spec.replace(nprocs=len(few), names=tuple(each.name for each in few)))
+        for kill in self._witnesses.kills(now, self.processes):
+            self._emit(kill)  # a true one
+        oom, readable = self._witnesses.oom(first)
+        first.known_ending()
+        for fact in (
+            JobStarted(now, time.time(), self._witnesses.state()),
+            *(Spawned(now, rank, each.pid) for rank, each in enumerate(few)),
+            Exited(now, 0, by_signal(9), oom, readable),
+            self._witnesses.look([each for each in few if each.ending is None]),
+        ):
+            step(job, fact)
+        step(job, choose(job.case()))
+        verdict_of(job.case(), __version__)
 
     # ── Facts and orders ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,6 +7,7 @@ said before (datagrams, output) is told: it cannot say anything afterwards.
 
 import contextlib
 import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -36,6 +37,10 @@ from rankguard.model import Ending, JobSpec, Memory
 _READ = 64 << 10
 _SLICE = 16
 """Ranks started between two looks at the news."""
+_LAST_WORDS = 32
+"""Reads of a pipe, batches of datagrams."""
+FORWARDED = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
+"""Signals that end nothing."""
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
 
 
@@ -108,9 +113,10 @@ class ExecRanks:
             if not around.private_dir.startswith("@"):
                 rank.error_file = f"{around.private_dir}/{rank.number}.error"
             env = rank_environment(spec, rank.number, around.port, rank.notify.path, rank.error_file)
-            ends = [os.pipe2(os.O_CLOEXEC) for _ in (1, 2)]
-            opened = [end[1] for end in ends]
-            rank.outputs = [end[0] for end in ends]
+            for which in (0, 1):
+                rank.outputs[which], end = os.pipe2(os.O_CLOEXEC)
+                opened.append(end)
+            out, err = opened
             join = around.groups.join_fds(rank.number)
             opened += join
             stdin = around.stdin if spec.stdin_rank == rank.number else _devnull()
@@ -121,7 +127,7 @@ class ExecRanks:
                     argv=spec.argv,
                     env=env,
                     cwd=spec.cwd,
-                    stdio=(stdin, ends[0][1], ends[1][1]),
+                    stdio=(stdin, out, err),
                     passed=around.passed,
                     join=tuple(join),
                     nofile=spec.nofile,
@@ -188,14 +194,14 @@ class ExecRanks:
         for fact in facts:
             self._emit(fact)
 
-    def _on_notify(self, rank: _Rank, now: float, limit: int = notify.BATCH) -> bool:
+    def _on_notify(self, rank: _Rank, now: float) -> bool:
         if rank.notify is None:
             return False
         self._on_news(rank, now)  # one that speaks executes, even when the news of that is behind in the queue
         if rank.news >= 0:
             return False
         rank.heard_at = now
-        messages, more = rank.notify.drain(self._belongs(rank), limit)
+        messages, more = rank.notify.drain(self._belongs(rank))
         for message in messages:
             facts = rank.mailbox.take(message, now, self._around.peer_death)
             for fact in facts:
@@ -254,10 +260,12 @@ class ExecRanks:
             return
         self._selector.unregister(rank.pidfd)
         rank.exited = True
-        while self._on_notify(rank, now, 1024):
-            pass
+        # What the rank said itself fits into a socket's queue and into two pipes; a child of it may go on for ever.
+        for _ in range(_LAST_WORDS):
+            if not self._on_notify(rank, now):
+                break
         for which in (0, 1):
-            for _ in range(64):  # a grandchild may write for ever; what the rank wrote itself fits into a pipe
+            for _ in range(_LAST_WORDS):
                 if not self._on_output(rank, which, now):
                     break
         self._tell(rank.mailbox.flush(now))
@@ -326,7 +334,7 @@ class ExecRanks:
             if rank.pid > 0 and not rank.reaped and rank.number not in spare:
                 reached += child.signal_group(rank.pid, number)
         now = self._around.clock()
-        if number not in (10, 12, 18, 28):
+        if number not in FORWARDED:
             for waiting in cancelled:
                 self._ranks[waiting].exited = self._ranks[waiting].reaped = True
                 self._emit(NotSpawned(now, waiting, "cancelled", 0, "the job was told to end before it started"))

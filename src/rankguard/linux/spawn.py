@@ -63,7 +63,13 @@ def spawn(command: Command) -> Started:
     if pid == 0:
         _become(command, program, parent, report)
     os.close(report)
-    return Started(pid, os.pidfd_open(pid), news)
+    try:
+        return Started(pid, os.pidfd_open(pid), news)
+    except OSError:  # a child that cannot be watched is not started
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(news)
+        raise
 
 
 def failure(news: int) -> tuple[str, int] | None:
