@@ -37,7 +37,7 @@ from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
 from rankguard.launchers.limits import ensure_fds
 from rankguard.linux import ports, tree
 from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.console import Console
+from rankguard.linux.console import PATIENCE, Console
 from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.leftovers import Leftovers
@@ -114,7 +114,10 @@ class Supervisor:
         self._port_lock: socket.socket | None = None
         port = spec.master_port
         if port is None:
-            port, self._port_lock = ports.hold_free_port()
+            try:
+                port, self._port_lock = ports.hold_free_port()
+            except OSError as error:
+                raise SpawnFailed(f"cannot choose a MASTER_PORT: {error}", hint="give one: --master-port") from error
         for own in own_groups().values():  # told before they are made: we may be killed in between
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")
@@ -123,7 +126,7 @@ class Supervisor:
         self._leftovers = Leftovers(self._wall, os.getuid())
         self._output = Output(spec, self._consoles, self._warn, not enough_fds)
         self.killed: set[int] = set()
-        self._kill = self._said_error = self._wire_watched = False
+        self._kill = self._said_error = self._wire_watched = self._paused = False
         self._console_watched = [False, False]
         self._driver = Driver(self._job, self._selector, clock, self, self._record, self._listen, self._find_leftovers)
         around = Surroundings(
@@ -209,7 +212,11 @@ class Supervisor:
             events = EVENT_READ | (EVENT_WRITE if self._wire_watched else 0)
             with contextlib.suppress(KeyError):
                 self._selector.modify(self._wire, events, (URGENT, self._on_message))
-        return due
+        paused = any(console.wants_pause(now) for console in self._consoles if console is not None)
+        if paused != self._paused:
+            self._paused = paused
+            self._ranks.pause_output(paused)
+        return min(now + PATIENCE, due or now + PATIENCE) if paused else due
 
     def _watch_writable(self, index: int, console: Console) -> None:
         self._console_watched[index] = console.pending

@@ -202,6 +202,7 @@ class Guard:
         if not self._watch.started:
             self._watch.start()
             self._watch.take_early()
+            self._watch.rehearse()
         self._take_news()
 
     def _inert(self) -> bool:

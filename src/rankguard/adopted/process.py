@@ -93,9 +93,13 @@ class Adopted:
 
     def close(self) -> None:
         """Let go of it."""
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-        self.pidfd = self.fd = -1
+        pidfd, self.pidfd, self.fd = self.pidfd, -1, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+
+    def __del__(self) -> None:
+        if getattr(self, "pidfd", -1) >= 0:
+            self.close()
 
     def _open(self) -> None:
         try:

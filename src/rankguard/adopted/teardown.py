@@ -9,6 +9,7 @@ Read next: `process.py`; `linux/tree.py`.
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -48,8 +49,9 @@ def stop(processes: Sequence[Any], grace: float = 5.0) -> list[Ending]:
         raise UsageError(f"grace must not be negative: {grace}")
     started = {i: each for i, each in enumerate(processes) if getattr(each, "pid", each) is not None}
     roots = {i: Adopted(each, i) for i, each in started.items()}
-    trees = _Trees(roots.values())
+    trees = _Trees()
     try:
+        trees.hold(roots.values())
         trees.end(grace)
         endings = {i: _ending(root, trees) for i, root in roots.items()}
     finally:
@@ -63,12 +65,17 @@ def stop(processes: Sequence[Any], grace: float = 5.0) -> list[Ending]:
 class _Trees:
     """Everything at and below some processes, held by pidfds."""
 
-    def __init__(self, roots: Iterable[Adopted]) -> None:
-        self._roots = list(roots)
+    def __init__(self) -> None:
+        self._roots: list[Adopted] = []
         self._poll = select.poll()
-        self._alive: dict[int, int] = {}  # pid → pidfd (without pidfds: -1)
-        for root in self._roots:
-            if root.ending is None:
+        self._alive: dict[int, int] = {}  # pid → pidfd; -1 where there are none, or none is left
+        self._born: dict[int, str] = {}  # of those without a pidfd
+
+    def hold(self, roots: Iterable[Adopted]) -> None:
+        """These, and from now on what is below them."""
+        for root in roots:
+            self._roots.append(root)
+            if root.ending is None and root.pid not in self._alive:
                 self._hold(root.pid, os.dup(root.pidfd) if root.pidfd >= 0 else -1)
 
     def end(self, grace: float) -> None:
@@ -121,11 +128,12 @@ class _Trees:
                 if pid in self._alive or pid == os.getpid():
                     continue
                 with contextlib.suppress(ProcessLookupError):
-                    pidfd = os.pidfd_open(pid)
+                    pidfd = _open(pid)
                     told = child.state(pid)
                     # Its number may have changed hands between the reading and the opening.
                     if told is None or told[0] in "ZX" or told[1] != parent:
-                        os.close(pidfd)
+                        if pidfd >= 0:
+                            os.close(pidfd)
                         continue
                     self._hold(pid, pidfd)
                     new.append(pid)
@@ -136,19 +144,26 @@ class _Trees:
         self._alive[pid] = pidfd
         if pidfd >= 0:
             self._poll.register(pidfd, select.POLLIN)
+        else:
+            self._born[pid] = _born(pid)
 
     def _drop_dead(self, timeout: float) -> None:
+        dead = {fd for fd, _event in self._poll.poll(timeout * 1000)}
+        gone = [pid for pid, pidfd in self._alive.items() if pidfd in dead]
         if have_pidfds():
-            dead = {fd for fd, _event in self._poll.poll(timeout * 1000)}
-            gone = [pid for pid, pidfd in self._alive.items() if pidfd in dead]
+            gone += [pid for pid in self._born if pid in self._alive and self._is_gone(pid)]
         else:
-            time.sleep(timeout)
-            gone = [root.pid for root in self._roots if root.pid in self._alive and root.gone()]
+            gone += [root.pid for root in self._roots if root.pid in self._alive and root.gone()]
         for pid in gone:
             pidfd = self._alive.pop(pid)
             if pidfd >= 0:
                 self._poll.unregister(pidfd)
                 os.close(pidfd)
+
+    def _is_gone(self, pid: int) -> bool:
+        """One without a pidfd: a zombie is gone, and so is one whose number has changed hands."""
+        told = child.state(pid)
+        return told is None or told[0] in "ZX" or _born(pid) != self._born[pid]
 
     def _signal(self, number: signal.Signals) -> None:
         for pid in list(self._alive):
@@ -159,8 +174,27 @@ class _Trees:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self._alive[pid] >= 0:
                 signal.pidfd_send_signal(self._alive[pid], number)
-            else:
+            elif not have_pidfds() or not self._is_gone(pid):
                 os.kill(pid, number)
+
+
+def _open(pid: int) -> int:
+    """A pidfd, or -1 when this process may have no more files: what is to be ended is ended all the same."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return -1
+        raise
+
+
+def _born(pid: int) -> str:
+    """When the process started, in clock ticks (`starttime` of `/proc/PID/stat`, proc(5)); empty when it is not known."""
+    try:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
+            return file.read().rpartition(") ")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def _ending(root: Adopted, trees: _Trees) -> Ending:
@@ -180,4 +214,6 @@ def _collect(process: Any) -> None:
         if hasattr(process, "exitcode") and hasattr(process, "join"):
             process.join(REAP)
         elif isinstance(process, subprocess.Popen):
+            # Without a status to be had, `wait` would note 0 (bugs.python.org/issue15756): it has to be there.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
             process.wait(REAP)

@@ -66,8 +66,14 @@ class Watch:
         """Closed with the watch."""
         self.started = self.closed = self._judged = False
         self._must_ask = not have_pidfds()
-        self._selector = selectors.DefaultSelector()
-        self._witnesses = Witnesses()
+        try:
+            self._selector = selectors.DefaultSelector()
+            self.owned.append(self._selector)
+            self._witnesses = Witnesses()
+            self.owned.append(self._witnesses)
+        except BaseException:  # no file descriptor is left
+            self.close()
+            raise
         self._facts: list[Fact] = []
         self._deadlines: dict[str, tuple[float, int]] = {}
         self._timers: list[tuple[float, Callable[[float], None]]] = []
@@ -228,7 +234,7 @@ class Watch:
         _live.pop(id(self), None)
         for each in self.processes:
             each.close()
-        for thing in [self._witnesses, self._selector, *self.owned]:
+        for thing in self.owned:
             thing.close()
 
     def __del__(self) -> None:

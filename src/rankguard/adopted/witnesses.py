@@ -29,9 +29,8 @@ class Witnesses:
         self._domain = MemoryDomain(groups) if have_pidfds() else None
         self._log = KernelLog()
         self._same_pids = in_init_pid_namespace()
-        self._own: tuple[str, str, bool] | None = (
-            None  # our group's name, its counter's file, it counts for those below
-        )
+        # Of our own group: its name, the file of its counter, whether that counts for the groups below as well.
+        self._own: tuple[str, str, bool] | None = None
         if "memory" in groups:
             self._own = groups["memory"].name, f"{groups['memory'].path}/memory.oom_control", False
         elif "v2" in groups:
@@ -39,6 +38,7 @@ class Witnesses:
             if (file := next((file for file in files if counter(file) is not None), None)) is not None:
                 self._own = groups["v2"].name, file, True
         self._mountinfo = read_text("/proc/self/mountinfo") or ""
+        self._counters: dict[str, str | None] = {}  # `/proc/PID/cgroup` → the file that counts for it
         self._before: dict[int, tuple[str, int]] = {}  # rank → the file that counts its OOM kills, and the count then
 
     def add(self, process: Adopted) -> None:
@@ -51,13 +51,18 @@ class Witnesses:
     def _counter_of(self, pid: int) -> str | None:
         if self._own is None:
             return None
-        name, file, below = self._own
-        groups = parse_groups(read_text(f"/proc/{pid}/cgroup") or "", self._mountinfo)
-        group = groups.get("v2" if below else "memory")
-        if group is None:
-            return None
-        inside = group.name == name or (below and group.name.startswith(name.rstrip("/") + "/"))
-        return file if inside else None
+        text = read_text(f"/proc/{pid}/cgroup") or ""
+        if text not in self._counters:  # most are in the same groups
+            group = parse_groups(text, self._mountinfo).get("v2" if self._own[2] else "memory")
+            self._counters[text] = self._own[1] if group is not None and self._counts(group.name) else None
+        return self._counters[text]
+
+    def _counts(self, group: str | None) -> bool:
+        """A kill in this group shows in our group's counter."""
+        if self._own is None or group is None:
+            return False
+        name, _file, below = self._own
+        return group == name or (below and group.startswith(name.rstrip("/") + "/"))
 
     def oom(self, process: Adopted) -> tuple[tuple[OomCount, ...], bool]:
         """The shared counter if it rose since `add`, and whether one that would show a kill could be read."""
@@ -71,12 +76,17 @@ class Witnesses:
         return ((OomCount(path=shown, before=before, after=now, shared=True),) if now > before else ()), True
 
     def kills(self, now: float, processes: Iterable[Adopted]) -> list[KernelKilled]:
-        """OOM kills in the kernel log since the last call."""
+        """OOM kills in the kernel log since the last call: of these processes, and others that our counters count too.
+
+        Where the log's pids are not ours (a container), nothing of it can be told to be about these processes.
+        """
         records = self._log.drain()
-        if not records:
+        if not records or not self._same_pids:
             return []
-        ranks = {each.pid: each.rank for each in processes} if self._same_pids else {}
-        return [KernelKilled(now, ranks.get(record.pid), record) for record in records]
+        ranks = {each.pid: each.rank for each in processes}
+        kills = [KernelKilled(now, ranks.get(record.pid), record) for record in records]
+        whole_machine = any(path == _VMSTAT for path, _count in self._before.values())
+        return [kill for kill in kills if kill.rank is not None or whole_machine or self._counts(kill.record.cgroup)]
 
     def look(self, processes: Sequence[Adopted]) -> Looked:
         """Every process that is not known to have ended: is it dying, and what memory does it hold?"""

@@ -82,6 +82,7 @@ class ExecRanks:
         self._by_pid: dict[int, _Rank] = {}
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
+        self._paused = False
         self._same_pids = in_init_pid_namespace()
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -148,7 +149,8 @@ class ExecRanks:
         self._by_pid[rank.pid] = rank
         for which in (0, 1):
             os.set_blocking(rank.outputs[which], False)
-            self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
+            if not self._paused:
+                self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
         self._register(rank.pidfd, NEWS_EXIT, partial(self._on_exit, rank))
         self._register(rank.news, NEWS_EXIT, partial(self._on_news, rank))
         if rank.notify is not None:
@@ -308,6 +310,16 @@ class ExecRanks:
                 self._emit(Complained(now, rank.number, number))
                 return True
         return False
+
+    def pause_output(self, paused: bool) -> None:
+        """Leave what ranks print in their pipes (they block when those are full), or read on."""
+        self._paused = paused
+        for rank in self._ranks:
+            for which, fd in enumerate(rank.outputs):
+                if fd >= 0 and paused:
+                    self._forget(fd)
+                elif fd >= 0:
+                    self._register(fd, NEWS_OUTPUT, partial(self._on_output, rank, which))
 
     # ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -5,7 +5,9 @@ we got. Pipes and terminals are opened anew through `/proc/self/fd` (proc(5)), w
 sockets take a flag with each send (send(2)); regular files do not block. Where a reopen is refused (a descriptor of
 another user, after su) writes are small and made only when poll(2) says that there is room.
 
-What the reader does not take is kept up to a bound, then dropped whole lines at a time, counted and said once.
+What the reader does not take yet is kept, and whoever produces is asked to pause: a slow reader slows the ranks, as it
+would without us. One that takes nothing for `PATIENCE` seconds (a stopped terminal) holds nobody up any longer: what
+exceeds the bound is then dropped, whole writes at a time, counted and said.
 """
 
 import contextlib
@@ -14,8 +16,10 @@ import select
 import socket
 import stat
 from collections import deque
+from time import monotonic
 
-LIMIT = 4 << 20
+PAUSE_AT, RESUME_AT, LIMIT = 2 << 20, 256 << 10, 16 << 20
+PATIENCE = 5.0
 _SMALL = 512
 
 
@@ -27,6 +31,8 @@ class Console:
         self.gone = False
         self._queue: deque[bytes] = deque()
         self._size = 0
+        self._pausing = False
+        self._moved_at = 0.0
         self._own = os.dup(fd)
         self._socket: socket.socket | None = None
         self._poll: select.poll | None = None
@@ -53,10 +59,10 @@ class Console:
     def pending(self) -> bool:
         return bool(self._queue) and not self.gone
 
-    @property
-    def full(self) -> bool:
-        """More than half of the bound is waiting: whoever can stop producing should."""
-        return self._size > LIMIT // 2
+    def wants_pause(self, now: float) -> bool:
+        """Much is waiting and the reader is merely slow: whoever can stop producing should."""
+        self._pausing = self._size >= (RESUME_AT if self._pausing else PAUSE_AT)
+        return self._pausing and now - self._moved_at < PATIENCE
 
     def write(self, data: bytes, *, whole: bool = False) -> None:
         """Take whole lines. Written at once when nothing waits, kept or dropped (and counted) otherwise.
@@ -66,6 +72,8 @@ class Console:
         if self.gone or (self._size + len(data) > LIMIT and not whole):
             self.dropped += data.count(b"\n")
             return
+        if not self._queue:
+            self._moved_at = monotonic()
         self._queue.append(data)
         self._size += len(data)
         if len(self._queue) == 1:
@@ -85,6 +93,8 @@ class Console:
                 self._queue.clear()
                 self._size = 0
                 return
+            if done:
+                self._moved_at = monotonic()
             self._queue.clear()
             self._size = len(batch) - done
             if self._size:
