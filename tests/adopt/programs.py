@@ -1,6 +1,7 @@
 """Rank programs of the tests and the parent's side of them. Everything hand-shakes over pipes; nobody sleeps to wait."""
 
 import faulthandler
+import gc
 import io
 import multiprocessing as mp
 import os
@@ -37,6 +38,11 @@ def follow(number, writer, orders):
             writer.send(*rest)
         elif order == "write":
             os.write(writer.fileno(), *rest)
+        elif order == "hold":
+            with open("/proc/self/oom_score_adj", "w") as adj:
+                adj.write("900")  # this one, and not its host
+            memory = bytearray(rest[0] << 20)
+            memory[::4096] = bytes([1]) * len(memory[::4096])
         elif order == "close":
             writer.close()
         elif order == "half and die":
@@ -167,6 +173,7 @@ def forks_on_sigterm(up, life):
 
 
 def open_fds():
+    gc.collect()  # what a failed test before left in its traceback
     return len(os.listdir("/proc/self/fd"))
 
 

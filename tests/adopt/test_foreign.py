@@ -60,6 +60,7 @@ def test_a_glance_is_as_good_as_a_look():
     pid = os.fork()
     if pid == 0:
         signal.pause()
+    until(lambda: child.state(pid)[0] == "S")  # its memory no longer grows
     how, held = glance(pid)
     assert (how, child.dying(pid)) == (None, None)
     assert held.peak_bytes == memory.rank_memory(pid).peak_bytes > 0

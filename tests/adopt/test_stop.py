@@ -1,3 +1,4 @@
+import errno
 import multiprocessing as mp
 import os
 import select
@@ -130,16 +131,45 @@ def test_what_the_kernel_does_not_end_is_alive(monkeypatch):
         assert ranks.processes[0].is_alive()
 
 
-def storm(up, life):
-    """Forks without end: each child forks the next and ends."""
-    if os.fork() == 0:
-        while True:
-            if os.fork() == 0:
-                continue
-            time.sleep(0.002)  # the storm's own pace, not a wait for anything
-            os._exit(0)
-    up.send(None)
-    life.recv()
+def test_more_processes_than_files(monkeypatch):
+    """The limit is the host's. Descendants that cannot be held by pidfds are ended all the same."""
+
+    def no_more(pid):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    process, pids, ends = started(programs.tree, True)
+    real = teardown.Adopted._open
+    monkeypatch.setattr(
+        teardown.Adopted,
+        "_open",
+        lambda self: (monkeypatch.undo(), real(self), monkeypatch.setattr(os, "pidfd_open", no_more)),
+    )
+    assert rankguard.stop([process], grace=0.1)[0].signal == "SIGTERM"
+    monkeypatch.undo()
+    assert all(gone(pid) for pid in pids)
+    close(ends)
+
+
+def test_the_same_process_twice_and_a_child_of_another():
+    process, pids, ends = started(programs.tree, False)
+    before = programs.open_fds()
+    endings = rankguard.stop([process, process.pid, process, pids[0]], grace=0.1)
+    assert [ending.signal for ending in endings[:3]] == ["SIGTERM"] * 3
+    assert endings[3].kind in ("signal", "exit")
+    assert programs.open_fds() <= before
+    close(ends)
+
+
+def test_a_status_that_somebody_took_is_not_made_up():
+    """`Popen.wait` notes 0 when there is no status to be had."""
+    process = subprocess.Popen(["sleep", "1000"])
+    thief = threading.Thread(target=os.waitpid, args=(process.pid, 0))
+    thief.start()
+    ending = rankguard.stop([process])[0]
+    thief.join()
+    assert ending.signal in ("SIGTERM", None)
+    assert process.returncode in (None, -15)
+    process.returncode = -15  # for its own clean-up
 
 
 def test_in_a_thread_with_a_guard_told():
@@ -162,7 +192,7 @@ def test_no_file_is_left_open():
 
 def test_a_stranger_with_the_old_number_is_spared():
     """A process is held, not its number."""
-    trees = teardown._Trees([])
+    trees = teardown._Trees()
     child = subprocess.Popen(["sleep", "1000"])
     dead = subprocess.Popen(["true"])
     pidfd = os.pidfd_open(dead.pid)

@@ -1,5 +1,5 @@
 import contextlib
-import gc
+import errno
 import multiprocessing as mp
 import os
 import pickle
@@ -422,6 +422,20 @@ def test_victims_are_not_blamed(megabytes):
         end.close()
 
 
+def test_one_that_only_lost_its_peer_is_not_blamed():
+    """Its report comes first; the verdict waits for a better culprit, for a moment."""
+    with Ranks() as ranks:
+        ranks.order(2, "send", {"status": "error", "reason": "ConnectionResetError: Connection reset by peer"})
+        assert ranks.readers[2].poll(10)
+        begin = watch_module.Watch.rehearse
+        with pytest.MonkeyPatch.context() as patch:
+            # The other one dies once the report can be read.
+            patch.setattr(watch_module.Watch, "rehearse", lambda self: (begin(self), ranks.order(CULPRIT, "exit", 3)))
+            verdict = failed(ranks, is_ready=lambda message: message["status"] == "ready")
+        assert (verdict.culprit.rank, verdict.culprit.ending.code) == (CULPRIT, 3)
+        assert verdict.ranks[2].relation == "collateral"
+
+
 # ── The host ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -544,6 +558,26 @@ def test_a_rank_that_was_dead_before_we_came():
         assert "no counter of OOM kills could be read" in [each.statement for each in culprit.cause.evidence]
 
 
+@pytest.mark.parametrize("broken", ["selectors.DefaultSelector", "rankguard.adopted.watch.Witnesses", "os.pidfd_open"])
+def test_no_file_is_left_when_files_run_out(broken):
+    pidfd_open, first = os.pidfd_open, []
+
+    def run_out(*args):
+        if broken == "os.pidfd_open" and not first:
+            first.append(pidfd_open(*args))
+            return first[0]
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with Ranks(count=2) as ranks:
+        before = programs.open_fds()
+        for door in (lambda: rankguard.guard(ranks.processes), lambda: rankguard.wait_ready(ranks.processes, [])):
+            first.clear()
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+                patch.setattr(broken, run_out)
+                door()
+        assert programs.open_fds() == before
+
+
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_nothing_leaks(method):
     context = mp.get_context(method)
@@ -551,7 +585,6 @@ def test_nothing_leaks(method):
     with Ranks(count=3) as others:
         for round_ in range(205):
             if round_ == 5:
-                gc.collect()
                 before = (programs.open_fds(), threading.active_count(), len(watch_module._live))
             reader, writer = context.Pipe(duplex=False)
             process = context.Process(target=writer.send if round_ % 2 else os._exit, args=(round_ % 2,))
