@@ -56,7 +56,7 @@ def stop_for_failure(job: Job, at: float, because: str) -> Orders:
     job.holding = False
     if job.stopped_at is not None:
         return judge_when_resolved(job)
-    spared = tuple(sorted(r for r in job.suspects if _ends_by_itself(job.ranks[r])))
+    spared = _spared(job)
     job.spared = frozenset(spared)
     job.looked = None
     job.stopped_at = at
@@ -71,8 +71,21 @@ def stop_for_failure(job: Job, at: float, because: str) -> Orders:
     return tuple(orders)
 
 
+def _spared(job: Job) -> tuple[int, ...]:
+    """Those that reported an exception and end by themselves, with their own code. Not those that only lost a peer,
+    unless nobody else can be to blame: their endings tell nothing, and everybody would wait for them."""
+    suspects = [job.ranks[number] for number in sorted(job.suspects)]
+    only_victims = all(_lost_a_peer(rank) for rank in suspects)
+    return tuple(r.rank for r in suspects if _ends_by_itself(r) and (only_victims or not _lost_a_peer(r)))
+
+
 def _ends_by_itself(rank: RankState) -> bool:
     return rank.exited is None and rank.report is not None and rank.report.report.how == "exception"
+
+
+def _lost_a_peer(rank: RankState) -> bool:
+    said = rank.report or rank.exited
+    return said is not None and said.peer_death is not None
 
 
 def stop_on_request(job: Job, fact: StopRequested) -> Orders:
