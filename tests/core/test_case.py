@@ -58,10 +58,11 @@ def test_a_spared_rank_was_signalled_when_it_was_told():
 5.000 rank 1 reports exception "ValueError: x"
 5.000 looked
 5.000 signalled SIGTERM 1
-6.000 deadline settle"""
+7.000 deadline suspects
+8.000 deadline settle"""
     )
 
-    assert [rank.signalled_at for rank in told.ranks] == [5.0, 6.0]
+    assert [rank.signalled_at for rank in told.ranks] == [5.0, 8.0]
 
 
 def test_detection_is_counted_to_the_signal_that_stops():

@@ -95,7 +95,8 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(data=st.data(), what=st.sampled_from(["ready", "ready", "status", "extended", "leaving", "complained"]))
     def speak(self, data, what):
-        process, now = self.some(data, "alive", "ended", "told", "reaped"), self.world.now
+        early = ["queued"] if what == "complained" else []  # a signal is faster than the news of the start
+        process, now = self.some(data, "alive", "ended", "told", "reaped", *early), self.world.now
         if process is None:
             return
         made = {
