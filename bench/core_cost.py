@@ -81,7 +81,9 @@ def main() -> int:
         print(f"{nprocs:>8,} {4 * nprocs + 5:>8,} {medians[-1]:>21.2f} {min(took):>7.2f} {max(took):>7.2f}")
     ratio = medians[-1] / medians[0]
     met = max(medians) <= LIMIT_US and ratio <= LIMIT_RATIO
-    print(f"largest to smallest: {ratio:.2f}; required: {LIMIT_US:.0f} µs and {LIMIT_RATIO}: {'met' if met else 'NOT MET'}")
+    print(
+        f"largest to smallest: {ratio:.2f}; required: {LIMIT_US:.0f} µs and {LIMIT_RATIO}: {'met' if met else 'NOT MET'}"
+    )
     return 0 if met else 1
 
 
