@@ -105,10 +105,11 @@ class Driver:
             orders = step(self.job, fact)
             self._journal(fact, orders)
             self._listen(fact)
+            results: list[Fact] = []
             for order in orders:
-                for result in self._carry_out(order, fact):
-                    self._facts.appendleft(result)
+                results += self._carry_out(order, fact)
                 self._listen(order)
+            self._facts.extendleft(reversed(results))  # what our own hands found comes before other news
 
     def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:
         match order:

@@ -6,6 +6,7 @@ ranks' output or on a rank. Read next: `driver.py` (the loop), `launchers/exec.p
 """
 
 import contextlib
+import gc
 import os
 import select
 import signal
@@ -181,6 +182,7 @@ class Supervisor:
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
+        gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         driver.run(self._idle)
         now = clock()

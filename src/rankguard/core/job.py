@@ -88,6 +88,7 @@ class Job:
         self.now = 0.0
         self.expects_ready = spec.expect_ready or spec.ready_timeout is not None
         self.all_ready_at: float | None = None
+        self.ready_by = float("inf")
         # Counted as they come, so that no fact costs a walk over all ranks.
         self.spawned = self.ready = self.ended = self.reaped = 0
         self.ended_unready: list[int] = []

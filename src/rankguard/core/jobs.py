@@ -62,8 +62,9 @@ def started(job: Job, fact: JobStarted) -> Orders:
 
 def readiness_expected(job: Job, fact: ReadinessExpected) -> Orders:
     orders: list[Order] = list(expect_readiness(job, fact.at, "somebody waits for readiness"))
-    if fact.timeout is not None and job.all_ready_at is None:
-        orders.append(wake(job, "ready", fact.at + fact.timeout, "the caller's timeout"))
+    if fact.timeout is not None and job.all_ready_at is None and fact.at + fact.timeout < job.ready_by:
+        job.ready_by = fact.at + fact.timeout
+        orders.append(wake(job, "ready", job.ready_by, "the caller's timeout"))
     return tuple(orders)
 
 

@@ -219,7 +219,8 @@ def launch_orders(job: Job, fact: JobStarted) -> Orders:
     """Everything that starts with the job."""
     orders: list[Order] = []
     if job.spec.ready_timeout is not None:
-        orders.append(wake(job, "ready", fact.at + job.spec.ready_timeout, "--ready-timeout"))
+        job.ready_by = fact.at + job.spec.ready_timeout
+        orders.append(wake(job, "ready", job.ready_by, "--ready-timeout"))
     if not job.spec.adopted:
         orders.insert(0, Spawn("the job begins", 0, job.spec.nprocs - 1))
     return tuple(orders)
