@@ -73,7 +73,8 @@ def stop_for_failure(job: Job, at: float, because: str) -> Orders:
 
 def _spared(job: Job) -> tuple[int, ...]:
     """Those that reported an exception and end by themselves, with their own code. Not those that only lost a peer,
-    unless nobody else can be to blame: their endings tell nothing, and everybody would wait for them."""
+    unless nobody else can be to blame: their endings tell nothing, and everybody would wait for them.
+    """
     suspects = [job.ranks[number] for number in sorted(job.suspects)]
     only_victims = all(_lost_a_peer(rank) for rank in suspects)
     return tuple(r.rank for r in suspects if _ends_by_itself(r) and (only_victims or not _lost_a_peer(r)))
