@@ -31,6 +31,16 @@ def test_a_rank_that_crashes(tmp_path):
     assert "Fatal Python error: Segmentation fault" in "\n".join(verdict["culprit"]["log_tail"])
 
 
+def test_a_rank_that_leaves_with_0_is_pointed_at(tmp_path):
+    """No failure of its own; but the others still worked with it, and only victims are left to name."""
+    with Run(tmp_path, 3, REDUCE, "--leave-rank", 1) as run:
+        verdict = run.end()
+
+    assert (who(verdict)[1:], verdict["culprit"]["rank"] != 1) == (("exception", "program", "proven", 1), True)
+    assert verdict["ranks"][1]["relation"] == "finished"
+    assert verdict["hints"][0] == "see whether the others still needed rank 1, which ended with exit code 0"
+
+
 def test_the_stop_is_held_until_a_slow_goodbye_has_told_the_first_error(tmp_path):
     """docs/decisions/0004: the first report is a victim's, and nobody is seen dying."""
     fifo = tmp_path / "fifo"

@@ -7,7 +7,7 @@ No hint is better than one that fits every failure. Not here: layout (`report/`)
 import errno
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.evidence import SIGBUS, SIGKILL, code_of, peer_death_of, signal_of
+from rankguard.diagnosis.evidence import SIGBUS, SIGKILL, code_of, ended_by_itself, peer_death_of, signal_of
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.memory_story import KILLED_INSIDE, oom_kill, used
 from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size, whose
@@ -72,12 +72,19 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
     if rank:
         found += _HINTS[cause.kind](case, rank, cause) if cause.kind in _HINTS else []
         if peer_death_of(rank) and cause.kind not in ("oom-kill", "collective-timeout"):
-            found.append(
-                "look for the peer that went first: it is none of the ranks that rankguard saw failing by themselves"
-            )
+            found.append(_peer_that_went(case))
     if judged.either:
         found.append(f"read the logs of ranks {ranges(judged.either)} too: each may as well have been first")
     return tuple(found)
+
+
+def _peer_that_went(case: Case) -> str:
+    """Only victims have failed. One that ended with 0 is no failure, but its connections are closed all the same."""
+    left = [each.rank for each in case.ranks if code_of(each) == 0 and ended_by_itself(each)]
+    if not left:
+        return "look for the peer that went first: it is none of the ranks that rankguard saw failing by themselves"
+    which = f"rank {left[0]}" if len(left) == 1 else f"ranks {ranges(left)}"
+    return f"see whether the others still needed {which}, which ended with exit code 0"
 
 
 def domain(case: Case) -> MemoryState:

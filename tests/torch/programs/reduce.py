@@ -21,6 +21,7 @@ def main():
     options.add_argument("--hold", type=int, default=0, metavar="MIB")
     options.add_argument("--hold-rank", type=int)
     options.add_argument("--crash-rank", type=int)
+    options.add_argument("--leave-rank", type=int)
     options.add_argument("--loss", choices=("raise", "say", "quit"), default="raise")
     asked = options.parse_args()
 
@@ -33,6 +34,8 @@ def main():
         for step in itertools.count():
             if step == 20 and me == asked.crash_rank:
                 ctypes.string_at(0)
+            if step == 20 and me == asked.leave_rank:
+                os._exit(0)
             dist.all_reduce(torch.ones(1000))
             if step == 10 and me == 0:
                 print("adding up", flush=True)
