@@ -193,8 +193,10 @@ def test_a_message_that_connects_back():
 
 
 def test_a_message_that_connects_back_to_a_dead_sender():
-    with connecting_back(signal.SIGKILL) as (process, reader), pytest.raises(rankguard.RankFailed) as raised:
-        rankguard.wait_ready([process], [reader])
+    with connecting_back(signal.SIGKILL) as (process, reader):
+        programs.until(lambda: programs.state(process.pid) == "Z")  # until then it may well answer
+        with pytest.raises(rankguard.RankFailed) as raised:
+            rankguard.wait_ready([process], [reader])
     assert raised.value.verdict.culprit.ending.signal == "SIGKILL"
 
 

@@ -16,6 +16,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from signal import SIGKILL
 from typing import Any
 
 from rankguard._version import __version__
@@ -259,7 +260,7 @@ class Watch:
         for fact in (
             JobStarted(now, time.time(), self._witnesses.state()),
             *(Spawned(now, rank, each.pid) for rank, each in enumerate(few)),
-            Exited(now, 0, by_signal(9), oom, readable),
+            Exited(now, 0, by_signal(SIGKILL), oom, readable),
             self._witnesses.look([each for each in few if each.ending is None]),
         ):
             step(job, fact)
