@@ -23,7 +23,10 @@ SINGLE = ("RANK", "WORLD_SIZE", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"
 
 
 def pytest_configure() -> None:
-    """Before anything of ours is imported: forget who launched us."""
+    """Before anything of ours is imported: forget who launched us, and what they ignored (nohup, a shell's `&`)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
     for name in list(os.environ):
         if name.startswith(LAUNCHERS) or name in SINGLE:
             del os.environ[name]
