@@ -17,7 +17,6 @@ from rankguard.model import Cause, Confidence, Family, MemoryState, Retry
 HEADROOM = 1.1
 """What a limit needs above the ranks' own memory: page cache, kernel memory, the next allocation."""
 
-_FAULTHANDLER = "(most recent call first):"
 """What CPython's faulthandler writes above the stack of a crash."""
 
 _OWNERS = {
