@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+from rankguard.adopted.course import clock
 from rankguard.adopted.process import Adopted, have_pidfds
-from rankguard.adopted.watch import Watch, clock
+from rankguard.adopted.watch import Watch
 from rankguard.errors import UsageError
 from rankguard.facts import FailureReported, ProtocolBroken, Ready
 from rankguard.linux import child

@@ -1,12 +1,9 @@
-"""The loop over adopted processes: wait, facts, step, orders, as in `driver.py`, and as small as these jobs are.
-
-It runs in whatever thread calls `turn`. The core's orders are to look, to wake and to judge: adopted processes are never
-signalled and never reaped. The facts are kept, so that a process that is added later makes a new job from the same facts.
+"""The loop over adopted processes: wait, and turn news into facts. It runs in whatever thread calls `turn`.
 
 A process forked while a watch lives closes its copy of every file descriptor of ours (`os.register_at_fork`): nothing of
 the parent's watch can reach it, and an epoll that two processes hold would tell the one of the other's.
 
-Read next: `process.py`, `witnesses.py`; `core/machine.py` for what follows from what.
+Read next: `process.py`, `witnesses.py`, `course.py`.
 """
 
 import contextlib
@@ -19,36 +16,16 @@ from collections.abc import Callable, Iterable, Sequence
 from signal import SIGKILL
 from typing import Any
 
-from rankguard._version import __version__
-from rankguard.adopted.process import Adopted, have_pidfds, learn_endings
+from rankguard.adopted.course import Course, clock
+from rankguard.adopted.process import UNKNOWN, Adopted, have_pidfds, learn_endings
 from rankguard.adopted.witnesses import Witnesses
-from rankguard.core.job import Job
-from rankguard.core.machine import step
-from rankguard.diagnosis.culprit import choose
-from rankguard.diagnosis.verdict import verdict as verdict_of
-from rankguard.facts import (
-    DeadlinePassed,
-    Exited,
-    Extended,
-    Fact,
-    JobStarted,
-    Looked,
-    Ready,
-    Spawned,
-    StoppingAnnounced,
-)
-from rankguard.linux.child import by_signal
-from rankguard.model import Ending, JobSpec, Verdict
-from rankguard.orders import Judge, Look, Order, Tell, WakeAt
+from rankguard.facts import Exited, Extended, Fact, JobStarted, Looked, Ready, Spawned, StoppingAnnounced
+from rankguard.model import Ending, Verdict
 
 TICK = 0.05
 """Seconds between two looks where the kernel cannot wake us: no pidfds, or a sentinel that a grandchild keeps open."""
 
-FEW = 8
-
 FOREVER = 1e9
-
-clock = time.monotonic
 
 
 class Watch:
@@ -58,14 +35,13 @@ class Watch:
         self, processes: Sequence[Adopted], *, expect_ready: bool = False, ready_timeout: float | None = None
     ) -> None:
         self.processes = list(processes)
-        self.verdict: Verdict | None = None
         self.endings: deque[tuple[Adopted, Ending]] = deque()
         """News: taken from the left by whoever tells of them."""
         self.before_endings: Callable[[Sequence[Adopted]], None] | None = None
         """Asked before endings become facts: what the dead have sent came before."""
         self.owned: list[Any] = []
         """Closed with the watch."""
-        self.started = self.closed = self._judged = False
+        self.started = self.closed = False
         self._must_ask = not have_pidfds()
         try:
             self._selector = selectors.DefaultSelector()
@@ -75,25 +51,9 @@ class Watch:
         except BaseException:  # no file descriptor is left
             self.close()
             raise
-        self._facts: list[Fact] = []
-        self._deadlines: dict[str, tuple[float, int]] = {}
         self._timers: list[tuple[float, Callable[[float], None]]] = []
         self._first_look: Looked | None = None
-        self._spec = JobSpec(
-            run_id=os.urandom(4).hex(),
-            command=(),
-            argv=(),
-            nprocs=0,
-            env={},
-            cwd="",
-            node=os.uname().nodename,
-            start="adopted",
-            expect_ready=expect_ready,
-            ready_timeout=ready_timeout,
-            adopted=True,
-            any_end_fails=True,
-        )
-        self._job = self._new_job()
+        self._course = Course(self.processes, self._look, expect_ready=expect_ready, ready_timeout=ready_timeout)
         _live[id(self)] = weakref.ref(self)
         for each in self.processes:
             self._watch(each)
@@ -103,9 +63,9 @@ class Watch:
     def start(self) -> None:
         """The job begins. `take_early` comes next."""
         self.started, now = True, clock()
-        self._emit(JobStarted(now, time.time(), self._witnesses.state()))
+        self._course.emit(JobStarted(now, time.time(), self._witnesses.state()))
         for each in self.processes:
-            self._emit(Spawned(now, each.rank, each.pid))
+            self._course.emit(Spawned(now, each.rank, each.pid))
 
     def take_early(self, processes: Iterable[Adopted] | None = None) -> None:
         """Those that had ended before we came: the counters cannot tell what killed them."""
@@ -119,7 +79,7 @@ class Watch:
         for each in dead:
             each.late = True
         self._end([*told, *dead], clock())
-        self._conclude()
+        self._course.conclude()
 
     def turn(self, timeout: float | None) -> None:
         """Wait for news, at most `timeout` seconds (None: as long as it takes), and take it."""
@@ -134,8 +94,12 @@ class Watch:
         if self._must_ask:
             ended += [each for each in self._asked() if each not in ended and each.gone()]
         self._end(ended, now)
-        self._pass_time(clock())
-        self._conclude()
+        self._course.pass_time(clock())
+        due = [call for when, call in self._timers if when <= now]
+        self._timers = [timer for timer in self._timers if timer[0] > now]
+        for call in due:
+            call(now)
+        self._course.conclude()
 
     def wait(self, patience: float | None) -> None:
         """Wait until `turn` has something to do. Any thread may, beside one that does anything else."""
@@ -150,11 +114,16 @@ class Watch:
     @property
     def failing(self) -> bool:
         """Something has failed. The verdict may still wait for the statuses of others that were dying too."""
-        return self._job.failed_at is not None
+        return self._course.job.failed_at is not None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """On the first failure, once it is known."""
+        return self._course.verdict
 
     def patience(self, timeout: float | None = None) -> float | None:
         """How long to wait: until the next deadline, and `timeout` at most."""
-        due = [when for when, _ in self._deadlines.values()] + [when for when, _ in self._timers]
+        due = [when for when, _ in self._course.deadlines.values()] + [when for when, _ in self._timers]
         waits = [max(0.0, min(due) - clock())] if due else []
         waits += [timeout] if timeout is not None else []
         waits += [TICK] if self._must_ask and self._asked() else []
@@ -162,16 +131,6 @@ class Watch:
 
     def _asked(self) -> list[Adopted]:
         return [each for each in self.processes if each.ending is None and not each.forgotten]
-
-    def _pass_time(self, now: float) -> None:
-        for name, (when, generation) in sorted(self._deadlines.items(), key=lambda item: item[1]):
-            if when <= now and self._deadlines.get(name) == (when, generation):
-                del self._deadlines[name]
-                self._emit(DeadlinePassed(now, name, generation))
-        due = [call for when, call in self._timers if when <= now]
-        self._timers = [timer for timer in self._timers if timer[0] > now]
-        for call in due:
-            call(now)
 
     # ── For others that wait with us ─────────────────────────────────────────────────────────────────────────────
 
@@ -190,19 +149,19 @@ class Watch:
 
     def tell(self, fact: Fact) -> None:
         """A fact that somebody else found out."""
-        self._emit(fact)
+        self._course.emit(fact)
 
     def all_ready(self) -> None:
         """Nobody owes a message any more: those that never owed one are as ready as they will be."""
         now = clock()
-        for rank in self._job.ranks:
+        for rank in self._course.job.ranks:
             if rank.ready_at is None and rank.exited is None:
-                self._emit(Ready(now, rank.rank))
+                self._course.emit(Ready(now, rank.rank))
 
     def owes_nothing(self, ranks: Iterable[int]) -> None:
         """These are never late."""
         for rank in ranks:
-            self._emit(Extended(clock(), rank, FOREVER))
+            self._course.emit(Extended(clock(), rank, FOREVER))
 
     # ── Members ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,11 +169,8 @@ class Watch:
         """One more, watched from now on; its rank is the next number."""
         self.processes.append(process)
         self._watch(process)
-        # The number of ranks of a job is fixed: a new job from the same facts. Its orders were carried out the first time.
-        self._job = self._new_job()
-        for fact in self._facts:
-            step(self._job, fact)
-        self._emit(Spawned(clock(), process.rank, process.pid))
+        self._course.grow()
+        self._course.emit(Spawned(clock(), process.rank, process.pid))
         self.take_early([process])
 
     def forget(self, process: Adopted) -> None:
@@ -225,7 +181,7 @@ class Watch:
     def announce(self) -> None:
         """Endings are no failures from now on. What had ended by now still counts."""
         self.turn(0)
-        self._emit(StoppingAnnounced(clock()))
+        self._course.emit(StoppingAnnounced(clock()))
 
     def close(self) -> None:
         """Let go of everything."""
@@ -243,34 +199,10 @@ class Watch:
             self.close()
 
     def rehearse(self) -> None:
-        """Walk the way of a failure once, with a few processes and to no effect, while there is still time.
+        """Make sure that a failure finds its way prepared."""
+        self._course.rehearse(self._witnesses)
 
-        After a fork every page that is touched for the first time has to be copied, reference counts included: half of
-        the time from a death to its verdict, measured with eight forked ranks.
-        """
-        few = self.processes[:FEW]
-        if not few or self.failing:
-            return
-        now, first = clock(), few[0]
-        job = Job(self._spec.replace(nprocs=len(few), names=tuple(each.name for each in few)))
-        for kill in self._witnesses.kills(now, self.processes):
-            self._emit(kill)  # a true one
-        oom, readable = self._witnesses.oom(first)
-        first.known_ending()
-        for fact in (
-            JobStarted(now, time.time(), self._witnesses.state()),
-            *(Spawned(now, rank, each.pid) for rank, each in enumerate(few)),
-            Exited(now, 0, by_signal(SIGKILL), oom, readable),
-            self._witnesses.look([each for each in few if each.ending is None]),
-        ):
-            step(job, fact)
-        step(job, choose(job.case()))
-        verdict_of(job.case(), __version__)
-
-    # ── Facts and orders ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _new_job(self) -> Job:
-        return Job(self._spec.replace(nprocs=len(self.processes), names=tuple(each.name for each in self.processes)))
+    # ── Endings ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _watch(self, process: Adopted) -> None:
         self._witnesses.add(process)
@@ -283,61 +215,31 @@ class Watch:
         process.close()
 
     def _end(self, ended: Sequence[Adopted], now: float) -> None:
-        ended = [each for each in ended if not each.forgotten and self._job.ranks[each.rank].exited is None]
+        ranks = self._course.job.ranks
+        ended = [each for each in ended if not each.forgotten and ranks[each.rank].exited is None]
         if not ended:
             return
         # Who else is dying is seen only now: the first to be told of is not the first that failed (architecture, rule 9).
-        if self._job.failed_at is None and not self._job.announced:
+        if self._course.undisturbed:
             self._first_look = self._look()
         if self.before_endings is not None:
             self.before_endings(ended)
-        for kill in self._witnesses.kills(now, self.processes):
-            self._emit(kill)
         learn_endings(ended)
-        for each in ended:
+        exits = [Exited(now, each.rank, each.ending or UNKNOWN, *self._witnesses.oom(each)) for each in ended]
+        # The log may hold days of other news: it is read only where an OOM kill is possible.
+        if any(exit_.ending.number == SIGKILL and (exit_.oom or not exit_.oom_readable) for exit_ in exits):
+            for kill in self._witnesses.kills(now, self.processes):
+                self._course.emit(kill)
+        for each, exit_ in zip(ended, exits, strict=True):
             self._release(each)
-            ending = each.ending
-            assert ending is not None  # learn_endings leaves none
-            oom, readable = self._witnesses.oom(each)
-            self.endings.append((each, ending))
-            self._emit(Exited(now, each.rank, ending, oom, readable))
+            self.endings.append((each, exit_.ending))
+            self._course.emit(exit_)
 
     def _look(self) -> Looked:
+        """The look on a first ending, if there was one, is the look on the failure that this ending is."""
+        look, self._first_look = self._first_look, None
         alive = [each for each in self.processes if each.ending is None and not each.forgotten]
-        return self._witnesses.look(alive)
-
-    def _emit(self, fact: Fact) -> None:
-        facts = deque([fact])
-        while facts:
-            fact = facts.popleft()
-            orders = step(self._job, fact)
-            self._facts.append(fact)
-            for order in orders:
-                if (result := self._carry_out(order)) is not None:
-                    facts.appendleft(result)
-
-    def _carry_out(self, order: Order) -> Fact | None:
-        if isinstance(order, Look):
-            look, self._first_look = self._first_look or self._look(), None
-            return look
-        if isinstance(order, WakeAt):
-            self._deadlines[order.name] = (order.when, order.generation)
-        elif isinstance(order, Judge):
-            return choose(self._case())
-        elif isinstance(order, Tell) and order.what == "judged":
-            self._judged = True
-            self._deadlines.clear()
-        return None
-
-    def _conclude(self) -> None:
-        """The verdict, once all news of this moment is in: who said that it failed has perhaps ended, too."""
-        if self._judged and self.verdict is None:
-            self.verdict = verdict_of(self._case(), __version__)
-
-    def _case(self) -> Any:
-        case = self._job.case()
-        ranks = tuple(rank for rank in case.ranks if not self.processes[rank.rank].forgotten)
-        return case.replace(now=clock(), ranks=ranks)
+        return look or self._witnesses.look(alive)
 
     # ── Forks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
