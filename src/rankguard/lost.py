@@ -1,17 +1,19 @@
-"""The verdict when the supervisor is gone: the front is the only one left to give it.
+"""The verdicts that the front gives, since nobody else is left: the supervisor is gone, or never began.
 
 What the supervisor had written is on disk: its journal is replayed, so that the verdict still tells what was known.
 """
 
+import errno
 import time
 
 from rankguard._version import __version__
 from rankguard.core import story
 from rankguard.core.job import Job
 from rankguard.core.machine import step
+from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.verdict import verdict
-from rankguard.errors import RankguardBug, UsageError
-from rankguard.facts import JobStarted, Judged, SupervisorLost, TreeEmpty
+from rankguard.errors import RankguardBug, SpawnFailed, UsageError
+from rankguard.facts import JobStarted, Judged, Looked, NotSpawned, SupervisorLost, TreeEmpty
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.files import RunFiles
 
@@ -31,7 +33,26 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     if gone and case.tree is None:
         case = case.replace(tree=TreeEmpty(now), ended_at=case.ended_at or now)
     final = verdict(case.replace(now=now), __version__)
-    files = RunFiles(None)
+    return _kept(spec, final)
+
+
+def verdict_never_begun(spec: JobSpec, error: SpawnFailed) -> Verdict:
+    """`cannot-start` of all ranks: a limit of this machine did not let even our own processes begin."""
+    now = time.monotonic()
+    job = Job(spec)
+    step(job, JobStarted(now, time.time()))
+    step(job, NotSpawned(now, 0, "limits", error.errno or errno.EMFILE, error.statement))
+    step(job, Looked(now))
+    for rank in range(1, spec.nprocs):
+        step(job, NotSpawned(now, rank, "cancelled", 0, "no rank was started"))
+    step(job, choose(job.case()))
+    step(job, TreeEmpty(now))
+    told = verdict(job.case().replace(now=now), __version__)
+    return _kept(spec, told.replace(exit_code=error.exit_code, hints=(error.hint,) if error.hint else told.hints))
+
+
+def _kept(spec: JobSpec, final: Verdict) -> Verdict:
+    files = RunFiles(None)  # the journal is the supervisor's
     files.folder = spec.run_dir
     files.finish(final)
     return final

@@ -86,10 +86,12 @@ def known_runs() -> list[Run]:
 
 
 def _run_in(folder: Path) -> Run | None:
-    try:
-        return Run(folder.name, folder, (folder / "events.jsonl").stat().st_mtime)
-    except OSError:
-        return None
+    for name in ("events.jsonl", "verdict.json"):  # a job that never began has no journal
+        try:
+            return Run(folder.name, folder, (folder / name).stat().st_mtime)
+        except OSError:
+            continue
+    return None
 
 
 def find_run(asked: str | None) -> Run:

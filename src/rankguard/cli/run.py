@@ -134,7 +134,9 @@ class Front:
             self.client = Client(self.spec, front_is_ours=True)
             self._loop()
         except SpawnFailed as error:
-            return self._cannot_start(error)
+            from rankguard.lost import verdict_never_begun
+
+            self.verdict = verdict_never_begun(self.spec, error)
         assert self.verdict is not None
         return self._report(self.verdict)
 
@@ -226,13 +228,6 @@ class Front:
             return not plain and os.isatty(2)
         except OSError:
             return False
-
-    def _cannot_start(self, error: SpawnFailed) -> int:
-        hint = f"try:   {error.hint}\n" if error.hint else ""
-        last = f"rankguard: exit {error.exit_code} cannot-start proven run={self.spec.run_id}"
-        self._err.write(f"error: {error.statement}\n{hint}\n{last}\n".encode(errors="replace"), whole=True)
-        self._err.flush_within(TEXT_S)
-        return error.exit_code
 
 
 def _width() -> int:

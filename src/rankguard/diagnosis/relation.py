@@ -62,7 +62,7 @@ def name_of(case: Case, rank: RankCase) -> str | None:
 
 def log_path(case: Case, rank: RankCase) -> str | None:
     """Where its stderr is kept; null when we do not keep it."""
-    if not case.spec.run_dir or case.spec.adopted:
+    if not case.spec.run_dir or case.spec.adopted or rank.not_spawned:
         return None
     return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/stderr.log"
 
