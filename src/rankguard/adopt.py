@@ -74,21 +74,23 @@ def wait_ready(
     if not processes:
         raise UsageError("no processes to watch")
     watch = Watch(adopt(processes, names), expect_ready=True, ready_timeout=timeout)
+    waiting: Readers | None = None
     try:
         watch.start()
         waiting = Readers(watch, watch.processes, readers, is_ready)
         watch.take_early()
         watch.rehearse()
-        try:
-            while waiting.missing and watch.verdict is None:
-                watch.turn(None)
-        finally:
+        while waiting.missing and watch.verdict is None:
+            watch.turn(None)
+        if watch.verdict is None:
             waiting.close()
-        watch.settle()  # somebody may have ended in the very moment in which the last message came
+            watch.settle()  # somebody may have ended in the very moment in which the last message came
         _raise_if_failed(watch.verdict)
         watch.all_ready()
     except BaseException:
         watch.close()
+        if waiting is not None:
+            waiting.close()
         raise
     if not keep:
         watch.close()

@@ -10,7 +10,6 @@ Read next: `child.py` (children of ours), `adopted/process.py` (the whole ladder
 
 import fcntl
 import os
-import re
 import signal
 import struct
 
@@ -57,13 +56,13 @@ def glance(pid: int) -> tuple[str | None, Memory]:
     PF_EXITING is not in it. A process that is exiting gives up its memory within microseconds of that flag, before the
     memory is unmapped (`exit_mm`, kernel/exit.c), and then its status has no lines about memory any more.
     """
-    told = dict(_STATUS.findall(_read(f"/proc/{pid}/status")))
-    if told.get(b"State", b"X") in b"ZX":
+    status = _read(f"/proc/{pid}/status")
+    if _field(status, b"State:", b"X")[:1] in b"ZX":
         return "zombie", Memory()
-    memory = Memory(rss_bytes=_kib(told.get(b"VmRSS")), peak_bytes=_kib(told.get(b"VmHWM")))
-    pending = int(told.get(b"SigPnd", b"0"), 16) | int(told.get(b"ShdPnd", b"0"), 16)
+    memory = Memory(rss_bytes=_kib(_field(status, b"VmRSS:")), peak_bytes=_kib(_field(status, b"VmHWM:")))
+    pending = int(_field(status, b"SigPnd:", b"0"), 16) | int(_field(status, b"ShdPnd:", b"0"), 16)
     how = None
-    if told.get(b"CoreDumping") == b"1":
+    if _field(status, b"CoreDumping:") == b"1":
         how = "dumping"
     elif memory.rss_bytes is None:
         how = "exiting"
@@ -72,11 +71,17 @@ def glance(pid: int) -> tuple[str | None, Memory]:
     return how, memory
 
 
-_STATUS = re.compile(rb"^(State|VmHWM|VmRSS|CoreDumping|SigPnd|ShdPnd):\s*([0-9a-fA-F]+|[A-Za-z])", re.MULTILINE)
+def _field(status: bytes, key: bytes, default: bytes = b"") -> bytes:
+    """The text after `key` at the beginning of a line."""
+    at = status.find(b"\n" + key)
+    if at < 0:
+        return default
+    start = at + 1 + len(key)
+    return status[start : status.find(b"\n", start)].strip()
 
 
-def _kib(text: bytes | None) -> int | None:
-    return None if text is None else int(text) * 1024
+def _kib(text: bytes) -> int | None:
+    return int(text.partition(b" ")[0]) * 1024 if text else None
 
 
 def _read(path: str) -> bytes:
