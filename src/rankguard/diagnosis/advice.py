@@ -17,7 +17,6 @@ from rankguard.model import Cause, Confidence, Family, MemoryState, Retry
 HEADROOM = 1.1
 """What a limit needs above the ranks' own memory: page cache, kernel memory, the next allocation."""
 
-"""What CPython's faulthandler writes above the stack of a crash."""
 
 _OWNERS = {
     Family.MEMORY: "limits",
@@ -97,15 +96,22 @@ def domain(case: Case) -> MemoryState:
     )
 
 
+ALONE = 2
+"""From here on a rank is a runaway: a limit for all ranks as large as that one would be no advice."""
+
+
 def _oom(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if any(killed.record.of_whole_machine for killed in rank.ooms):
         return [
             "the machine as a whole ran out of memory: use fewer ranks, a larger machine, or stop what else runs there"
         ]
     limit, count = domain(case).limit_bytes, len(case.ranks)
-    largest = max((used(case, each) for each in case.ranks), default=0)
+    second, largest = sorted([0, 0, *(used(case, each) for each in case.ranks)])[-2:]
     if not limit:
         return ["raise the memory limit, or let each rank hold less"]
+    if second and largest > ALONE * second:
+        alone = next(each.rank for each in case.ranks if used(case, each) == largest)
+        return [f"rank {alone} alone held {size(largest)}, the next one {size(second)}: see what it allocates"]
     need = count * largest * HEADROOM
     raise_it = f"raise the memory limit from {size(limit)}"
     if need > limit:
