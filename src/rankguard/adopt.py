@@ -15,7 +15,7 @@ from rankguard.adopted.process import adopt
 from rankguard.adopted.readers import Readers
 from rankguard.adopted.teardown import stop
 from rankguard.adopted.watch import Watch
-from rankguard.errors import RankFailed, ReadyTimeout, UsageError
+from rankguard.errors import UsageError
 from rankguard.model import Ending, Verdict
 
 __all__ = ["Guard", "guard", "stop", "wait_ready"]
@@ -80,12 +80,12 @@ def wait_ready(
         waiting = Readers(watch, watch.processes, readers, is_ready)
         watch.take_early()
         watch.rehearse()
-        while waiting.missing and watch.verdict is None:
+        while waiting.missing and not watch.decided:
             watch.turn(None)
-        if watch.verdict is None:
+        if not watch.decided:
             waiting.close()
             watch.settle()  # somebody may have ended in the very moment in which the last message came
-        _raise_if_failed(watch.verdict)
+        watch.raise_if_decided()
         watch.all_ready()
     except BaseException:
         watch.close()
@@ -115,9 +115,3 @@ def guard(
     The processes are held from now on and watched from the beginning of the block; a death before that is told as well.
     """
     return Guard(Watch(adopt(processes, names)), on_failure, on_ending)
-
-
-def _raise_if_failed(verdict: Verdict | None) -> None:
-    if verdict is not None:
-        late = verdict.culprit is not None and verdict.culprit.cause.kind == "ready-timeout"
-        raise (ReadyTimeout if late else RankFailed)(verdict)

@@ -3,6 +3,7 @@
 Each holds typed facts; layout and colour belong to `report/`.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,9 +42,22 @@ class SpawnFailed(OSError):
 class RankFailed(RuntimeError):
     """A rank of the user's program failed. `verdict` says which one came first, why, and what proves it."""
 
-    def __init__(self, verdict: "Verdict") -> None:
-        super().__init__(verdict)
-        self.verdict = verdict
+    def __init__(self, verdict: "Verdict | Callable[[], Verdict]") -> None:
+        """`verdict` may be given as a function: the error is then raised at once, and worded when it is looked at."""
+        super().__init__()
+        self._verdict = verdict
+
+    @property
+    def verdict(self) -> "Verdict":
+        if callable(self._verdict):
+            self._verdict = self._verdict()
+        return self._verdict
+
+    def __reduce__(self) -> tuple[type, tuple["Verdict"]]:
+        return type(self), (self.verdict,)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.verdict.statement!r})"
 
     def __str__(self) -> str:
         from rankguard.report.text import error_block  # wording is loaded when somebody reads it

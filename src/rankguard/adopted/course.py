@@ -42,7 +42,8 @@ class Course:
         expect_ready: bool,
         ready_timeout: float | None,
     ) -> None:
-        self.verdict: Verdict | None = None
+        self.decided = False
+        self._verdict: Verdict | Case | None = None
         self.deadlines: dict[str, tuple[float, int]] = {}
         """By name: when, and its generation."""
         self._processes, self._look = processes, look
@@ -89,8 +90,20 @@ class Course:
 
     def conclude(self) -> None:
         """The verdict, once all news of a moment is in: who said that it failed has perhaps ended, too."""
-        if self._judged and self.verdict is None:
-            self.verdict = verdict_of(self._case(), __version__)
+        if self._judged and not self.decided:
+            self.decided, self._verdict = True, self._case()
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Worded from the case, as it was when it was decided, by the first who asks."""
+        if isinstance(self._verdict, Case):
+            self._verdict = verdict_of(self._verdict, __version__)
+        return self._verdict
+
+    @property
+    def timed_out(self) -> bool:
+        """What was decided is that somebody is late."""
+        return self.job.judged is not None and self.job.judged.kind == "ready-timeout"
 
     def grow(self) -> None:
         """One more process. The orders of the facts so far were carried out the first time."""

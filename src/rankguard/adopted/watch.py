@@ -14,11 +14,12 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from signal import SIGKILL
-from typing import Any
+from typing import Any, cast
 
 from rankguard.adopted.course import Course, clock
 from rankguard.adopted.process import UNKNOWN, Adopted, have_pidfds, learn_endings
 from rankguard.adopted.witnesses import Witnesses
+from rankguard.errors import RankFailed, ReadyTimeout
 from rankguard.facts import Exited, Extended, Fact, JobStarted, Looked, Ready, Spawned, StoppingAnnounced
 from rankguard.model import Ending, Verdict
 
@@ -108,13 +109,24 @@ class Watch:
     def settle(self) -> None:
         """Take the news that is there, and if something failed wait for the verdict (the core's clocks bound it)."""
         self.turn(0)
-        while self.failing and self.verdict is None:
+        while self.failing and not self.decided:
             self.turn(None)
 
     @property
     def failing(self) -> bool:
         """Something has failed. The verdict may still wait for the statuses of others that were dying too."""
         return self._course.job.failed_at is not None
+
+    @property
+    def decided(self) -> bool:
+        """The first failure is known, and who it was: `verdict` tells."""
+        return self._course.decided
+
+    def raise_if_decided(self) -> None:
+        """Raise what was decided. Its verdict is worded when somebody looks at it: the caller has the error sooner."""
+        if self.decided:
+            kind = ReadyTimeout if self._course.timed_out else RankFailed
+            raise kind(lambda: cast(Verdict, self._course.verdict))
 
     @property
     def verdict(self) -> Verdict | None:
