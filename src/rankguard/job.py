@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -233,6 +234,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     (`list[str]`). Arguments travel as with `multiprocessing.Process` (spawn). `env`: variables to add for all ranks, or
     a function of the rank. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
     go. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
+    `preload` is for warm starts, which do not exist yet: it has no effect.
 
     Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
     """
@@ -247,7 +249,7 @@ def launch(  # noqa: PLR0913  # the contract's door
         from rankguard.launchers.function import ship
 
         shipment = ship(target, args, dict(kwargs or {}))
-        argv = [*_python(), _bootstrap(), "--function", "3"]
+        argv = [*_python(), inside.BOOTSTRAP, "--function", "3"]
         command = [f"{target.__module__}.{getattr(target, '__qualname__', target)}"]
     else:
         argv = [str(word) for word in target]
@@ -256,7 +258,9 @@ def launch(  # noqa: PLR0913  # the contract's door
             raise UsageError("an empty command")
     try:
         run_id = new_run_id()
-        folder, _warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir))
+        folder, warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir))
+        if warning is not None:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         spec = JobSpec(
             run_id=run_id,
             command=tuple(command),
@@ -265,7 +269,6 @@ def launch(  # noqa: PLR0913  # the contract's door
             env=dict(os.environ) | (dict(env) if isinstance(env, Mapping) else {}),
             rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
             cwd=os.getcwd() if cwd is None else os.fspath(cwd),
-            passed_fds=0 if shipment is None else 1 + len(shipment.fds),
             node=socket.gethostname(),
             python=shipment is not None,
             ready_timeout=ready_timeout,
@@ -305,7 +308,3 @@ def _python() -> tuple[str, ...]:
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]  # what multiprocessing uses itself
 
     return (sys.executable, *_args_from_interpreter_flags())
-
-
-def _bootstrap() -> str:
-    return os.path.join(os.path.dirname(inside.__file__), "bootstrap.py")

@@ -62,9 +62,6 @@ class JobSpec(Record):
     cwd: str
     rank_env: tuple[Mapping[str, str], ...] = ()
     """Additions for each rank; empty for none."""
-    passed_fds: int = 0
-    """File descriptors that travel to every rank as 3, 4, …"""
-    name: str | None = None
     role: str = "default"
     node: str = ""
     start: str = "exec"

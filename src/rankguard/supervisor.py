@@ -123,6 +123,8 @@ class Supervisor:
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")
         self._groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
+        for missing in self._groups.missing:
+            self._files.append(story.note(missing))
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
         self._output = Output(spec, self._consoles, self._warn, not enough_fds)

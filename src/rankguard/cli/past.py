@@ -84,6 +84,8 @@ def _story(lines: Iterable[str]) -> Iterator[str]:
             name = entry.pop("fact")
             rank = f"rank {entry.pop('rank')} " if entry.get("rank") is not None else ""
             yield f"{at - began:10.6f}  {rank}{name}{_details(entry)}"
+        elif "note" in entry:
+            yield f"            note: {entry['note']}"
         elif "order" in entry:
             because = entry.pop("because", "")
             yield f"            → {entry.pop('order')}{_details(entry)}, because {because}"

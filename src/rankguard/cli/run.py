@@ -61,9 +61,8 @@ def specify(asked: Namespace) -> tuple[JobSpec, str | None]:
     """The job that is asked for, and a warning. Raises `UsageError`."""
     nprocs = count_ranks(asked.nproc_per_node)
     redactor = Redactor(asked.redact)
-    bootstrap = os.path.join(os.path.dirname(inside.__file__), "bootstrap.py")
     argv, python = rank_command(
-        asked.program, asked.args, [sys.executable, bootstrap], module=asked.module, no_python=asked.no_python
+        asked.program, asked.args, [sys.executable, inside.BOOTSTRAP], module=asked.module, no_python=asked.no_python
     )
     run_id = new_run_id()
     folder, warning = make_run_dir(run_id, asked.run_dir)

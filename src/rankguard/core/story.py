@@ -26,6 +26,11 @@ def first_line(spec: JobSpec) -> str:
     return json.dumps({"schema": VERSION, "spec": to_data(spec.replace(env={}, rank_env=(), argv=()))}) + "\n"
 
 
+def note(text: str) -> str:
+    """A line for people: no fact, and no part of a replay."""
+    return json.dumps({"note": text}) + "\n"
+
+
 def lines(fact: Fact, orders: tuple[Order, ...]) -> str:
     """A fact and its orders, a line each. Fields at their default are left out."""
     return "".join(json.dumps(entry) + "\n" for entry in [_entry("fact", fact), *(_entry("order", o) for o in orders)])

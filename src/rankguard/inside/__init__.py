@@ -6,6 +6,11 @@ loaded in somebody else's program, so it imports the standard library only, late
 Read next: `bootstrap.py` (how a rank's program is started), `this_rank.py` (what it can say).
 """
 
+import os
+
+BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap.py")
+"""The file that a Python rank is started with."""
+
 importing_main = False
 """True while a rank that runs a shipped function imports the caller's main module and its arguments: a launch at this
 moment would start the same job in every rank of it, again and again."""

@@ -153,8 +153,7 @@ class ExecRanks:
                 self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
         self._register(rank.pidfd, NEWS_EXIT, partial(self._on_exit, rank))
         self._register(rank.news, NEWS_EXIT, partial(self._on_news, rank))
-        if rank.notify is not None:
-            self._register(rank.notify.fileno(), NEWS_NOTIFY, partial(self._on_notify, rank))
+        self._register(rank.notify.fileno(), NEWS_NOTIFY, partial(self._on_notify, rank))
 
     def _register(self, fd: int, priority: int, call: Callable[[float], object]) -> None:
         self._selector.register(fd, EVENT_READ, (priority, call))
