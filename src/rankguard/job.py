@@ -8,9 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import signal
-import socket
 import sys
 import time
 import warnings
@@ -24,7 +22,7 @@ from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.redact import Redactor
-from rankguard.runs import make_run_dir, new_run_id
+from rankguard.spec import job_spec
 
 
 class Job:
@@ -257,29 +255,24 @@ def launch(  # noqa: PLR0913  # the contract's door
         if not argv:
             raise UsageError("an empty command")
     try:
-        run_id = new_run_id()
-        folder, warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir))
-        if warning is not None:
-            warnings.warn(warning, RuntimeWarning, stacklevel=2)
-        spec = JobSpec(
-            run_id=run_id,
-            command=tuple(command),
-            argv=tuple(argv),
+        spec, warning = job_spec(
+            command=command,
+            argv=argv,
             nprocs=nprocs,
-            env=dict(os.environ) | (dict(env) if isinstance(env, Mapping) else {}),
+            env=env if isinstance(env, Mapping) else None,
             rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
-            cwd=os.getcwd() if cwd is None else os.fspath(cwd),
-            node=socket.gethostname(),
+            cwd=cwd,
+            run_dir=run_dir,
             python=shipment is not None,
             ready_timeout=ready_timeout,
             grace=grace,
-            run_dir=folder,
             labels=dict(labels or {}),
             redact=tuple(redact),
             console=console,
-            nofile=resource.getrlimit(resource.RLIMIT_NOFILE),
             events=on_event is not None,
         )
+        if warning is not None:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
         job.shipment = shipment
     finally:

@@ -76,9 +76,23 @@ class JobSpec(Record):
     console: str = "prefix"
     """`prefix` (stdout to stdout, stderr to stderr), `stderr` (both to stderr) or `none`."""
     prefix: str | None = None
+    log_format: str = "text"
+    """Of the console's lines: `text` or `json`."""
+    hidden: tuple[int, ...] = ()
+    """For each rank the streams that the console does not show: 1 stdout, 2 stderr, 3 both. Empty: it shows all."""
+    filters: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Lines with one of these texts are copied to `filtered_stdout.log` and `filtered_stderr.log` of the run."""
     stdin_rank: int | None = None
+    debug_rank: int | None = None
+    """The rank that has the terminal itself as stdin, stdout and stderr; no time-out runs meanwhile."""
     master_addr: str = "127.0.0.1"
     master_port: int | None = None
+    virtual_local_rank: bool = False
+    numa_binding: str | None = None
+    """`node`, `socket`, `exclusive` or `core-complex`: where each rank's threads and memory may be."""
+    elastic_id: str | None = None
+    """TORCHELASTIC_RUN_ID, if it is not the run's own id."""
+    max_restarts: int = 0
     ignore_hup: bool = False
     nofile: tuple[int, int] = (1024, 1024)
     labels: Mapping[str, str] = {}
@@ -91,6 +105,8 @@ class JobSpec(Record):
     events: bool = False
     """The front wants to be told of every fact (`on_event`)."""
     exit_codes: str = "culprit"
+    clean_shm: str = "report"
+    """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""
 
 
 # ── What is known of one rank ────────────────────────────────────────────────────────────────────────────────────

@@ -24,12 +24,15 @@ def homes() -> Iterator[Path]:
     yield Path(os.environ.get("TMPDIR") or "/tmp", f"rankguard-{os.getuid()}")  # noqa: S108  # its mode is 0700
 
 
-def make_run_dir(run_id: str, asked: str | None = None) -> tuple[str | None, str | None]:
-    """A new folder for a run (mode 0700) and, when it is not where it was wanted, what to tell the user.
+def make_run_dir(run_id: str, asked: str | None = None, parent: str | None = None) -> tuple[str | None, str | None]:
+    """A new folder for a run (mode 0700; `asked` itself, or one in `parent`, or one in the first home that works).
 
     (None, warning) when nothing can be written: the run is then kept in memory only.
     """
-    candidates = [Path(asked)] if asked is not None else [home / run_id for home in homes()]
+    if asked is not None:
+        candidates = [Path(asked)]
+    else:
+        candidates = [home / run_id for home in (homes() if parent is None else [Path(parent)])]
     refused: list[str] = []
     for folder in candidates:
         try:

@@ -19,20 +19,12 @@ from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
 from rankguard._version import __version__
 from rankguard.core import story
 from rankguard.core.job import Job
+from rankguard.desk import Desk
 from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT, Driver
 from rankguard.errors import SpawnFailed
-from rankguard.facts import (
-    Fact,
-    FrontLost,
-    JobStarted,
-    ProtocolBroken,
-    ReadinessExpected,
-    SignalPassed,
-    StopRequested,
-    WardenLost,
-)
+from rankguard.facts import Fact, FrontLost, JobStarted, StopRequested, WardenLost
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
 from rankguard.launchers.limits import ensure_fds
@@ -45,9 +37,9 @@ from rankguard.linux.leftovers import Leftovers
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received, SignalQueue
-from rankguard.model import JobSpec, Left, Sender, Survivor
+from rankguard.model import JobSpec, Left, Survivor
 from rankguard.orders import Order, Tell
-from rankguard.record import from_data, to_data
+from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import Redactor
@@ -148,6 +140,7 @@ class Supervisor:
             on_payload=self._on_payload,
         )
         self._ranks = ExecRanks(around, self._selector, self._driver.emit)
+        self._desk = Desk(wire, self._job, self._files, self._driver.emit, clock, self._ranks.heard_at)
         self._driver.launcher = self._ranks
 
     def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
@@ -249,62 +242,22 @@ class Supervisor:
             self._driver.emit(StopRequested(now, received.signal, received.sender))
 
     def _on_message(self, now: float) -> None:
-        self._wire.flush()
-        for message, fds in self._wire.receive():
-            for fd in fds:
-                os.close(fd)
-            if message["do"] == "progress":
-                self._tell_progress(now)
-            fact = _fact(message, now)
-            if fact is not None:
-                self._driver.emit(fact)
-        if self._wire.closed:
+        self._desk.on_message(now)
+        if self._desk.front_is_gone(now):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._wire)
-            if not self._driver.finished:
-                self._driver.emit(FrontLost(now, 0))
-
-    def _tell_progress(self, now: float) -> None:
-        """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
-        waiting = []
-        for rank in self._job.ranks:
-            if rank.ready_at is None and rank.exited is None:
-                said = rank.status
-                heard = self._ranks.heard_at(rank.rank) or rank.spawned_at or now
-                told = (said.text, said.done, said.total) if said is not None else (None, None, None)
-                waiting.append([rank.rank, *told, now - heard])
-        self._wire.send(
-            {"is": "progress", "ready": self._job.ready, "waiting": waiting[:16], "unsaid": len(waiting[16:])}
-        )
 
     def _lost(self, fd: int, fact: Fact) -> None:
         self._selector.unregister(fd)
         self._driver.emit(fact)
 
     def _on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
-        """A rank's readiness, to the front; a large payload travels as the file it came in."""
-        message: Message = {"is": "payload", "rank": rank}
-        if fd is not None:
-            self._wire.send(message, [fd])
-        else:
-            self._wire.send(message | {"json": (payload or b"null").decode()})
+        self._desk.payload(rank, payload, fd)
 
     def _listen(self, told: Fact | Order) -> None:
-        if not isinstance(told, Tell):
-            if self._spec.events and isinstance(told, Fact):
-                self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
-            return
-        message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
-        if told.what == "all-ready":
+        if isinstance(told, Tell) and told.what == "all-ready":
             self._leftovers.note()  # a socket whose owner dies is not found afterwards
-        if told.what in ("all-ready", "judged", "spawned"):
-            now = verdict(self._job.case().replace(now=clock()), __version__)
-            if told.what == "judged":
-                message["verdict"] = now.to_dict()
-            self._wire.send(message)
-            self._files.state(now)
-        else:
-            self._wire.send(message)
+        self._desk.listen(told)
 
     def _warn(self, statement: str) -> None:
         self._driver.warn(statement)
@@ -351,21 +304,6 @@ class Supervisor:
                 for name in os.listdir(self._private_dir):
                     os.unlink(f"{self._private_dir}/{name}")
                 os.rmdir(self._private_dir)
-
-
-def _fact(message: Message, now: float) -> Fact | None:
-    """What the front asks for."""
-    match message.get("do"):
-        case "expect":
-            return ReadinessExpected(now, message["timeout"])
-        case "stop":
-            sender = Sender(**message["sender"]) if message["sender"] else None
-            return StopRequested(now, message["signal"], sender, message["grace"], message["at_once"], message["by"])
-        case "signal":
-            return SignalPassed(now, message["signal"])
-        case "reject":
-            return ProtocolBroken(now, message["rank"], message["statement"])
-    return None
 
 
 def _redactor(spec: JobSpec) -> Callable[[str], str]:

@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": NOUNS | {"diagnosis"},
     "wire": NOUNS,
     "driver": DRIVER,
-    "supervisor": DRIVER,
+    "desk": DRIVER,
+    "supervisor": DRIVER | {"desk"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),

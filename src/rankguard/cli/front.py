@@ -1,0 +1,157 @@
+"""The front of a job on a terminal: forwards signals, shows progress and, at the end, the report.
+
+It may be PID 1: then it also reaps whatever falls to it. It is never in the way: supervisor and warden act by themselves.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from argparse import Namespace
+from typing import Any
+
+from rankguard.cli.progress import Progress
+from rankguard.client import Client
+from rankguard.errors import SpawnFailed
+from rankguard.linux import tree
+from rankguard.linux.console import Console
+from rankguard.linux.libc import ALL_SIGNALS
+from rankguard.linux.signals import Received, SignalQueue
+from rankguard.model import JobSpec, Verdict
+from rankguard.record import to_data
+from rankguard.runs import run_name
+
+TEXT_S, JSON_S = 5.0, 10.0
+"""How long the last words wait for a reader that does not read; it never changes the exit status."""
+STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+PASS_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
+LEFT_ALONE = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+
+
+class Front:
+    """The terminal's side of one job."""
+
+    def __init__(self, asked: Namespace, spec: JobSpec) -> None:
+        self.asked, self.spec = asked, spec
+        self._out, self._err = Console(1), Console(2)
+        self.verdict: Verdict | None = None
+        self._signals = SignalQueue(ALL_SIGNALS - LEFT_ALONE - _ignored())
+        self._began = time.monotonic()
+        self._progress = Progress(spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none")
+        self._init = os.getpid() == 1
+
+    def run(self) -> int:
+        """Until the verdict is out and nothing is left."""
+        try:
+            self.client = Client(self.spec, front_is_ours=True)
+            self._loop()
+        except SpawnFailed as error:
+            from rankguard.lost import verdict_never_begun
+
+            self.verdict = verdict_never_begun(self.spec, error)
+        assert self.verdict is not None
+        return self._report(self.verdict)
+
+    def _loop(self) -> None:
+        poll = select.poll()
+        poll.register(self.client, select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        if self._init:
+            self._reap_strays()
+        while self.verdict is None:
+            if self._err.pending:
+                poll.register(self._err, select.POLLOUT)
+            else:
+                with contextlib.suppress(KeyError):
+                    poll.unregister(self._err)
+            due = self._progress.due_at()
+            poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            self._err.flush()
+            for received in self._signals.drain():
+                self._on_signal(received)
+            for message, fds in self.client.receive():
+                for fd in fds:
+                    os.close(fd)
+                self._on_message(message)
+            if self.client.closed and self.verdict is None:
+                self._lost(None)
+            if self._progress.asks(time.monotonic()):
+                self.client.send({"do": "progress"})
+        self.client.wait_gone()
+
+    def _on_signal(self, received: Received) -> None:
+        number = received.signal
+        if number == signal.SIGCHLD:
+            if self._init:
+                self._reap_strays()
+        elif number in STOP:
+            self.client.stop(number, sender=to_data(received.sender))
+        elif number in PASS_ON:
+            self.client.send({"do": "signal", "signal": int(number)})
+
+    def _reap_strays(self) -> None:
+        tree.reap_strays({self.client.warden_pid})
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        match message["is"]:
+            case "finished":
+                self.verdict = Verdict.from_dict(message["verdict"])
+            case "spawn-failed":
+                self.client.wait_gone()
+                raise SpawnFailed(message["statement"], exit_code=message["code"], hint=message["hint"])
+            case "bug":
+                self._lost(message["text"])
+            case "told":
+                self._say(self._progress.told(message, time.monotonic()))
+            case "progress":
+                self._say(self._progress.line(message, time.monotonic()))
+            case "payload":
+                self._progress.ready(message["rank"], time.monotonic())
+
+    def _lost(self, bug: str | None) -> None:
+        from rankguard.lost import verdict_without_supervisor
+
+        gone = self.client.wait_gone()
+        if bug is not None:
+            self._err.write(bug.encode(errors="replace"))
+        self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
+
+    def _say(self, line: str | None) -> None:
+        if line is not None:
+            self._err.write(f"rankguard: {line}\n".encode(errors="replace"))
+
+    def _report(self, verdict: Verdict) -> int:
+        if self.asked.report == "json":
+            self._out.write(json.dumps(verdict.to_dict()).encode() + b"\n", whole=True)
+            self._out.flush_within(JSON_S)
+        elif self.asked.report == "text":
+            from rankguard.report.text import final_report
+
+            text = final_report(
+                verdict, color=self._color(), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
+            )
+            self._err.write(text.encode(errors="replace") + b"\n", whole=True)
+        self._err.flush_within(TEXT_S)
+        return verdict.exit_code
+
+    def _color(self) -> bool:
+        plain = self.asked.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")
+        try:
+            return not plain and os.isatty(2)
+        except OSError:
+            return False
+
+
+def _width() -> int:
+    """Of the terminal that the report goes to; 100 elsewhere."""
+    try:
+        return max(60, os.get_terminal_size(2).columns)
+    except OSError:
+        return 100
+
+
+def _ignored() -> frozenset[int]:
+    """A SIGHUP that was ignored when we started stays ignored (nohup)."""
+    return frozenset({signal.SIGHUP}) if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else frozenset()

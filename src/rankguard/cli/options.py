@@ -1,0 +1,185 @@
+"""Every option of `rankguard run`, in one table: the parser, the help, the shell completion, the man page and the page
+that compares us with torchrun are views of it.
+
+Names, defaults and meanings of torchrun's options were read in torch 2.13's `distributed/run.py`. To add an option: a
+row here, its field in `cli/plan.py`, a test in `tests/cli/`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from rankguard.cli import values
+from rankguard.record import Record
+
+TOPICS = {
+    "ranks": "how many, of what, and what they are told",
+    "clocks": "how long things may take, in seconds",
+    "output": "what the terminal shows",
+    "files": "what is kept on disk, and what is told at the end",
+    "nodes": "several machines, and the options of torchrun that have no effect here",
+}
+"""Topics of the help: each fits on a screen (`rankguard run --help TOPIC`)."""
+
+
+class Option(Record):
+    """One option. `metavar` null: a flag. `parse` turns its text into its value and raises `ValueError` with what is wrong.
+
+    `torchrun`: how it compares with torchrun's option of this name: `same`, `better` or `no effect` and why; null when
+    torchrun has none of this name. `pet`: `PET_<NAME>` in the environment is its default, as under torchrun.
+    """
+
+    names: tuple[str, ...]
+    topic: str
+    help: str
+    metavar: str | None = None
+    default: Any = None
+    parse: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+    repeats: bool = False
+    torchrun: str | None = None
+    pet: bool = False
+
+    @property
+    def name(self) -> str:
+        """The long name, with hyphens."""
+        return next(name for name in self.names if name.startswith("--"))
+
+    @property
+    def field(self) -> str:
+        """Its attribute in the parsed arguments."""
+        return self.name[2:].replace("-", "_")
+
+
+def _ours(names: str, topic: str, text: str, metavar: str | None = None, **more: Any) -> Option:
+    return Option(tuple(names.split()), topic, text, metavar, **more)
+
+
+def _torch(names: str, topic: str, compared: str, text: str, metavar: str | None = None, **more: Any) -> Option:
+    return Option(tuple(names.split()), topic, text, metavar, torchrun=compared, **({"pet": True} | more))
+
+
+OPTIONS = (
+    # ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
+    _torch(
+        "-n --nproc-per-node", "ranks", "better: `-n` for short, and `auto` counts the CPUs that this process may use",
+        "ranks on this node: a number, `auto`, `cpu`, `gpu` or `xpu` (1)", "N", default="1",
+    ),
+    _torch("-m --module", "ranks", "same", "PROGRAM is a module, as for `python -m`"),
+    _torch(
+        "--no-python", "ranks", "better: not needed for an executable that is not a .py file",
+        "execute PROGRAM as it is",
+    ),
+    _torch(
+        "--run-path", "ranks", "same: PROGRAM runs under this Python whatever its name or mode",
+        "PROGRAM is a Python file, whatever its name",
+    ),
+    _torch("--role", "ranks", "same", "the role's name, in ROLE_NAME and in the prefix template (default)", "NAME",
+           default="default"),
+    _torch(
+        "--virtual-local-rank", "ranks", "same",
+        "LOCAL_RANK is 0 for every rank, and each sees one GPU (CUDA_VISIBLE_DEVICES)",
+    ),
+    _torch(
+        "--numa-binding", "ranks",
+        "better: needs no `numactl`, binds memory too, and works without a GPU (ranks in turn over the nodes)",
+        "CPUs and memory near each rank's GPU: node, socket, exclusive or core-complex", "MODE",
+        choices=("node", "socket", "exclusive", "core-complex"), pet=False,
+    ),
+    _ours("--start", "ranks", "how Python ranks come to be: auto or exec (auto, which is exec)", "HOW", default="auto",
+          choices=("auto", "exec")),
+    _torch("--master-addr", "ranks", "same", "MASTER_ADDR of the ranks (127.0.0.1)", "HOST", default="127.0.0.1"),
+    _torch(
+        "--master-port", "ranks", "better: without one a free port is chosen and held, so that two jobs never meet",
+        "MASTER_PORT (a free one, held until the job ends)", "PORT", parse=values.port,
+    ),
+    # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────
+    _ours("--ready-timeout", "clocks", "every rank must report ready within S (off)", "S", parse=values.seconds),
+    _ours("--grace", "clocks", "after a failure: SIGTERM to SIGKILL, for all others together (5)", "S", default=5.0,
+          parse=values.seconds),
+    _torch(
+        "--shutdown-timeout", "clocks", "same; also fractions, and 0 for no limit of ours",
+        "after a request from outside: how long ranks may take (30; 0: no limit of ours)", "S", parse=values.seconds,
+    ),
+    _torch(
+        "--signals-to-handle", "clocks", "better: SIGQUIT tells the stacks of all ranks unless it is named here",
+        "signals that end the job besides SIGTERM, SIGINT and SIGHUP: SIGQUIT, SIGUSR1 …", "NAMES",
+        parse=values.signals,
+    ),
+    _torch(
+        "--max-restarts", "clocks", "no effect yet: a failed job is not started again",
+        "how often a failed job may be started again (0; more has no effect yet)", "N", default=0, parse=values.count,
+    ),
+    # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────
+    _torch(
+        "-r --redirects", "output", "better: any number of digits and ranges of ranks; files are written in any case",
+        "streams to keep off the terminal: 1 stdout, 2 stderr, 3 both; for some ranks: 0:3,10-15:1", "STREAMS",
+        default="0", parse=values.streams,
+    ),
+    _torch(
+        "-t --tee", "output", "better: as above, line by line from a pipe instead of a file that is read again",
+        "streams to show although they are redirected (as -r)", "STREAMS", default="0", parse=values.streams,
+    ),
+    _torch(
+        "--local-ranks-filter", "output", "same; also ranges",
+        "show these ranks only, such as 0,2,4-7", "RANKS", parse=values.ranks,
+    ),
+    _torch(
+        "--duplicate-stdout-filters", "output", "better: of every rank, teed or not",
+        "copy stdout lines with any of these texts to filtered_stdout.log; `,,` is a comma", "TEXTS", default=(),
+        parse=values.texts,
+    ),
+    _torch(
+        "--duplicate-stderr-filters", "output", "better: of every rank, teed or not",
+        "copy stderr lines with any of these texts to filtered_stderr.log", "TEXTS", default=(), parse=values.texts,
+    ),
+    _ours("--log-line-prefix-template", "output",
+          "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname} ('[${rank}] ')", "TEXT"),
+    _ours("--log-format", "output", "lines as `text`, or as `json`: ts, rank, node, stream, line (text)", "FORMAT",
+          default="text", choices=("text", "json")),
+    _ours("--stdin", "output", "which rank reads our stdin, or `none` (0 on a tty, else none)", "RANK", default="auto"),
+    _ours("--debug", "output", "give this rank the terminal itself (pdb, debugpy); the others write to their files",
+          "RANK"),
+    _ours("--no-color", "output", "no colours, also with NO_COLOR set"),
+    _ours("-q --quiet", "output", "no progress lines, no live view"),
+    _ours("-v --verbose", "output", "also say what was decided, and why"),
+    # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
+    _ours("--report", "files", "the final report: `text` on stderr, `json` on stdout, or `none` (text)", "KIND",
+          default="text", choices=("text", "json", "none")),
+    _ours("--run-dir", "files", "folder for this run's files (a new one)", "DIR"),
+    _torch("--log-dir", "files", "same: each run gets a new folder in it", "folder that the run's folder is made in",
+           "DIR"),
+    _ours("--log-max", "files", "of each stream on disk, its first quarter and last three; 0: none (64M)", "SIZE",
+          default=64 << 20, parse=values.size),
+    _ours("--on-verdict", "files", "run this with the verdict on stdin, 10 s at most", "CMD"),
+    _ours("--clean-shm", "files",
+          "shared memory that outlives the job: `report` it, remove its `own`, remove `all` unused (report)", "WHAT",
+          default="report", choices=("report", "own", "all")),
+    _ours("--exit-codes", "files", "exit with the culprit's code or its `class` (culprit)", "KIND", default="culprit",
+          choices=("culprit", "class")),
+    _ours("--redact", "files", "more secrets to hide in what we write", "REGEX", default=(), repeats=True,
+          parse=values.regex),
+    _ours("--label", "files", "a label in the verdict", "K=V", default=(), repeats=True, parse=values.label),
+    # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
+    _torch("--nnodes", "nodes", "refused but for 1: one machine only, so far", "number of machines (1)", "N",
+           default="1"),
+    _torch("--node-rank", "nodes", "refused but for 0: one machine only, so far", "which of them this is (0)", "R",
+           default=0, parse=values.count),
+    _torch("--standalone", "nodes", "no effect: one machine needs no rendezvous", "one machine, a free port"),
+    _torch("--rdzv-backend", "nodes", "no effect on one machine: `static` or `c10d`; etcd is refused",
+           "accepted: static or c10d", "NAME", default="static"),
+    _torch("--rdzv-endpoint", "nodes", "same for `static`: MASTER_ADDR and MASTER_PORT; no effect with `c10d`",
+           "HOST:PORT of the first machine", "ADDR"),
+    _torch("--rdzv-id", "nodes", "same: TORCHELASTIC_RUN_ID", "the job's name, in TORCHELASTIC_RUN_ID", "ID"),
+    _torch("--rdzv-conf", "nodes", "no effect: there is no rendezvous", "accepted, without effect", "K=V,…"),
+    _torch("--local-addr", "nodes", "no effect on one machine", "accepted, without effect", "HOST"),
+    _torch("--monitor-interval", "nodes", "no effect: an ending is told by the kernel, nothing is polled",
+           "accepted, without effect", "S", parse=values.seconds),
+    _torch("--start-method", "nodes", "no effect: ranks are executed; see --start", "accepted, without effect", "HOW",
+           choices=("spawn", "fork", "forkserver")),
+    _torch("--event-log-handler", "nodes", "no effect: every event is in events.jsonl", "accepted, without effect",
+           "NAME"),
+    _torch("--logs-specs", "nodes", "refused: a class of torch's; see -r, -t, --log-dir and --log-format", "refused",
+           "NAME", pet=False),
+)  # fmt: skip
+
+BY_FIELD = {option.field: option for option in OPTIONS}

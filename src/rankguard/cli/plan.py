@@ -1,0 +1,162 @@
+"""The parsed arguments of `rankguard run` → the job that is asked for. No process is started here."""
+
+import os
+import shutil
+import stat
+import sys
+from argparse import Namespace
+
+from rankguard import inside
+from rankguard.cli.options import BY_FIELD
+from rankguard.cli.values import Streams
+from rankguard.errors import UsageError
+from rankguard.model import JobSpec
+from rankguard.report.redact import Redactor
+from rankguard.spec import job_spec
+
+SHUTDOWN_TIMEOUT = 30.0
+
+
+def plan(asked: Namespace) -> tuple[JobSpec, list[str]]:
+    """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
+    said = _without_effect(asked)
+    nprocs = count_ranks(asked.nproc_per_node)
+    argv, python = rank_command(asked)
+    addr, port = _master(asked)
+    debug = _rank("--debug", asked.debug, nprocs)
+    spec, warning = job_spec(
+        command=Redactor(asked.redact).argv([asked.program, *asked.args]),
+        argv=argv,
+        nprocs=nprocs,
+        role=asked.role,
+        python=python,
+        ready_timeout=asked.ready_timeout,
+        grace=asked.grace,
+        shutdown_timeout=_shutdown_timeout(asked),
+        max_restarts=asked.max_restarts,
+        elastic_id=asked.rdzv_id,
+        run_dir=asked.run_dir,
+        log_dir=asked.log_dir,
+        log_max=asked.log_max,
+        log_format=asked.log_format,
+        filters=(asked.duplicate_stdout_filters, asked.duplicate_stderr_filters),
+        console="stderr" if asked.report == "json" else "prefix",
+        prefix=_prefix(asked),
+        hidden=_hidden(asked, nprocs),
+        stdin_rank=_stdin_rank(asked.stdin, nprocs) if debug is None else debug,
+        debug_rank=debug,
+        virtual_local_rank=asked.virtual_local_rank,
+        numa_binding=asked.numa_binding,
+        master_addr=addr,
+        master_port=port,
+        labels=dict(asked.label),
+        redact=asked.redact,
+        exit_codes=asked.exit_codes,
+        clean_shm=asked.clean_shm,
+    )
+    return spec, said + ([warning] if warning is not None else [])
+
+
+# ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def count_ranks(text: str) -> int:
+    """The number of ranks that `-n` means. Raises `UsageError`."""
+    if text in ("auto", "cpu"):
+        return len(os.sched_getaffinity(0))
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"`-n {text}`: not a number of ranks", "a positive number, `auto` or `cpu`")
+
+
+def rank_command(asked: Namespace) -> tuple[list[str], bool]:
+    """What every rank executes, and whether it is Python under our bootstrap.
+
+    A file that is not there is executed as it is, so that the kernel says so, before anything of Python is started.
+    """
+    python = [sys.executable, inside.BOOTSTRAP]
+    if asked.module:
+        if asked.no_python:
+            raise UsageError("--module and --no-python exclude one another")
+        return [*python, "-m", asked.program, *asked.args], True
+    found = "python" if asked.run_path else _kind(asked.program)
+    if asked.no_python or found in ("executable", "missing"):
+        path = asked.program
+        if "/" not in path and found == "executable" and shutil.which(path) is None:
+            path = f"./{path}"
+        return [path, *asked.args], False
+    return [*python, asked.program, *asked.args], True
+
+
+def _kind(program: str) -> str:
+    try:
+        mode = os.stat(program).st_mode
+    except OSError:
+        return "missing"
+    if stat.S_ISDIR(mode) or program.endswith(".py"):
+        return "python"
+    return "executable" if os.access(program, os.X_OK) else "python"
+
+
+def _rank(option: str, asked: str | None, nprocs: int) -> int | None:
+    if asked is None:
+        return None
+    if not asked.isdecimal() or int(asked) >= nprocs:
+        raise UsageError(f"`{option} {asked}`: not a rank of this job", f"0 to {nprocs - 1}")
+    return int(asked)
+
+
+def _stdin_rank(asked: str, nprocs: int) -> int | None:
+    if asked == "none":
+        return None
+    if asked == "auto":
+        try:
+            return 0 if os.isatty(0) else None
+        except OSError:
+            return None
+    return _rank("--stdin", asked, nprocs)
+
+
+# ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _hidden(asked: Namespace, nprocs: int) -> tuple[int, ...]:
+    """For each rank the streams that the terminal does not show, as bits; empty when it shows all."""
+    redirects: Streams = asked.redirects
+    tee: Streams = asked.tee
+    shown = range(nprocs) if asked.local_ranks_filter is None else asked.local_ranks_filter
+    hidden = tuple(
+        redirects.of(rank) & ~tee.of(rank) if rank in shown else 3 for rank in range(nprocs)
+    )  # fmt: skip
+    return hidden if any(hidden) else ()
+
+
+def _prefix(asked: Namespace) -> str | None:
+    """Torchrun 2.13 has the template as a variable, later versions as an option too."""
+    if asked.log_line_prefix_template is not None:
+        return str(asked.log_line_prefix_template)
+    return os.environ.get("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE")
+
+
+# ── torchrun's habits ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _shutdown_timeout(asked: Namespace) -> float:
+    if asked.shutdown_timeout is not None:
+        return float(asked.shutdown_timeout)
+    text = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
+    if text is None:
+        return SHUTDOWN_TIMEOUT
+    try:
+        return float(BY_FIELD["shutdown_timeout"].parse(text))
+    except ValueError as error:
+        raise UsageError(f"`TORCH_ELASTIC_SHUTDOWN_TIMEOUT={text}`: expected {error}") from None
+
+
+def _master(asked: Namespace) -> tuple[str, int | None]:
+    return asked.master_addr, asked.master_port
+
+
+def _without_effect(asked: Namespace) -> list[str]:
+    """A line for each option that was given and does nothing here. Raises `UsageError` for one that is refused."""
+    return []

@@ -1,0 +1,114 @@
+"""What options accept: text → value. Each raises `ValueError` with what was expected. Pure."""
+
+import re
+import signal
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+STDOUT, STDERR = 1, 2
+
+
+class Streams:
+    """Which streams of which ranks: `3`, or `0:3,10-15:1` (torchrun's `Std`: 0 none, 1 stdout, 2 stderr, 3 both)."""
+
+    def __init__(self, all_ranks: int, some: dict[int, int]) -> None:
+        self.all_ranks, self.some = all_ranks, some
+
+    def of(self, rank: int) -> int:
+        """The streams of one rank, as bits."""
+        return self.some.get(rank, self.all_ranks)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Streams) and (self.all_ranks, self.some) == (other.all_ranks, other.some)
+
+    def __hash__(self) -> int:
+        return hash((self.all_ranks, *self.some.items()))
+
+
+def streams(text: str) -> Streams:
+    if text in ("0", "1", "2", "3"):
+        return Streams(int(text), {})
+    some: dict[int, int] = {}
+    for part in text.split(","):
+        which, _colon, value = part.strip().partition(":")
+        if value not in ("0", "1", "2", "3"):
+            raise ValueError("0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1")
+        for rank in ranks(which):
+            some[rank] = int(value)
+    return Streams(0, some)
+
+
+def ranks(text: str) -> tuple[int, ...]:
+    """`0,2,4-7`."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise ValueError("ranks, such as 0,2,4-7")
+        if dash and int(last) - int(first) > 1_000_000:
+            raise ValueError("fewer ranks")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise ValueError("a number of seconds")
+    return value
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError("a whole number, 0 or more")
+    return int(text)
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError("a port: 1 to 65535")
+    return int(text)
+
+
+def size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("a size: 64M, 1G, 0")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError("KEY=VALUE")
+    return key, value
+
+
+def regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+    return text
+
+
+def texts(text: str) -> tuple[str, ...]:
+    """Separated by commas; two commas are one comma of a text (torchrun's rule)."""
+    parts = text.replace(",,", "\0").split(",")
+    return tuple(part.replace("\0", ",") for part in parts if part)
+
+
+def signals(text: str) -> frozenset[int]:
+    """`SIGTERM,SIGQUIT` or `TERM,QUIT`."""
+    found = set()
+    for part in filter(None, (part.strip().upper() for part in text.split(","))):
+        name = part if part.startswith("SIG") else f"SIG{part}"
+        number = getattr(signal, name, None)
+        if not isinstance(number, signal.Signals):
+            raise ValueError(f"names of signals; `{part}` is none")  # noqa: TRY004  # it is text
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            raise ValueError(f"signals that can be handled; {name} cannot")
+        found.add(int(number))
+    return frozenset(found)

@@ -1,0 +1,111 @@
+"""The supervisor's front desk: what the front (and other terminals) ask of a job, and what they are told.
+
+An ask becomes a fact for the core, or is answered from what is known. Nothing here waits: what the front does not take
+is kept by the wire. To add an ask: its name in `asks`. Read next: `wire.py`, `client.py` (the other end).
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from rankguard._version import __version__
+from rankguard.core.job import Job
+from rankguard.diagnosis.verdict import verdict
+from rankguard.facts import Fact, FrontLost, ProtocolBroken, ReadinessExpected, SignalPassed, StopRequested
+from rankguard.model import Sender, Verdict
+from rankguard.orders import Order, Tell
+from rankguard.record import to_data
+from rankguard.report.files import RunFiles
+from rankguard.wire import Message, Wire
+
+NAMED = 16
+"""Ranks that a progress line may name."""
+
+
+class Desk:
+    """Of one job. `emit` takes facts; `heard_at(rank)` is when a rank last said anything."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        job: Job,
+        files: RunFiles,
+        emit: Callable[[Fact], None],
+        clock: Callable[[], float],
+        heard_at: Callable[[int], float | None],
+    ) -> None:
+        self._wire, self._job, self._files, self._emit, self._clock = wire, job, files, emit, clock
+        self._heard_at = heard_at
+        self.asks: dict[str, Callable[[Message, float], Message | None]] = {
+            "expect": lambda ask, now: self._emit(ReadinessExpected(now, ask["timeout"])),
+            "stop": lambda ask, now: self._emit(_stop(ask, now)),
+            "signal": lambda ask, now: self._emit(SignalPassed(now, ask["signal"])),
+            "reject": lambda ask, now: self._emit(ProtocolBroken(now, ask["rank"], ask["statement"])),
+            "progress": self._progress,
+        }
+        """What can be asked, and its answer, if it has one."""
+
+    # ── Asked ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_message(self, now: float) -> None:
+        """News on the wire to the front."""
+        self._wire.flush()
+        for message, fds in self._wire.receive():
+            for fd in fds:
+                os.close(fd)
+            answer = self.asks[message["do"]](message, now)
+            if answer is not None:
+                self._wire.send(answer)
+
+    def front_is_gone(self, now: float) -> bool:
+        """The front let go of the wire; `FrontLost` is then on its way."""
+        if self._wire.closed and not self._job.finished:
+            self._emit(FrontLost(now, 0))
+        return self._wire.closed
+
+    def _progress(self, _ask: Message, now: float) -> Message:
+        """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
+        waiting: list[list[Any]] = []
+        for rank in self._job.ranks:
+            if rank.ready_at is None and rank.exited is None:
+                said = rank.status
+                heard = self._heard_at(rank.rank) or rank.spawned_at or now
+                told = (said.text, said.done, said.total) if said is not None else (None, None, None)
+                waiting.append([rank.rank, *told, now - heard])
+        unsaid = len(waiting[NAMED:])
+        return {"is": "progress", "ready": self._job.ready, "waiting": waiting[:NAMED], "unsaid": unsaid}
+
+    # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
+        """A rank's readiness, to the front; a large payload travels as the file it came in."""
+        message: Message = {"is": "payload", "rank": rank}
+        if fd is not None:
+            self._wire.send(message, [fd])
+        else:
+            self._wire.send(message | {"json": (payload or b"null").decode()})
+
+    def listen(self, told: Fact | Order) -> None:
+        """Every fact and order, once it is done: the front is told what it waits for, or all if it asked for that."""
+        if not isinstance(told, Tell):
+            if self._job.spec.events and isinstance(told, Fact):
+                self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
+            return
+        message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
+        if told.what in ("all-ready", "judged", "spawned"):
+            known = self.known()
+            if told.what == "judged":
+                message["verdict"] = known.to_dict()
+            self._wire.send(message)
+            self._files.state(known)
+        else:
+            self._wire.send(message)
+
+    def known(self) -> Verdict:
+        """What is known so far, in the verdict's shape."""
+        return verdict(self._job.case().replace(now=self._clock()), __version__)
+
+
+def _stop(ask: Message, now: float) -> StopRequested:
+    sender = Sender(**ask["sender"]) if ask["sender"] else None
+    return StopRequested(now, ask["signal"], sender, ask["grace"], ask["at_once"], ask["by"])

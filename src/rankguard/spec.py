@@ -1,0 +1,56 @@
+"""One way to complete a `JobSpec`, for the command line and for `launch` alike: what neither of them is asked.
+
+A run's id, its folder, this machine's name, the caller's folder, environment and limits. Starts nothing.
+"""
+
+import os
+import resource
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rankguard.errors import SpawnFailed
+from rankguard.model import JobSpec
+from rankguard.runs import make_run_dir, new_run_id
+
+
+def job_spec(
+    *,
+    command: Sequence[str],
+    argv: Sequence[str],
+    nprocs: int,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
+    log_dir: str | None = None,
+    **more: Any,
+) -> tuple[JobSpec, str | None]:
+    """The complete spec, and a warning when its files are not kept where they were wanted.
+
+    `command` is what was given (secrets hidden), `argv` what is executed, `env` additions for all ranks; `log_dir` is
+    a folder to make the run's folder in. Raises `SpawnFailed` when the caller's own folder is gone.
+    """
+    run_id = new_run_id()
+    folder, warning = make_run_dir(run_id, None if run_dir is None else os.fspath(run_dir), log_dir)
+    spec = JobSpec(
+        run_id=run_id,
+        command=tuple(command),
+        argv=tuple(argv),
+        nprocs=nprocs,
+        env=dict(os.environ) | dict(env or {}),
+        cwd=_cwd() if cwd is None else os.fspath(cwd),
+        node=socket.gethostname(),
+        run_dir=folder,
+        ignore_hup=signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+        nofile=resource.getrlimit(resource.RLIMIT_NOFILE),
+        **more,
+    )
+    return spec, warning
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise SpawnFailed(f"the current folder cannot be used: {error.strerror}", error.errno, 126) from None
