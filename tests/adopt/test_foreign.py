@@ -3,10 +3,9 @@ import select
 import signal
 
 import pytest
-from tests.adopt.programs import until
 
-from rankguard.linux import child, memory
-from rankguard.linux.foreign import glance, pid_of, reaped_ending, zombie_ending
+from rankguard.linux import child
+from rankguard.linux.foreign import pid_of, reaped_ending, zombie_ending
 from rankguard.model import Ending
 
 REAPED_IS_TOLD = tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)
@@ -54,42 +53,3 @@ def test_without_the_right_nothing_is_guessed():
     assert os.waitpid(asker, 0)[1] == 0
     os.close(pidfd)
     os.waitpid(pid, 0)
-
-
-def test_a_glance_is_as_good_as_a_look():
-    pid = os.fork()
-    if pid == 0:
-        signal.pause()
-    until(lambda: child.state(pid)[0] == "S")  # its memory no longer grows
-    how, held = glance(pid)
-    assert (how, child.dying(pid)) == (None, None)
-    assert held.peak_bytes == memory.rank_memory(pid).peak_bytes > 0
-    os.kill(pid, signal.SIGSTOP)
-    until(lambda: child.state(pid)[0] == "T")
-    assert glance(pid)[0] is None
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: child.state(pid)[0] == "Z")
-    assert (glance(pid)[0], child.dying(pid)) == ("zombie", "zombie")
-    os.waitpid(pid, 0)
-    assert glance(pid) == ("zombie", memory.Memory())
-
-
-def test_a_glance_at_one_on_its_way_out():
-    """Large memory takes a while to be given back: it is seen exiting, with a SIGKILL pending before that."""
-    seen = set()
-    for _ in range(20):
-        reader, writer = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            memory = bytearray(64 << 20)
-            memory[::4096] = bytes([1]) * len(memory[::4096])
-            os.write(writer, b"x")
-            signal.pause()
-        os.read(reader, 1)
-        os.close(reader)
-        os.close(writer)
-        os.kill(pid, signal.SIGKILL)
-        seen.add(glance(pid)[0])
-        os.waitpid(pid, 0)
-    assert seen <= {"killed", "exiting", "zombie"}
-    assert seen & {"killed", "exiting"}

@@ -8,8 +8,9 @@ import time
 import pytest
 from tests.linux._evidence_helpers import MIB, hold, inside, inside_limit, job, limited_group
 
+from rankguard.linux.glance import glance
 from rankguard.linux.hierarchies import own_groups
-from rankguard.linux.memory import HOST, MemoryDomain, memory_state, rank_memory
+from rankguard.linux.memory import HOST, MemoryDomain, memory_state
 from rankguard.model import Memory
 
 LIMIT_FILE = "memory.limit_in_bytes" if "memory" in own_groups() else "memory.max"
@@ -21,14 +22,14 @@ def as_json(state):
 
 def test_a_rank_s_memory_is_what_it_holds_until_it_ends():
     with job(nprocs=1) as (_, (rank,)):
-        before = rank_memory(rank.pid)  # a fork of this test run holds its pages already
+        before = glance(rank.pid)[1]  # a fork of this test run holds its pages already
         rank.ask("hold 50")
-        alive = rank_memory(rank.pid)
+        alive = glance(rank.pid)[1]
         os.kill(rank.pid, 9)
         rank.ended()
-        zombie = rank_memory(rank.pid)
+        zombie = glance(rank.pid)[1]
         rank.reap()
-        gone = rank_memory(rank.pid)
+        gone = glance(rank.pid)[1]
     assert 50 * MIB <= alive.rss_bytes - before.rss_bytes < 60 * MIB
     assert alive.rss_bytes <= alive.peak_bytes
     assert (zombie, gone) == (Memory(), Memory())
@@ -36,9 +37,9 @@ def test_a_rank_s_memory_is_what_it_holds_until_it_ends():
 
 def test_the_peak_outlasts_the_memory():
     memory = hold(40)
-    full = rank_memory(os.getpid())
+    full = glance(os.getpid())[1]
     memory.close()
-    after = rank_memory(os.getpid())
+    after = glance(os.getpid())[1]
     assert after.rss_bytes <= full.rss_bytes - 35 * MIB
     assert after.peak_bytes >= full.rss_bytes - 5 * MIB
 

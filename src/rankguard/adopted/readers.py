@@ -20,8 +20,8 @@ from rankguard.adopted.process import Adopted, have_pidfds
 from rankguard.adopted.watch import Watch
 from rankguard.errors import UsageError
 from rankguard.facts import FailureReported, ProtocolBroken, Ready
-from rankguard.linux import child
 from rankguard.linux.frames import BadFrame, FrameReader
+from rankguard.linux.glance import glance
 from rankguard.model import Report
 
 MOMENT = 0.1
@@ -169,7 +169,7 @@ class _Reader:
         """Unless its process has ended by now, or is about to (a core, much memory), that is all there is."""
         if self.process.ending is not None:
             return
-        if have_pidfds() and clock() < until and child.dying(self.process.pid):
+        if have_pidfds() and clock() < until and glance(self.process.pid)[0]:
             self._all.later(MOMENT, lambda _now: self._ended_alone(statement, until))
         else:
             self._all.broken(self, statement)

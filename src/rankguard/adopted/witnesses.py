@@ -12,7 +12,7 @@ from time import monotonic
 
 from rankguard.adopted.process import Adopted, have_pidfds
 from rankguard.facts import KernelKilled, Looked
-from rankguard.linux.foreign import glance
+from rankguard.linux.glance import glance
 from rankguard.linux.hierarchies import counter, own_groups, parse_groups, read_text
 from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
 from rankguard.linux.memory import MemoryDomain

@@ -30,7 +30,8 @@ from rankguard.launchers.environment import rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted
-from rankguard.linux import child, memory, notify, spawn, tree
+from rankguard.linux import child, notify, spawn, tree
+from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
 
@@ -329,10 +330,9 @@ class ExecRanks:
         for rank in self._ranks:
             if rank.pid < 0 or rank.exited:
                 continue
-            how = child.dying(rank.pid)
+            how, told = glance(rank.pid)
             if how is not None:
                 dying.append((rank.number, how))
-            told = memory.rank_memory(rank.pid)
             if told.rss_bytes is not None:
                 held.append((rank.number, told))
                 total += told.rss_bytes

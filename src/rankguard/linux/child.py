@@ -5,7 +5,6 @@ The pidfd is opened by the parent before anybody can reap the child, so the numb
 """
 
 import os
-import signal
 
 from rankguard.linux.signals import name
 from rankguard.model import Ending
@@ -59,51 +58,15 @@ def signal_one(pid: int, number: int) -> bool:
     return True
 
 
-def state(pid: int) -> tuple[str, int, int] | None:
-    """(state letter, parent, flags) of `/proc/PID/stat` (proc(5)); None when there is no such process."""
+def state(pid: int) -> tuple[str, int] | None:
+    """(state letter, parent) of `/proc/PID/stat` (proc(5)); None when there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None
     except OSError:  # too many open files: it is there, and that is all we know
-        return "?", 0, 0
+        return "?", 0
     # The command may hold spaces and brackets: fields are counted from the last one.
     fields = text[text.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[1]), int(fields[6])
-
-
-PF_EXITING = 0x4
-
-
-def dying(pid: int) -> str | None:
-    """What shows that a process is already on its way out, before any signal of ours; None for one that runs.
-
-    `zombie`, `exiting` (PF_EXITING, include/linux/sched.h), `dumping` (its core), `killed` (SIGKILL is pending).
-    """
-    told = state(pid)
-    if told is None:
-        return "zombie" if os.path.exists("/proc/self/stat") else None
-    if told[0] in "ZX":
-        return "zombie"
-    try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            status = file.read()
-    except OSError:
-        return None
-    if _field(status, b"CoreDumping:") == b"1":
-        return "dumping"
-    if told[2] & PF_EXITING:
-        return "exiting"
-    kill = 1 << (signal.SIGKILL - 1)
-    if any(int(_field(status, key) or b"0", 16) & kill for key in (b"SigPnd:", b"ShdPnd:")):
-        return "killed"
-    return None
-
-
-def _field(status: bytes, key: bytes) -> bytes | None:
-    at = status.find(b"\n" + key)
-    if at < 0:
-        return None
-    start = at + 1 + len(key)
-    return status[start : status.index(b"\n", start)].strip()
+    return fields[0].decode(), int(fields[1])

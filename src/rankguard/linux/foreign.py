@@ -1,7 +1,6 @@
-"""Processes that are not ours: how one ended that is not our child or was reaped by somebody else, and a quick glance at
-one that is about to.
+"""Processes that are not ours: how one ended that is not our child, or was reaped by somebody else.
 
-For an ending there are two sources, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
+There are two sources, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
 then on. Neither reaps. No guess is made: None is "not known".
 
 Sources: include/uapi/linux/pidfd.h (EXIT: Linux 6.15); fs/proc/array.c `do_task_stat`; measured in facts/linux.md 1.1.
@@ -10,11 +9,10 @@ Read next: `child.py` (children of ours), `adopted/process.py` (the whole ladder
 
 import fcntl
 import os
-import signal
 import struct
 
 from rankguard.linux.child import from_status
-from rankguard.model import Ending, Memory
+from rankguard.model import Ending
 
 _SIZE = 128
 _GET_INFO = 3 << 30 | _SIZE << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
@@ -48,53 +46,6 @@ def zombie_ending(pid: int, pidfd: int) -> Ending | None:
     if fields[0] != b"Z" or pid_of(pidfd) != pid:
         return None
     return from_status(int(fields[49]))
-
-
-def glance(pid: int) -> tuple[str | None, Memory]:
-    """`child.dying` and `memory.rank_memory` of one file, read once: at a failure others are dying meanwhile.
-
-    PF_EXITING is not in it. A process that is exiting gives up its memory within microseconds of that flag, before the
-    memory is unmapped (`exit_mm`, kernel/exit.c), and then its status has no lines about memory any more.
-    """
-    status = _read(f"/proc/{pid}/status")
-    if _field(status, b"State:", b"X")[:1] in b"ZX":
-        return "zombie", Memory()
-    memory = Memory(rss_bytes=_kib(_field(status, b"VmRSS:")), peak_bytes=_kib(_field(status, b"VmHWM:")))
-    pending = int(_field(status, b"SigPnd:", b"0"), 16) | int(_field(status, b"ShdPnd:", b"0"), 16)
-    how = None
-    if _field(status, b"CoreDumping:") == b"1":
-        how = "dumping"
-    elif memory.rss_bytes is None:
-        how = "exiting"
-    elif pending >> (signal.SIGKILL - 1) & 1:
-        how = "killed"
-    return how, memory
-
-
-def _field(status: bytes, key: bytes, default: bytes = b"") -> bytes:
-    """The text after `key` at the beginning of a line."""
-    at = status.find(b"\n" + key)
-    if at < 0:
-        return default
-    start = at + 1 + len(key)
-    return status[start : status.find(b"\n", start)].strip()
-
-
-def _kib(text: bytes) -> int | None:
-    return int(text.partition(b" ")[0]) * 1024 if text else None
-
-
-def _read(path: str) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, 8192)
-    except OSError:  # ESRCH: it has gone meanwhile
-        return b""
-    finally:
-        os.close(fd)
 
 
 def pid_of(pidfd: int) -> int | None:

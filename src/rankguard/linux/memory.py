@@ -1,8 +1,8 @@
-"""Memory of a rank, and the limit that the job runs under: whose it is, how full it is.
+"""The memory limit that the job runs under: whose it is, how full it is.
 
 Not a proof of an OOM kill (`cgroup.py`, `kmsg.py`): these numbers say how near it was and what to change.
 
-Sources: proc_pid_status(5), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
 Read next: `cgroup.py`, which finds our own groups.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
 
 from rankguard.linux.hierarchies import Group, counter, own_groups, read_text
-from rankguard.model import Memory, MemoryState
+from rankguard.model import MemoryState
 from rankguard.record import Record
 
 HOST = "MemTotal of this machine"
@@ -24,21 +24,6 @@ class Limit(Record):
     bytes: int
     source: str
     group: str | None = None
-
-
-def rank_memory(pid: int) -> Memory:
-    """Resident memory of a process now and at its most; empty when it is gone or a zombie, which has none any more.
-
-    The kernel sums per-CPU counters lazily (from 6.2 on): the values may be off by some hundred KiB.
-    """
-    rss = peak = None
-    for line in (read_text(f"/proc/{pid}/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
-            peak = int(line.split()[1]) * 1024
-        elif line.startswith("VmRSS:"):
-            rss = int(line.split()[1]) * 1024
-            break  # VmHWM stands before it
-    return Memory(rss_bytes=rss, peak_bytes=peak)
 
 
 class MemoryDomain:
