@@ -8,7 +8,7 @@ import difflib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
-from rankguard.cli.options import BY_FIELD, OPTIONS, Option
+from rankguard.cli.options import BY_FIELD, OPTIONS, TOPICS, Option
 from rankguard.errors import UsageError
 
 ALIASES = {"--log-line-prefix": "--log-line-prefix-template"}
@@ -35,28 +35,31 @@ def parse(words: Sequence[str], env: Mapping[str, str]) -> Namespace:
             break
         if word in ("-h", "--help"):
             raise HelpAsked(left[0] if left else None)
-        for option, value in _options(word, left):
-            _set(asked, option, value)
+        for option, value in options_in(word, left):
+            set_option(asked, option, value)
     if not left:
-        raise UsageError("no PROGRAM is given")
+        raise UsageError("no PROGRAM is given", "rankguard run -n 2 train.py")
     asked.program, *asked.args = left
     return asked
 
 
-def _options(word: str, left: list[str]) -> list[tuple[Option, str | None]]:
-    """What one word means: a long option, a short one with its value behind it, or short flags in a row."""
+def options_in(word: str, left: list[str], among: Sequence[Option] = OPTIONS) -> list[tuple[Option, str | None]]:
+    """What one word means: a long option, a short one with its value behind it, or short flags in a row.
+
+    `left`: the words behind it, of which its value is taken; `among`: the options of a verb.
+    """
     if word.startswith("--"):
         name, equals, value = word.partition("=")
-        option = _in_full(name)
+        option = _in_full(name, among)
         if option.metavar is None:
             if equals:
-                raise UsageError(f"`{option.name}` takes no value")
+                raise UsageError(f"`{word}`: expected no value", option.name)
             return [(option, None)]
         return [(option, value if equals else _next(option, word, left))]
     found: list[tuple[Option, str | None]] = []
     rest = word[1:]
     while rest:
-        option = _short(f"-{rest[0]}")
+        option = _short(f"-{rest[0]}", among)
         rest = rest[1:]
         if option.metavar is None:
             found.append((option, None))
@@ -68,29 +71,38 @@ def _options(word: str, left: list[str]) -> list[tuple[Option, str | None]]:
 
 def _next(option: Option, word: str, left: list[str]) -> str:
     if not left:
-        raise UsageError(f"`{word}` needs a value", f"{word} {option.metavar}")
+        raise UsageError(f"`{word}`: expected a value", f"{word} {option.metavar}")
     return left.pop(0)
 
 
-def _short(name: str) -> Option:
-    for option in OPTIONS:
+def help_of(option: Option) -> str:
+    """The command that tells more of an option."""
+    return f"rankguard run --help {option.topic}" if option.topic in TOPICS else f"rankguard {option.topic} --help"
+
+
+def _short(name: str, among: Sequence[Option]) -> Option:
+    for option in among:
         if name in option.names:
             return option
-    raise UsageError(f"there is no option `{name}`", "rankguard run --help")
+    raise UsageError(f"there is no option `{name}`", _all_help(among))
 
 
-def _in_full(written: str) -> Option:
+def _all_help(among: Sequence[Option]) -> str:
+    return "rankguard run --help" if among is OPTIONS else help_of(among[0])
+
+
+def _in_full(written: str, among: Sequence[Option]) -> Option:
     """The option that a name or its abbreviation means. Raises `UsageError` with a suggestion."""
     name = written.replace("_", "-")
     name = ALIASES.get(name, name)
-    found = [option for option in OPTIONS if option.name.startswith(name)]
+    found = [option for option in among if option.name.startswith(name)]
     exact = [option for option in found if option.name == name]
     if exact or len(found) == 1:
         return (exact or found)[0]
     if found:
-        raise UsageError(f"`{written}` is ambiguous", f"one of {', '.join(o.name for o in found)}")
-    near = max((o.name for o in OPTIONS), key=lambda full: _likeness(name, full))
-    suggestion = f"did you mean `{near}`?" if _likeness(name, near) > 0.6 else "rankguard run --help"
+        raise UsageError(f"`{written}` is the beginning of {len(found)} options", " or ".join(o.name for o in found))
+    near = max((o.name for o in among), key=lambda full: _likeness(name, full))
+    suggestion = near if _likeness(name, near) > 0.6 else _all_help(among)
     raise UsageError(f"there is no option `{written}`", suggestion)
 
 
@@ -106,14 +118,14 @@ def _default(option: Option, env: Mapping[str, str]) -> object:
     text = env.get(variable) if option.pet else None
     if option.metavar is None:
         if text not in (None, "", "0", "1"):
-            raise UsageError(f"`{variable}={text}`: expected 0 or 1")
+            raise UsageError(f"`{variable}={text}`: expected 0 or 1", f"unset {variable}")
         return text == "1"
     if text is not None:
         return _value(option, text, variable)
     return option.parse(option.default) if isinstance(option.default, str) else option.default
 
 
-def _set(asked: Namespace, option: Option, text: str | None) -> None:
+def set_option(asked: Namespace, option: Option, text: str | None) -> None:
     value = True if text is None else _value(option, text, option.name)
     if option.repeats:
         value = (*getattr(asked, option.field), value)
@@ -125,9 +137,9 @@ def _value(option: Option, text: str, written: str) -> object:
     between = "=" if written.startswith("PET_") else " "
     if option.choices and text not in option.choices:
         near = difflib.get_close_matches(text, option.choices, 1)
-        hint = f"did you mean `{near[0]}`?" if near else None
+        hint = f"{written}{between}{near[0]}" if near else help_of(option)
         raise UsageError(f"`{written}{between}{text}`: expected {' or '.join(option.choices)}", hint)
     try:
         return option.parse(text)
     except ValueError as error:
-        raise UsageError(f"`{written}{between}{text}`: expected {error}") from None
+        raise UsageError(f"`{written}{between}{text}`: expected {error}", help_of(option)) from None
