@@ -21,7 +21,6 @@ from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import JobSpec, Verdict
-from rankguard.report.redact import Redactor
 from rankguard.spec import job_spec
 
 
@@ -251,7 +250,7 @@ def launch(  # noqa: PLR0913  # the contract's door
         command = [f"{target.__module__}.{getattr(target, '__qualname__', target)}"]
     else:
         argv = [str(word) for word in target]
-        command = Redactor(redact).argv(argv)
+        command = argv
         if not argv:
             raise UsageError("an empty command")
     try:

@@ -16,6 +16,7 @@ from rankguard.errors import RankguardBug, SpawnFailed, UsageError
 from rankguard.facts import JobStarted, Judged, Looked, NotSpawned, SupervisorLost, TreeEmpty
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.files import RunFiles
+from rankguard.report.redact import job_redactor
 
 
 def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) -> Verdict:
@@ -24,6 +25,7 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     `gone`: the warden has ended, and with it the proof that no process of the job is left.
     """
     now = time.monotonic()
+    bug = None if bug is None else job_redactor(spec).text(bug)
     case = _told(spec, now).case()
     if case.judged is None:
         judged = Judged(now, None, "bug" if bug is not None else "supervisor-lost", 125)

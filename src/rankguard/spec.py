@@ -12,6 +12,7 @@ from typing import Any
 
 from rankguard.errors import SpawnFailed
 from rankguard.model import JobSpec
+from rankguard.report.redact import job_redactor
 from rankguard.runs import make_run_dir, new_run_id
 
 
@@ -28,7 +29,7 @@ def job_spec(
 ) -> tuple[JobSpec, str | None]:
     """The complete spec, and a warning when its files are not kept where they were wanted.
 
-    `command` is what was given (secrets hidden), `argv` what is executed, `env` additions for all ranks; `log_dir` is
+    `command` is what was given (its secrets are hidden here), `argv` what is executed, `env` additions for all ranks; `log_dir` is
     a folder to make the run's folder in. Raises `SpawnFailed` when the caller's own folder is gone.
     """
     run_id = new_run_id()
@@ -46,7 +47,13 @@ def job_spec(
         nofile=resource.getrlimit(resource.RLIMIT_NOFILE),
         **more,
     )
-    return spec, warning
+    return without_secrets(spec), warning
+
+
+def without_secrets(spec: JobSpec) -> JobSpec:
+    """The same job; what of it is shown again (command, labels) has no secrets in it. What ranks get stays as it is."""
+    redactor = job_redactor(spec)
+    return spec.replace(command=tuple(redactor.argv(spec.command)), labels=redactor.env(spec.labels))
 
 
 def _cwd() -> str:

@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
 
 from rankguard._version import __version__
@@ -42,7 +41,7 @@ from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
-from rankguard.report.redact import Redactor
+from rankguard.report.redact import job_redactor
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic
@@ -135,7 +134,7 @@ class Supervisor:
             memory=self._memory,
             output=self._output,
             clock=clock,
-            redact=_redactor(spec),
+            redact=job_redactor(spec).text,
             peer_death=peer_death,
             on_payload=self._on_payload,
         )
@@ -304,15 +303,6 @@ class Supervisor:
                 for name in os.listdir(self._private_dir):
                     os.unlink(f"{self._private_dir}/{name}")
                 os.rmdir(self._private_dir)
-
-
-def _redactor(spec: JobSpec) -> Callable[[str], str]:
-    """Hides secrets in texts, those included that this job was given."""
-    redactor = Redactor(spec.redact)
-    for known in (spec.env, *spec.rank_env):
-        redactor.env(known)
-    redactor.argv(list(spec.argv))
-    return redactor.text
 
 
 def _consoles(spec: JobSpec, out: int, err: int) -> tuple[Console | None, Console | None]:

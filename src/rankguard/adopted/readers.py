@@ -151,7 +151,7 @@ class _Reader:
 
     def _judge(self, payload: Any, error: BaseException | None) -> None:
         if error is not None:
-            statement = f"its message cannot be unpickled: {type(error).__name__}: {error}"
+            statement = _hidden(f"its message cannot be unpickled: {type(error).__name__}: {error}")
             if isinstance(error, OSError | EOFError):  # it could not be reached: perhaps because it is gone
                 self._end(statement)
             else:
@@ -209,10 +209,17 @@ def _unpickled(message: bytearray) -> tuple[Any, BaseException | None]:
 
 
 def _text(payload: Any) -> str:
-    from rankguard.report.redact import Redactor
-
     try:
         text = payload if isinstance(payload, str) else repr(payload)
     except Exception as error:  # noqa: BLE001  # a stranger's __repr__
         text = f"<{type(payload).__name__}, whose repr raises {type(error).__name__}>"
-    return Redactor().text(text[: 4 * _TEXT])[:_TEXT]
+    return _hidden(text)
+
+
+def _hidden(text: str) -> str:
+    """Without secrets, those of our environment included."""
+    from rankguard.report.redact import Redactor
+
+    redactor = Redactor()
+    redactor.env(os.environ)
+    return redactor.text(text[: 4 * _TEXT])[:_TEXT]

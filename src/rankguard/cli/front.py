@@ -112,10 +112,11 @@ class Front:
 
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor
+        from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
         if bug is not None:
-            self._err.write(bug.encode(errors="replace"))
+            self._err.write(job_redactor(self.spec).text(bug).encode(errors="replace"))
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
 
     def _say(self, line: str | None) -> None:

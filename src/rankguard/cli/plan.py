@@ -11,7 +11,6 @@ from rankguard.cli.options import BY_FIELD
 from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
 from rankguard.model import JobSpec
-from rankguard.report.redact import Redactor
 from rankguard.spec import job_spec
 
 SHUTDOWN_TIMEOUT = 30.0
@@ -25,7 +24,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[str]]:
     addr, port = _master(asked)
     debug = _rank("--debug", asked.debug, nprocs)
     spec, warning = job_spec(
-        command=Redactor(asked.redact).argv([asked.program, *asked.args]),
+        command=[asked.program, *asked.args],
         argv=argv,
         nprocs=nprocs,
         role=asked.role,

@@ -22,8 +22,11 @@ _FACTS: dict[str, type[Fact]] = {kind.__name__: kind for kind in (*RANK_TABLE, *
 
 
 def first_line(spec: JobSpec) -> str:
-    """The journal's beginning. Environment and arguments stay out of it: they may hold secrets, and decide nothing."""
-    return json.dumps({"schema": VERSION, "spec": to_data(spec.replace(env={}, rank_env=(), argv=()))}) + "\n"
+    """The journal's beginning. What may hold secrets and decides nothing stays out of it: environment, arguments, and
+    the texts that the user gave us to look for.
+    """
+    shown = spec.replace(env={}, rank_env=(), argv=(), redact=(), filters=((), ()), elastic_id=None)
+    return json.dumps({"schema": VERSION, "spec": to_data(shown)}) + "\n"
 
 
 def note(text: str) -> str:

@@ -29,7 +29,7 @@ from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.environment import rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
-from rankguard.launchers.redaction import redacted
+from rankguard.launchers.redaction import redacted, redacted_tail
 from rankguard.linux import child, notify, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
@@ -178,7 +178,7 @@ class ExecRanks:
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)
-        self._emit(NotSpawned(now, rank.number, stage, error, _why_not(self._spec, stage, error)))
+        self._tell([NotSpawned(now, rank.number, stage, error, _why_not(self._spec, stage, error))])
 
     def _abandon(self, rank: _Rank) -> None:
         self._close_output(rank, 0)
@@ -194,7 +194,7 @@ class ExecRanks:
 
     def _tell(self, facts: list[Fact]) -> None:
         for fact in facts:
-            self._emit(fact)
+            self._emit(redacted(fact, self._around.redact))
 
     def _on_notify(self, rank: _Rank, now: float) -> bool:
         if rank.notify is None:
@@ -205,9 +205,8 @@ class ExecRanks:
         rank.heard_at = now
         messages, more = rank.notify.drain(self._belongs(rank))
         for message in messages:
-            facts = rank.mailbox.take(message, now, self._around.peer_death)
-            for fact in facts:
-                self._emit(redacted(fact, self._around.redact))
+            facts = rank.mailbox.take(message, now, lambda said: self._around.peer_death(self._around.redact(said)))
+            self._tell(facts)
             if any(type(fact) is Ready for fact in facts):
                 self._hand_over(rank)
         if rank.mailbox.due_at() is not None:
@@ -273,7 +272,7 @@ class ExecRanks:
         self._tell(rank.mailbox.flush(now))
         self.drain_kernel_log(now)
         counts, readable = self._around.groups.oom_counts(rank.number)
-        tail = tuple(self._around.redact(line) for line in self._around.output.tail(rank.number))
+        tail = redacted_tail(self._around.output.tail(rank.number), self._around.redact)
         report = read_error_file(rank.error_file, self._around.redact)
         self._emit(
             Exited(

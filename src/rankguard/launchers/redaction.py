@@ -1,20 +1,34 @@
-"""A fact without secrets: what a rank says of itself ends up in every file and page."""
+"""A fact without secrets: what a rank says of itself ends up in every file and page.
 
-from collections.abc import Callable
-from typing import Any
+Every text of a fact goes through, whatever its name, so that a fact that is added later leaks nothing either.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from rankguard.facts import Fact
+from rankguard.record import Record
+
+F = TypeVar("F", bound=Fact)
+TAIL_LINE = 2000
+"""Characters of a line that the verdict keeps."""
 
 
-def redacted(fact: Any, redact: Callable[[str], str]) -> Any:
-    """The same fact; texts and exceptions that the rank reported have gone through `redact`."""
-    report = getattr(fact, "report", None)
-    if report is not None:
-        info = report.exception
-        if info is not None:
-            info = info.replace(
-                message=redact(info.message),
-                traceback=None if info.traceback is None else redact(info.traceback),
-                chain=tuple(redact(link) for link in info.chain),
-            )
-        return fact.replace(report=report.replace(text=redact(report.text), exception=info))
-    text = getattr(fact, "text", None)
-    return fact.replace(text=redact(text)) if isinstance(text, str) else fact
+def redacted(fact: F, redact: Callable[[str], str]) -> F:
+    """The same fact; each text in it, at any depth, has gone through `redact`."""
+    told: F = _hidden(fact, redact)
+    return told
+
+
+def redacted_tail(lines: Iterable[str], redact: Callable[[str], str]) -> tuple[str, ...]:
+    """The last lines of a rank. They go through together: a private key or a quoted text spans several."""
+    return tuple(line[:TAIL_LINE] for line in redact("\n".join(lines)).split("\n"))
+
+
+def _hidden(value: Any, redact: Callable[[str], str]) -> Any:
+    if type(value) is str:
+        return redact(value)
+    if isinstance(value, Record):
+        texts = {f: v for f in value._fields if isinstance(v := getattr(value, f), str | tuple | Record)}
+        return value.replace(**{f: _hidden(v, redact) for f, v in texts.items()}) if texts else value
+    return tuple(_hidden(item, redact) for item in value) if isinstance(value, tuple) else value

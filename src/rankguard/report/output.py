@@ -14,7 +14,8 @@ from rankguard.report.logfile import LogFile
 STREAMS = ("stdout", "stderr")
 TAIL = 20
 PARTIAL_AFTER = 0.2
-_TAIL_LINE = 2000
+_TAIL_LINE = 4000
+"""Twice what the verdict keeps: a line is cut once its secrets are hidden."""
 
 
 class Sink(Protocol):
