@@ -1,79 +1,149 @@
-"""The command line: one file a verb. `main` finds the verb and nothing else, so that none pays for another's imports."""
+"""The command line: one file a verb, one table of verbs (`verbs.py`). `main` finds the verb, and says in one voice what
+no verb has said itself: usage, a reader that is gone, a full disk, Ctrl-C, a fault of ours. None ends with a traceback.
+"""
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-VERBS = {
-    "run": "launch N ranks of a program",
-    "drill": "make a real failure happen on this machine and show the verdict",
-    "runs": "list past runs",
-    "report": "the final text of a run again",
-    "explain": "the story of a run: each decision with the fact that caused it",
-}
-
-USAGE = """\
-rankguard: launch the ranks of a distributed job, and know which one failed first, and why
-
-usage: rankguard run [OPTIONS] PROGRAM [ARGS]...
-       rankguard drill [NAME]
-       rankguard runs | report [RUN] | explain [RUN]
-
-{verbs}
-
-`rankguard VERB --help` tells more. Exit status: the failed rank's own code, 128+n for signal n, 124 time-out,
-130/143/129 interrupted, 2 usage, 125 a fault of rankguard itself, 126/127 the program cannot be executed/found."""
+COULD_NOT, USAGE, BUG, INTERRUPTED, READER_GONE = 1, 2, 125, 130, 141
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    verb = words[0] if words else "--help"
-    if verb in ("-h", "--help", "help"):
-        print(USAGE.format(verbs="\n".join(f"  {name:8}{what}" for name, what in VERBS.items())))
-        return 0
-    if verb == "--version":
+    closed = _open_standard_streams()
+    try:
+        status = _guarded(words, closed)
+    finally:
+        _let_go_of_stderr()
+    return status
+
+
+def _guarded(words: Sequence[str], closed: frozenset[int]) -> int:
+    from rankguard.cli import say
+    from rankguard.errors import SpawnFailed, UsageError
+
+    try:
+        status = _obey(words, closed)
+        sys.stdout.flush()
+    except UsageError as error:
+        say.error(error.statement, error.hint)
+        status = USAGE
+    except SpawnFailed as error:
+        say.error(error.statement, error.hint)
+        status = error.exit_code
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        status = READER_GONE
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is told as one block
+        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS and error.filename is None:
+            say.error(f"unable to write to stdout: {error.strerror}")
+            status = COULD_NOT
+        else:
+            from rankguard.cli.fault import say_fault
+
+            say_fault(error, words)
+            status = BUG
+    else:
+        return status
+    _let_go_of_stdout()
+    return status
+
+
+def _obey(words: Sequence[str], closed: frozenset[int]) -> int:
+    """Find the verb and let it work. Raises `UsageError` for a word that is none."""
+    from rankguard.cli import say
+    from rankguard.cli.verbs import VERBS
+
+    left = list(words)
+    while left and left[0] == "--no-color":
+        say.without_color()
+        del left[0]
+    verb, rest = (left[0], left[1:]) if left else ("--help", [])
+    if 1 in closed and verb != "run":
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    if verb in ("-h", "--help"):
+        verb, rest = "help", rest[:1]
+    if verb in ("-V", "--version"):
         from rankguard._version import __version__
 
         print(f"rankguard {__version__}")
         return 0
     if verb not in VERBS:
-        from difflib import get_close_matches
+        raise _no_such_verb(verb, rest)
+    if sys.platform != "linux" and verb not in ("help", "completion"):
+        from rankguard.errors import UsageError
 
-        near = get_close_matches(verb, VERBS, 1)
-        hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(f'`{v}`' for v in VERBS)}"
-        print(f"error: `{verb}` is not a command of rankguard{hint}", file=sys.stderr)
-        return 2
-    _open_standard_streams()
-    if sys.platform != "linux":
-        print(f"error: `rankguard {verb}` works on Linux only", file=sys.stderr)
-        return 2
-    try:
-        return _verb(verb)(words[1:])
-    except BrokenPipeError:
-        # Whoever read our output is gone; a flush at exit would only say so again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
+        raise UsageError(f"`rankguard {verb}` works on Linux only", "`rankguard.wait_ready` and `guard` work here")
+    return _function(verb)(rest)
 
 
-def _open_standard_streams() -> None:
-    """A closed stdin, stdout or stderr becomes /dev/null: our own sockets must not land on its number."""
+def _function(verb: str) -> Callable[[Sequence[str]], int]:
+    from importlib import import_module
+
+    from rankguard.cli.verbs import VERBS
+
+    function: Callable[[Sequence[str]], int] = getattr(import_module(VERBS[verb].module), VERBS[verb].function)
+    return function
+
+
+def _no_such_verb(word: str, rest: Sequence[str]) -> Exception:
+    from difflib import get_close_matches
+    from shlex import join
+
+    from rankguard.cli.verbs import VERBS
+    from rankguard.errors import UsageError
+
+    near = get_close_matches(word, VERBS, 2)
+    hint = " or ".join(f"rankguard {verb}" for verb in near) or "rankguard --help"
+    if word.startswith("-"):
+        hint = f"rankguard run {join([word, *rest])}" if rest else hint
+        return UsageError(f"there is no option `{word}` before the verb", hint)
+    if not near and (word.endswith(".py") or "/" in word):
+        hint = f"rankguard run {join([word, *rest])}"
+    return UsageError(f"there is no verb `{word}`", hint)
+
+
+# ── Standard streams ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_standard_streams() -> frozenset[int]:
+    """A closed stdin, stdout or stderr becomes /dev/null: our own sockets must not land on its number.
+
+    Python has none then, and would print to stdout what is meant for stderr. → those that were closed
+    """
+    closed = set()
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, that is, this one
+            closed.add(fd)
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(fd, "w", encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115  # as long as we live
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that this locale cannot show is no reason to stop
+    return frozenset(closed)
 
 
-def _verb(name: str) -> Callable[[Sequence[str]], int]:
-    if name == "run":
-        from rankguard.cli.run import run
+def _let_go_of_stdout() -> None:
+    """Nobody takes what is left in the buffer: the interpreter's own last flush would only fail and say so."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
 
-        return run
-    if name == "drill":
-        from rankguard.cli.drill import drill
 
-        return drill
-    from rankguard.cli import past
-
-    return {"runs": past.runs, "report": past.report, "explain": past.explain}[name]
+def _let_go_of_stderr() -> None:
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)

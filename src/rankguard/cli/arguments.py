@@ -102,7 +102,7 @@ def _in_full(written: str, among: Sequence[Option]) -> Option:
     if found:
         raise UsageError(f"`{written}` is the beginning of {len(found)} options", " or ".join(o.name for o in found))
     near = max((o.name for o in among), key=lambda full: _likeness(name, full))
-    suggestion = near if _likeness(name, near) > 0.6 else _all_help(among)
+    suggestion = near if _likeness(name, near) > 0.7 else _all_help(among)
     raise UsageError(f"there is no option `{written}`", suggestion)
 
 

@@ -1,12 +1,12 @@
 """`rankguard runs`, `report` and `explain`: what is on disk of runs that are over, or still going."""
 
 import json
-import sys
 import time
-from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from rankguard.cli import say
+from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.model import Verdict
 from rankguard.runs import Run, find_run, known_runs, run_name
@@ -14,9 +14,8 @@ from rankguard.runs import Run, find_run, known_runs, run_name
 
 def runs(words: Sequence[str]) -> int:
     """List past runs, the newest first."""
-    parser = ArgumentParser(prog="rankguard runs", description="List past runs, the newest first.")
-    parser.add_argument("-n", type=int, default=20, metavar="N", help="how many (20)")
-    return _guarded(parser, words, lambda asked: _list(asked.n))
+    asked = parse("runs", words)
+    return 0 if asked is None else _list(asked.number)
 
 
 def _list(limit: int) -> int:
@@ -32,15 +31,14 @@ def _list(limit: int) -> int:
 
 def report(words: Sequence[str]) -> int:
     """The final text of a run again."""
-    parser = _run_parser("report", "The final report of a run again.")
-    parser.add_argument("--json", action="store_true", help="the verdict as JSON")
-    return _guarded(parser, words, lambda asked: _report(find_run(asked.run), as_json=asked.json))
+    asked = parse("report", words)
+    return 0 if asked is None else _report(find_run(asked.run), as_json=asked.json)
 
 
 def _report(run: Run, *, as_json: bool) -> int:
     data = run.read()
     if not data:
-        raise UsageError(f"run {run.id} has no verdict", f"`rankguard explain {run.id}` tells what its journal holds")
+        raise UsageError(f"run {run.id} has no verdict", f"rankguard explain {run.id}")
     if as_json:
         print(json.dumps(data, indent=1))
         return 0
@@ -49,14 +47,15 @@ def _report(run: Run, *, as_json: bool) -> int:
         return 0
     from rankguard.report.text import final_report
 
-    print(final_report(Verdict.from_dict(data), saved=run_name(str(run.folder), data["run_id"])))
+    verdict = Verdict.from_dict(data)
+    print(final_report(verdict, color=say.in_color(1), saved=run_name(str(run.folder), data["run_id"])))
     return 0
 
 
 def explain(words: Sequence[str]) -> int:
     """The story of a run: each decision with the fact that caused it."""
-    parser = _run_parser("explain", "The story of a run: every fact, and what was done because of it.")
-    return _guarded(parser, words, lambda asked: _explain(find_run(asked.run)))
+    asked = parse("explain", words)
+    return 0 if asked is None else _explain(find_run(asked.run))
 
 
 def _explain(run: Run) -> int:
@@ -100,23 +99,3 @@ def _short(value: Any) -> str:
     text = json.dumps(value) if not isinstance(value, str) else value
     text = text.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
     return text if len(text) <= 160 else text[:157] + "..."
-
-
-def _run_parser(verb: str, what: str) -> ArgumentParser:
-    parser = ArgumentParser(prog=f"rankguard {verb}", description=what)
-    parser.add_argument(
-        "run", nargs="?", metavar="RUN", help="its id, the beginning of it, or its folder (the newest run)"
-    )
-    return parser
-
-
-def _guarded(parser: ArgumentParser, words: Sequence[str], act: Callable[[Any], int]) -> int:
-    try:
-        return act(parser.parse_args(words))
-    except SystemExit as error:
-        return int(error.code or 0)
-    except UsageError as error:
-        print(f"error: {error.statement}", file=sys.stderr)
-        if error.hint:
-            print(f"try:   {error.hint}", file=sys.stderr)
-        return 2

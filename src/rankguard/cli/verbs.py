@@ -1,0 +1,137 @@
+"""Every verb, in one table: what it does, where it is, what it takes. The parser, the help, the shell completion, the man
+page and `docs/command-line.md` are views of it, as they are of `options.py` (the options of `run`).
+
+To add a verb: a row here, a function `name(words) -> exit status` in its module, which calls `parse(name, words)`.
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+from rankguard.cli import values
+from rankguard.cli.options import OPTIONS, Option
+from rankguard.errors import UsageError
+from rankguard.record import Record
+
+
+class Operand(Record):
+    """A word that is no option. `kind`: what the shell completes, `run`, `drill`, `topic`, `shell` or `file`."""
+
+    name: str
+    help: str
+    kind: str = "file"
+    required: bool = False
+
+
+class Verb(Record):
+    """One verb. `function` is in `module`. `usage`: what follows its name. `about`: what the summary leaves out."""
+
+    name: str
+    summary: str
+    module: str
+    usage: str = ""
+    operands: tuple[Operand, ...] = ()
+    options: tuple[Option, ...] = ()
+    about: str = ""
+
+    @property
+    def function(self) -> str:
+        return self.name.replace("-", "_")
+
+
+_RUN = Operand("RUN", "its id, the beginning of one, or its folder (the newest run)", "run")
+
+
+def _option(verb: str, names: str, text: str, metavar: str | None = None, **more: object) -> Option:
+    return Option(tuple(names.split()), verb, text, metavar, **more)  # type: ignore[arg-type]  # fields of Option
+
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb(
+            "run", "launch N ranks of a program", "rankguard.cli.run", "[OPTIONS] PROGRAM [ARGS]...",
+            operands=(Operand("PROGRAM", "what every rank runs; the words behind it are its own"),), options=OPTIONS,
+        ),
+        Verb(
+            "runs", "list past runs, the newest first", "rankguard.cli.past", "[-n N]",
+            options=(_option("runs", "-n --number", "how many (20)", "N", default=20, parse=values.count),),
+        ),
+        Verb(
+            "report", "the final report of a run again", "rankguard.cli.past", "[--json] [RUN]", operands=(_RUN,),
+            options=(_option("report", "--json", "the verdict as JSON"),),
+        ),
+        Verb(
+            "explain", "the story of a run: each decision with the fact that caused it", "rankguard.cli.past", "[RUN]",
+            operands=(_RUN,),
+        ),
+        Verb(
+            "drill", "make a real failure happen here, and check the verdict", "rankguard.cli.drill",
+            "[-n RANKS] [NAME]", operands=(Operand("NAME", "which one (none lists them)", "drill"),),
+            options=(_option("drill", "-n --ranks", "how many ranks (8)", "RANKS", default=8, parse=values.count),),
+        ),
+        Verb(
+            "completion", "print the completion script of a shell", "rankguard.cli.completion", "bash|zsh|fish",
+            operands=(Operand("SHELL", "bash, zsh or fish", "shell", required=True),),
+        ),
+        Verb(
+            "help", "help for a verb, `exit-status`, `environment` or `signals`", "rankguard.cli.help", "[TOPIC]",
+            operands=(Operand("TOPIC", "a verb or a topic", "topic"),),
+        ),
+    )
+}  # fmt: skip
+"""In the order in which the help lists them."""
+
+
+def common(verb: str) -> tuple[Option, ...]:
+    """Options of every verb."""
+    return (_option(verb, "-h --help", "this help"), _option(verb, "--no-color", "no colours"))
+
+
+def parse(verb: str, words: Sequence[str]) -> Namespace | None:
+    """The options and operands by their names in lower case, absent ones with their default; None: help was asked for,
+    and has been given. Raises `UsageError`.
+    """
+    from rankguard.cli.arguments import options_in, set_option
+
+    row = VERBS[verb]
+    among = (*row.options, *common(verb))
+    asked = Namespace(**{option.field: option.default for option in row.options}, given=set(), help=False)
+    for option in row.options:
+        if option.metavar is None:
+            setattr(asked, option.field, False)
+    left, operands, only_operands = list(words), list[str](), False
+    while left:
+        word = left.pop(0)
+        if only_operands or not word.startswith("-") or word == "-":
+            operands.append(word)
+        elif word == "--":
+            only_operands = True
+        else:
+            for option, value in options_in(word, left, among):
+                set_option(asked, option, value)
+    if asked.help:
+        from rankguard.cli.help import verb_help
+
+        verb_help(verb)
+        return None
+    if "no_color" in asked.given:
+        from rankguard.cli import say
+
+        say.without_color()
+    _set_operands(row, operands, asked)
+    return asked
+
+
+def _set_operands(row: Verb, words: Sequence[str], asked: Namespace) -> None:
+    for n, operand in enumerate(row.operands):
+        if operand.required and n >= len(words):
+            raise UsageError(f"no {operand.name} is given", f"rankguard {row.name} {row.usage}")
+        setattr(asked, operand.name.lower(), words[n] if n < len(words) else None)
+    if len(words) > len(row.operands):
+        expected = f"one {row.operands[0].name}" if row.operands else "options only"
+        raise UsageError(f"`{' '.join(words)}`: expected {expected}", usage_of(row))
+
+
+def usage_of(row: Verb) -> str:
+    """`rankguard runs [-n N]`."""
+    return f"rankguard {row.name} {row.usage}".rstrip()
