@@ -27,6 +27,7 @@ from rankguard.facts import Fact, FrontLost, JobStarted, StopRequested, WardenLo
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
 from rankguard.launchers.limits import ensure_fds
+from rankguard.launchers.terminal import Terminal
 from rankguard.linux import ports, tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import PATIENCE, Console
@@ -42,6 +43,7 @@ from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import job_redactor
+from rankguard.report.unkept import say_unkept
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic
@@ -57,7 +59,7 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
     try:
         message, fds = _first_message(wire, front)
         ours = frozenset({os.getpid(), os.getppid(), *([front_pid] if message["front_is_ours"] else ())})
-        supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, ours, tell)
+        supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, ours, tell, front_pid)
         supervisor.run(front, front_pid, warden)
         code = 0
     except SpawnFailed as error:
@@ -88,7 +90,14 @@ class Supervisor:
     """The parts of one job and the threads between them; `run` is its life."""
 
     def __init__(
-        self, wire: Wire, signals: SignalQueue, spec: JobSpec, fds: list[int], ours: frozenset[int], tell: int
+        self,
+        wire: Wire,
+        signals: SignalQueue,
+        spec: JobSpec,
+        fds: list[int],
+        ours: frozenset[int],
+        tell: int,
+        front_pid: int,
     ) -> None:
         enough_fds = ensure_fds(spec.nprocs)
         self._wire, self._signals, self._tell = wire, signals, tell
@@ -97,11 +106,13 @@ class Supervisor:
         self._job, self._spec = Job(spec), spec
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
+        terminal = Terminal(spec, (stdin, out, err), front_pid)
         self._consoles = _consoles(spec, out, err)
         for fd in (out, err):
             os.close(fd)
         self._files = RunFiles(spec.run_dir)
         self._files.append(story.first_line(spec))
+        say_unkept(spec)
         self._private_dir = self._make_private_dir()
         self._port_lock: socket.socket | None = None
         port = spec.master_port
@@ -127,7 +138,7 @@ class Supervisor:
             spec=spec,
             port=port,
             private_dir=self._private_dir,
-            stdin=stdin,
+            terminal=terminal,
             passed=tuple(passed),
             groups=self._groups,
             kernel_log=KernelLog(),

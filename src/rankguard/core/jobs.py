@@ -38,7 +38,8 @@ from rankguard.facts import (
     WardenLost,
     Warned,
 )
-from rankguard.orders import Order, SignalAll, Tell
+from rankguard.model import Sender
+from rankguard.orders import Order, SignalAll, SignalRank, Tell
 
 SIGINT, SIGKILL = 2, 9
 
@@ -69,6 +70,8 @@ def readiness_expected(job: Job, fact: ReadinessExpected) -> Orders:
 
 
 def stop_requested(job: Job, fact: StopRequested) -> Orders:
+    if (holder := _who_has_the_terminal(job, fact)) is not None:
+        return (SignalRank("Ctrl-C is for the rank that has the terminal", holder, fact.signal),)
     job.interrupts += fact.signal == SIGINT
     if not job.holding:
         return stop_on_request(job, fact)
@@ -76,6 +79,15 @@ def stop_requested(job: Job, fact: StopRequested) -> Orders:
     because = f"asked to end by {fact.by} while the stop was held"
     orders = stop_for_failure(job, fact.at, because)
     return (*orders, *kill(job, fact.at, because)) if fact.at_once else orders
+
+
+def _who_has_the_terminal(job: Job, fact: StopRequested) -> int | None:
+    """The debug rank while it lives, when the terminal's own driver sent SIGINT: then nobody is named as its sender."""
+    number = job.spec.debug_rank
+    if number is None or fact.signal != SIGINT or fact.by != "signal" or fact.sender != Sender() or job.holding:
+        return None
+    rank = job.ranks[number]
+    return number if rank.pid is not None and rank.exited is None else None
 
 
 def stop_requested_again(job: Job, fact: StopRequested) -> Orders:

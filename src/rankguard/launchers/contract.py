@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rankguard.facts import Fact, Looked
+from rankguard.launchers.terminal import Terminal
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
@@ -68,7 +69,7 @@ class Surroundings(Record):
     """MASTER_PORT."""
     private_dir: str
     """Where notify sockets are; begins with `@` when no folder could be made (an abstract name)."""
-    stdin: int
+    terminal: Terminal
     passed: tuple[int, ...]
     groups: JobGroups
     kernel_log: KernelLog

@@ -115,21 +115,23 @@ class ExecRanks:
             if not around.private_dir.startswith("@"):
                 rank.error_file = f"{around.private_dir}/{rank.number}.error"
             env = rank_environment(spec, rank.number, around.port, rank.notify.path, rank.error_file)
-            for which in (0, 1):
-                rank.outputs[which], end = os.pipe2(os.O_CLOEXEC)
-                opened.append(end)
-            out, err = opened
+            given = around.terminal.streams(rank.number)
+            if given is None:
+                for which in (0, 1):
+                    rank.outputs[which], end = os.pipe2(os.O_CLOEXEC)
+                    opened.append(end)
+                given = opened[0], opened[1]
             join = around.groups.join_fds(rank.number)
             opened += join
-            stdin = around.stdin if spec.stdin_rank == rank.number else _devnull()
-            if stdin != around.stdin:
+            stdin = around.terminal.stdin if spec.stdin_rank == rank.number else _devnull()
+            if stdin != around.terminal.stdin:
                 opened.append(stdin)
             started = spawn.spawn(
                 spawn.Command(
                     argv=spec.argv,
                     env=env,
                     cwd=spec.cwd,
-                    stdio=(stdin, out, err),
+                    stdio=(stdin, *given),
                     passed=around.passed,
                     join=tuple(join),
                     nofile=spec.nofile,
@@ -149,6 +151,8 @@ class ExecRanks:
         rank.pid, rank.pidfd, rank.news = started.pid, started.pidfd, started.news
         self._by_pid[rank.pid] = rank
         for which in (0, 1):
+            if rank.outputs[which] < 0:
+                continue
             os.set_blocking(rank.outputs[which], False)
             if not self._paused:
                 self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
@@ -261,6 +265,7 @@ class ExecRanks:
             return
         self._selector.unregister(rank.pidfd)
         rank.exited = True
+        self._around.terminal.ended(rank.number)
         # What the rank said itself fits into a socket's queue and into two pipes; a child of it may go on for ever.
         for _ in range(_LAST_WORDS):
             if not self._on_notify(rank, now):
