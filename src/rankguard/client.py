@@ -58,8 +58,9 @@ class Client:
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
             self.wire.close()
-            few = " (too few file descriptors)" if error.errno in (errno.EMFILE, errno.EINVAL) else ""
-            raise SpawnFailed(f"cannot start rankguard's own processes: {error}{few}", error.errno) from error
+            few = "ulimit -n 1024" if error.errno in (errno.EMFILE, errno.EINVAL) else None
+            said = f"unable to start rankguard's own processes: {error.strerror}"
+            raise SpawnFailed(said, error.errno, hint=few) from error
         finally:
             theirs.close()
             os.close(null)
@@ -138,7 +139,7 @@ def _start_warden(control: int, null: int) -> int:
     the targets first, so that no `dup2` of the new process overwrites one that is still needed.
     """
     if not sys.executable:
-        raise SpawnFailed("cannot find this Python's executable (`sys.executable` is empty)")
+        raise SpawnFailed("unable to find this Python's executable: `sys.executable` is empty")
     front = os.pidfd_open(os.getpid())
     moved: list[int] = []
     try:

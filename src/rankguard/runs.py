@@ -104,11 +104,16 @@ def find_run(asked: str | None) -> Run:
     runs = known_runs()
     if asked is None:
         if not runs:
-            raise UsageError("there is no run yet", "`rankguard run` makes one")
+            raise UsageError("there is no run yet", "rankguard run -n 2 train.py")
         return runs[0]
     matches = [run for run in runs if run.id.startswith(asked)]
     if not matches:
-        raise UsageError(f"no run begins with `{asked}`", "`rankguard runs` lists them")
+        raise UsageError(f"no run begins with `{asked}`", "rankguard runs")
     if len(matches) > 1 and all(run.id != asked for run in matches):
-        raise UsageError(f"`{asked}` is the beginning of {len(matches)} runs", "give more of it")
+        raise UsageError(f"`{asked}` is the beginning of {len(matches)} runs", _longer(matches))
     return next((run for run in matches if run.id == asked), matches[0])
+
+
+def _longer(matches: list[Run]) -> str:
+    """Two that were meant, in full."""
+    return " or ".join(run.id for run in matches[:2])

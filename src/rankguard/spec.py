@@ -60,4 +60,5 @@ def _cwd() -> str:
     try:
         return os.getcwd()
     except OSError as error:
-        raise SpawnFailed(f"the current folder cannot be used: {error.strerror}", error.errno, 126) from None
+        said = f"unable to use the current folder: {error.strerror}"
+        raise SpawnFailed(said, error.errno, 126, "cd to a folder that exists") from None

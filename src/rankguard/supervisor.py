@@ -120,7 +120,7 @@ class Supervisor:
             try:
                 port, self._port_lock = ports.hold_free_port()
             except OSError as error:
-                raise SpawnFailed(f"cannot choose a MASTER_PORT: {error}", hint="give one: --master-port") from error
+                raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
         for own in own_groups().values():  # told before they are made: we may be killed in between
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")

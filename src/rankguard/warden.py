@@ -58,7 +58,7 @@ def main() -> None:
 
 def _cannot_fork(error: OSError) -> NoReturn:
     """Tell the front (`wire.py`: length, number of descriptors, JSON) and end."""
-    said = f"cannot start rankguard's own processes: fork: {error.strerror}"
+    said = f"unable to start rankguard's own processes: fork: {error.strerror}"
     body = json.dumps({"is": "spawn-failed", "statement": said, "hint": "see `ulimit -u`", "code": 125}).encode()
     os.write(CONTROL, struct.pack(">IB", len(body), 0) + body)
     os._exit(125)

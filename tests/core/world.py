@@ -189,7 +189,7 @@ class World:
         process = self.processes[self.queue.popleft()]
         if fails:
             process.state, process.innocent = "never", False
-            self.tell(NotSpawned(self.now, process.rank, "exec", 2, "cannot execute `python3`"))
+            self.tell(NotSpawned(self.now, process.rank, "exec", 2, "unable to execute `python3`"))
         else:
             process.state, process.stubborn, process.immortal = "alive", stubborn, immortal
             self.tell(Spawned(self.now, process.rank, 100 + process.rank))

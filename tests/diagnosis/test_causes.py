@@ -373,7 +373,7 @@ STATEMENTS = [
     (suspect(1, by_signal(1, 9), broken=broken(1)), {}, "killed", LIKELY,
      "rank 1 of 4 was killed by SIGKILL, probably sent by somebody, while running"),
     (suspect(1, not_spawned=not_spawned(1, 2)), {}, "cannot-start", PROVEN,
-     "rank 1 of 4 could not be started: unable to execute `x`"),
+     "rank 1 of 4 was not started: unable to execute `x`"),
     (suspect(1, dying="killed"), {}, "unknown", UNKNOWN,
      "rank 1 of 4 was already dying for a reason that is not known while running"),
     (suspect(1, by_code(1, 1).replace(ending=Ending(kind="exit"))), {}, "unknown", UNKNOWN,

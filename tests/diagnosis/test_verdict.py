@@ -370,7 +370,7 @@ ADVICE = {
         "limits", "no", "lower the batch size",
     ),
     "killed": (case(CULPRIT), "outside", "yes", "ask who sent SIGKILL"),
-    "killed, unproven": (case(suspect(1, by_signal(1, 9))), "outside", "yes", "an OOM kill could not be ruled out"),
+    "killed, unproven": (case(suspect(1, by_signal(1, 9))), "outside", "yes", "an OOM kill is not ruled out"),
     "bus error": (case(suspect(1, by_signal(1, 7))), "program", "unknown", "SIGBUS often means that /dev/shm is full"),
     "crash": (case(suspect(1, by_signal(1, 11))), "program", "unknown", "ulimit -c unlimited"),
     "not found": (case(suspect(1, not_spawned=not_spawned(1, 2))), "program", "no", "check that `/usr/bin/python3` exists"),
@@ -386,7 +386,7 @@ ADVICE = {
     "disk": (case(suspect(1, report=reported(1, error=error("OSError", "[Errno 28] No space left on device", ())))), "machine", "elsewhere", "df -h"),
     "gpu": (case(suspect(1, report=reported(1, error=error("RuntimeError", "CUDA error: uncorrectable ECC")))), "machine", "elsewhere", "Xid"),
     "a victim only": (case(suspect(1, by_code(1, 1, peer_death="Broken pipe"))), None, "unknown", "look for the peer"),
-    "either": (case(suspect(0, by_signal(0, 11)), suspect(1, by_signal(1, 11))), "program", "unknown", "read the logs of ranks 1 too"),
+    "either": (case(suspect(0, by_signal(0, 11)), suspect(1, by_signal(1, 11))), "program", "unknown", "read the log of rank 1 too: it may"),
     "protocol": (case(suspect(1, broken=broken(1))), "program", "unknown", ""),
 }  # fmt: skip
 

@@ -136,7 +136,7 @@ def test_spawn_failed_leaves_nothing(command: list[str], code: int) -> None:
 
 
 def test_a_bad_cwd_is_spawn_failed() -> None:
-    with pytest.raises(rankguard.SpawnFailed, match="cannot enter the folder"):
+    with pytest.raises(rankguard.SpawnFailed, match="unable to enter the folder"):
         rankguard.launch(["true"], cwd="/no/such/folder")
 
 

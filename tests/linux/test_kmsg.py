@@ -166,7 +166,7 @@ def test_a_real_kill_is_told_with_the_rank_s_group():
 def test_a_log_that_cannot_be_opened_is_said():
     log = KernelLog("/dev/no-such-log")
     assert not log.readable
-    assert log.why_not == "cannot read the kernel log /dev/no-such-log: No such file or directory"
+    assert log.why_not == "unable to read the kernel log /dev/no-such-log: No such file or directory"
     assert log.drain() == []
     assert log.fileno() == -1
     log.close()
@@ -186,7 +186,7 @@ def test_another_user_may_be_refused():
         log = KernelLog()
         return [log.readable, log.why_not]
 
-    assert inside(None, work) == [False, "cannot read the kernel log /dev/kmsg: Operation not permitted"]
+    assert inside(None, work) == [False, "unable to read the kernel log /dev/kmsg: Operation not permitted"]
 
 
 def test_only_news_are_told():

@@ -109,6 +109,6 @@ def signals(text: str) -> frozenset[int]:
         if not isinstance(number, signal.Signals):
             raise ValueError(f"names of signals; `{part}` is none")  # noqa: TRY004  # it is text
         if number in (signal.SIGKILL, signal.SIGSTOP):
-            raise ValueError(f"signals that can be handled; {name} cannot")
+            raise ValueError(f"signals that can be handled, unlike {name}")
         found.add(int(number))
     return frozenset(found)

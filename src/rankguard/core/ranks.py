@@ -45,7 +45,7 @@ def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
 
 def not_spawned(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
     _never_was(job, rank, fact)
-    orders = fail(job, rank, fact.at, "not-spawned", f"rank {rank.rank} could not be started: {fact.statement}")
+    orders = fail(job, rank, fact.at, "not-spawned", f"rank {rank.rank} was not started: {fact.statement}")
     return (*orders, *_when_all_ended(job, fact.at))
 
 

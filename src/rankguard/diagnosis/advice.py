@@ -72,7 +72,9 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         if peer_death_of(rank) and cause.kind not in ("oom-kill", "collective-timeout"):
             found.append(_peer_that_went(case))
     if judged.either:
-        found.append(f"read the logs of ranks {ranges(judged.either)} too: each may as well have been first")
+        one = len(judged.either) == 1
+        whose_logs = f"the log of rank {judged.either[0]}" if one else f"the logs of ranks {ranges(judged.either)}"
+        found.append(f"read {whose_logs} too: {'it' if one else 'each'} may as well have been first")
     return tuple(found)
 
 
@@ -145,7 +147,7 @@ def _killed(case: Case, rank: RankCase, cause: Cause) -> list[str]:
         and not rank.exited.oom_readable
     ):
         found.append(
-            "an OOM kill could not be ruled out: no counter of OOM kills could be read; ask the host's kernel log"
+            "an OOM kill is not ruled out, as no counter of OOM kills was readable: ask the host's kernel log"
         )
     return found
 
@@ -184,9 +186,9 @@ def _cannot_start(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if failed.errno == errno.EMFILE:
         return [f"raise the limit of open files (`ulimit -n`, now {case.spec.nofile[0]})"]
     if failed.errno in LIMITS:
-        return ["look at `ulimit -u`, pids.max and free memory: the machine could not make another process"]
+        return ["look at `ulimit -u`, pids.max and free memory: the machine was unable to make another process"]
     if failed.stage == "chdir":
-        return [f"check the working directory `{case.spec.cwd}`"]
+        return [f"check the folder `{case.spec.cwd}`"]
     if failed.errno == errno.ENOENT:
         return [f"check that `{program}` exists, is on PATH, and that the interpreter in its first line does"]
     if failed.errno == errno.EACCES:

@@ -54,7 +54,7 @@ def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
     name = errno.errorcode.get(failed.errno, f"errno {failed.errno}")
     evidence = (Evidence(source="rankguard", statement=f"{failed.stage}: {name}"),)
     return make(
-        "cannot-start", f"{who(case, rank)} could not be started: {failed.statement}", Confidence.PROVEN, evidence
+        "cannot-start", f"{who(case, rank)} was not started: {failed.statement}", Confidence.PROVEN, evidence
     )
 
 

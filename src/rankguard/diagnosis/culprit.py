@@ -123,7 +123,7 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
 
 def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:
     if rank.not_spawned:
-        return "could not be started"
+        return "was not started"
     if rank.broken and not report_of(rank) and best is FailureClass.REPORTED:
         return "broke the protocol"
     return "killed by the OOM killer" if oom_kill(case, rank) else _BASIS[best]

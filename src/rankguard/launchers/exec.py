@@ -142,7 +142,7 @@ class ExecRanks:
             self._abandon(rank)
             said = error.strerror or str(error)
             self._emit(
-                NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"cannot start a process: {said}")
+                NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"unable to start a process: {said}")
             )
             return
         finally:
@@ -428,7 +428,7 @@ def _devnull() -> int:
 def _why_not(spec: JobSpec, stage: str, error: int) -> str:
     said = os.strerror(error)
     if stage == "chdir":
-        return f"cannot enter the folder `{spec.cwd}`: {said}"
+        return f"unable to enter the folder `{spec.cwd}`: {said}"
     if stage == "exec":
-        return f"cannot execute `{spec.argv[0]}`: {said}"
-    return f"cannot prepare the process ({stage}): {said}"
+        return f"unable to execute `{spec.argv[0]}`: {said}"
+    return f"unable to prepare the process ({stage}): {said}"

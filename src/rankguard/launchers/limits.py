@@ -30,6 +30,6 @@ def ensure_fds(nprocs: int) -> bool:
         raise SpawnFailed(
             f"{nprocs} ranks need {needed} open files, and this process may have {soft}",
             exit_code=125,
-            hint=f"raise the limit: `ulimit -n {wanted}`",
+            hint=f"ulimit -n {wanted}",
         )
     return soft == infinite or soft >= wanted

@@ -88,7 +88,7 @@ class JobGroups:
             except FileExistsError:
                 pass
             except OSError as error:
-                self._say_once("make", f"no memory group for rank {rank}: cannot make {group}: {error.strerror}")
+                self._say_once("make", f"no memory group for rank {rank}: unable to make {group}: {error.strerror}")
             wanted += [group] if os.path.isdir(group) else []
         self._before[rank] = self._shared_counters() | self._rank_counters(rank)
         fds: list[int] = []
@@ -96,7 +96,7 @@ class JobGroups:
             try:
                 fds.append(os.open(f"{path}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
             except OSError as error:
-                self._say_once("join", f"rank {rank} cannot join {path}: {error.strerror}")
+                self._say_once("join", f"unable to put rank {rank} into {path}: {error.strerror}")
         return fds
 
     def oom_counts(self, rank: int) -> tuple[tuple[OomCount, ...], bool]:
@@ -235,7 +235,7 @@ class JobGroups:
             except FileExistsError:
                 continue
             except OSError as error:
-                return None, f"cannot make {job}: {error.strerror}"
+                return None, f"unable to make {job}: {error.strerror}"
             self._jobs[own.path] = job
             return job, None
         return None, f"{own.path}/{self._name} exists already"
@@ -255,16 +255,16 @@ class JobGroups:
                 try:
                     os.mkdir(home)
                 except OSError as error:
-                    return f"cannot make {home}: {error.strerror}"
+                    return f"unable to make {home}: {error.strerror}"
             self._vacated = (own, home, [c for c in ("memory", "pids") if c in offered])
             for pid in processes(own) if home else ():
                 write_text(f"{home}/cgroup.procs", str(pid))
             if failed := write_text(f"{own}/cgroup.subtree_control", "+memory"):
                 self._return_home()
-                return f"cannot enable the memory controller in {own}: {failed.strerror}"
+                return f"unable to enable the memory controller in {own}: {failed.strerror}"
             write_text(f"{own}/cgroup.subtree_control", "+pids")
         failed = write_text(f"{job}/cgroup.subtree_control", "+memory")
-        return f"cannot enable the memory controller in {job}: {failed.strerror}" if failed else None
+        return f"unable to enable the memory controller in {job}: {failed.strerror}" if failed else None
 
     def _return_home(self) -> None:
         """Undoes `_enable_memory`. Another job that relies on the controller keeps it: the kernel answers EBUSY."""

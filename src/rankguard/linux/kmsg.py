@@ -37,11 +37,11 @@ class KernelLog:
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.lseek(self._fd, 0, os.SEEK_END)
         except OSError as error:
-            self.why_not = f"cannot read the kernel log {path}: {error.strerror}"
+            self.why_not = f"unable to read the kernel log {path}: {error.strerror}"
             self.close()
             return
         if os.fstat(self._fd).st_rdev != _KMSG:  # containers put /dev/null or /dev/zero in its place
-            self.why_not = f"cannot read the kernel log {path}: it is another file"
+            self.why_not = f"unable to read the kernel log {path}: it is another file"
             self.close()
 
     @property

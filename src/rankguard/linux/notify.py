@@ -81,7 +81,7 @@ class NotifySocket:
             except (BlockingIOError, InterruptedError):
                 return found, False
             except OSError as error:
-                found.append(Garbage(f"could not be read: {error.strerror}"))
+                found.append(Garbage(f"was not readable: {error.strerror}"))
                 return found, False
             pid, uid, fds = _unpack(ancillary)
             message = self._understand(data, flags, pid, uid, fds, belongs)
@@ -162,7 +162,7 @@ def _large_payload(size: int, fds: list[int]) -> dict[str, Any]:
     try:
         real = os.fstat(fds[0]).st_size
     except OSError as error:
-        return {"broken": f"the payload of its readiness cannot be read: {error.strerror}"}
+        return {"broken": f"the payload of its readiness was not readable: {error.strerror}"}
     if real > PAYLOAD:
         return {"broken": f"the payload of its readiness has {real} bytes; {PAYLOAD} are allowed"}
     return {"payload_fd": fds[0], "payload_size": real}

@@ -201,7 +201,7 @@ def stopper(value: StoppedBy) -> str:
 
 def survivor(value: Survivor) -> str:
     state = "D, in a system call" if value.state == "D" else value.state
-    return f"pid {value.pid} ({value.comm}) could not be ended, state {state}"
+    return f"pid {value.pid} ({value.comm}) refused to end, state {state}"
 
 
 def left(value: Left) -> str:

@@ -183,7 +183,7 @@ class ScriptedRanks:
             return
         if rank.script.errno is not None:
             rank.state = "reaped"
-            self._emit(NotSpawned(now, rank.number, "exec", rank.script.errno, "cannot execute `python3`"))
+            self._emit(NotSpawned(now, rank.number, "exec", rank.script.errno, "unable to execute `python3`"))
             return
         rank.state, rank.child = "alive", rank.script.leaves
         self._emit(Spawned(now, rank.number, PID + rank.number))
