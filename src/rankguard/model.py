@@ -60,6 +60,8 @@ class JobSpec(Record):
     nprocs: int
     env: Mapping[str, str]
     cwd: str
+    macros: bool = False
+    """`${local_rank}` in `argv` is the rank's own number, as under torchrun."""
     rank_env: tuple[Mapping[str, str], ...] = ()
     """Additions for each rank; empty for none."""
     role: str = "default"

@@ -1,12 +1,16 @@
-"""The environment of a rank: torchrun's, exactly, and what rankguard adds.
+"""The environment and the arguments of a rank: torchrun's, exactly, and what rankguard adds.
 
-torchrun's names and rules were read in torch 2.13's `elastic/agent/server` and seen with `env -i`; two values differ
-and why is said beside them.
+torchrun's names and rules were read in torch 2.13's `elastic/agent/server` and seen with `env -i`
+(`tests/torch/test_parity.py` compares them); what differs is in docs/from-torchrun.md, and why is said here.
 """
 
 from collections.abc import Mapping
 
 from rankguard.model import JobSpec
+
+SIGNALS_TO_HANDLE = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
+"""torchrun's default of --signals-to-handle, which it tells its ranks."""
+LOCAL_RANK = "${local_rank}"
 
 THIS_RUN = (
     "RANKGUARD_RUN_ID",
@@ -39,12 +43,15 @@ def rank_environment(
         "MASTER_ADDR": spec.master_addr,
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RESTART_COUNT": str(attempt),
-        "TORCHELASTIC_MAX_RESTARTS": "0",
-        "TORCHELASTIC_RUN_ID": spec.run_id,
+        "TORCHELASTIC_MAX_RESTARTS": str(spec.max_restarts),
+        "TORCHELASTIC_RUN_ID": spec.elastic_id or spec.run_id,
         # No agent hosts a store here: with `True` rank 0 would only be a client and every job would hang.
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
     env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    env.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", SIGNALS_TO_HANDLE)
+    if spec.virtual_local_rank:
+        env |= {"LOCAL_RANK": "0"} | _own_gpu(spec.env, rank)
     if spec.nprocs > 1:
         env.setdefault("OMP_NUM_THREADS", "1")
     if error_file is not None:
@@ -58,6 +65,22 @@ def rank_environment(
         # A killed rank would take its last 8 KiB of output with it, that is, the evidence.
         env.setdefault("PYTHONUNBUFFERED", "1")
     return env | dict(_extra(spec, rank))
+
+
+def rank_argv(spec: JobSpec, rank: int) -> tuple[str, ...]:
+    """What one rank executes: torchrun puts the local rank for `${local_rank}` in the words behind the program."""
+    if not spec.macros or not any(LOCAL_RANK in word for word in spec.argv[1:]):
+        return spec.argv
+    return (spec.argv[0], *(word.replace(LOCAL_RANK, str(rank)) for word in spec.argv[1:]))
+
+
+def _own_gpu(env: Mapping[str, str], rank: int) -> dict[str, str]:
+    """The rank's GPU as the only one it sees (`--virtual-local-rank`)."""
+    from rankguard.linux.devices import visible_ids
+
+    names, ids = visible_ids(env)
+    mine = str(rank) if ids is None else ids[rank]
+    return dict.fromkeys(names, mine)
 
 
 def _extra(spec: JobSpec, rank: int) -> Mapping[str, str]:

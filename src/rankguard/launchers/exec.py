@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
+from typing import TYPE_CHECKING
 
 from rankguard.facts import (
     Complained,
@@ -26,7 +27,7 @@ from rankguard.facts import (
     Spawned,
 )
 from rankguard.launchers.contract import Emit, Surroundings
-from rankguard.launchers.environment import rank_environment
+from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
@@ -34,6 +35,9 @@ from rankguard.linux import child, notify, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
+
+if TYPE_CHECKING:
+    from rankguard.linux.numa import Binding
 
 _READ = 64 << 10
 _SLICE = 16
@@ -85,6 +89,7 @@ class ExecRanks:
         self._due: set[int] = set()
         self._paused = False
         self._same_pids = in_init_pid_namespace()
+        self._bindings = _bindings(self._spec)
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -128,7 +133,7 @@ class ExecRanks:
                 opened.append(stdin)
             started = spawn.spawn(
                 spawn.Command(
-                    argv=spec.argv,
+                    argv=rank_argv(spec, rank.number),
                     env=env,
                     cwd=spec.cwd,
                     stdio=(stdin, *given),
@@ -136,6 +141,7 @@ class ExecRanks:
                     join=tuple(join),
                     nofile=spec.nofile,
                     ignore=(1,) if spec.ignore_hup else (),
+                    binding=self._bindings[rank.number] if self._bindings else None,
                 )
             )
         except OSError as error:
@@ -423,6 +429,18 @@ def _clean(ending: Ending) -> bool:
 
 def _devnull() -> int:
     return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _bindings(spec: JobSpec) -> "tuple[Binding, ...]":
+    """Where each rank is bound to; nowhere when that is not asked for, or not possible any more (the front has looked)."""
+    if spec.numa_binding is None:
+        return ()
+    from rankguard.linux.numa import Impossible, bindings
+
+    try:
+        return bindings(spec.numa_binding, spec.nprocs, spec.env)
+    except Impossible:
+        return ()
 
 
 def _why_not(spec: JobSpec, stage: str, error: int) -> str:

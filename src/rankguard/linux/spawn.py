@@ -16,9 +16,13 @@ import resource
 import signal
 import struct
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rankguard.linux.libc import ALL_SIGNALS, PR_SET_PDEATHSIG, prctl
 from rankguard.record import Record
+
+if TYPE_CHECKING:
+    from rankguard.linux.numa import Binding
 
 STAGES = ("cgroup", "session", "parent", "signals", "stdio", "limits", "chdir", "exec")
 _REPORT = struct.Struct("ii")
@@ -39,6 +43,8 @@ class Command(Record):
     nofile: tuple[int, int] | None = None
     ignore: tuple[int, ...] = ()
     """Signals that stay ignored (SIGHUP under nohup)."""
+    binding: "Binding | None" = None
+    """The CPUs and the memory that the child prefers."""
 
 
 class Started(Record):
@@ -112,6 +118,8 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
         _raise_oom_score()
         if command.nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, command.nofile)
+        if command.binding is not None:
+            _bind(command.binding)
         stage = 6
         os.chdir(command.cwd)
         stage = 7
@@ -146,6 +154,15 @@ def _arrange_fds(command: Command, report: int) -> int:
     for target, source in enumerate(sources):
         os.dup2(source, target, inheritable=True)
     return report  # and everything else closes itself on exec
+
+
+def _bind(binding: "Binding") -> None:
+    """A rank that cannot be bound runs all the same, and its stderr says so."""
+    from rankguard.linux.numa import bind  # loaded by whoever made the binding
+
+    refused = bind(binding)
+    if refused is not None:
+        os.write(2, f"rankguard: this rank is not bound to {refused}\n".encode())
 
 
 def _raise_oom_score() -> None:
