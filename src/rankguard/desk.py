@@ -42,8 +42,12 @@ class Desk:
             "signal": lambda ask, now: self._emit(SignalPassed(now, ask["signal"])),
             "reject": lambda ask, now: self._emit(ProtocolBroken(now, ask["rank"], ask["statement"])),
             "progress": self._progress,
+            "report": self._report,
         }
         """What can be asked, and its answer, if it has one."""
+        self.later: dict[str, Callable[[Message, float, Callable[[Message], None]], None]] = {}
+        """What is answered when the answer is there (`stacks`)."""
+        self._reported: tuple[float, Message] | None = None
 
     # ── Asked ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -53,9 +57,16 @@ class Desk:
         for message, fds in self._wire.receive():
             for fd in fds:
                 os.close(fd)
-            answer = self.asks[message["do"]](message, now)
-            if answer is not None:
-                self._wire.send(answer)
+            self.ask(message, now, self._wire.send)
+
+    def ask(self, message: Message, now: float, reply: Callable[[Message], None]) -> None:
+        """Of whoever may ask; the answer comes at once, later, or never."""
+        if message["do"] in self.later:
+            self.later[message["do"]](message, now, reply)
+            return
+        answer = self.asks[message["do"]](message, now)
+        if answer is not None:
+            reply(answer)
 
     def front_is_gone(self, now: float) -> bool:
         """The front let go of the wire; `FrontLost` is then on its way."""
@@ -74,6 +85,13 @@ class Desk:
                 waiting.append([rank.rank, *told, now - heard])
         unsaid = len(waiting[NAMED:])
         return {"is": "progress", "ready": self._job.ready, "waiting": waiting[:NAMED], "unsaid": unsaid}
+
+    def _report(self, _ask: Message, now: float) -> Message:
+        """What is known so far; made anew at most once a second, whoever asks."""
+        if self._reported is None or now - self._reported[0] >= 1.0:
+            known = self.known().replace(outcome="running")
+            self._reported = now, {"is": "report", "verdict": known.to_dict(), "progress": self._progress({}, now)}
+        return self._reported[1]
 
     # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -114,6 +114,23 @@ def find_run(asked: str | None) -> Run:
     return next((run for run in matches if run.id == asked), matches[0])
 
 
+def address_of(asked: str | None) -> tuple[str, str | None]:
+    """The name of the run that is meant, and where it answers; null when it keeps no socket here. Raises `UsageError`."""
+    from rankguard.live import live_sockets, socket_of
+
+    sockets = live_sockets()
+    if asked is not None and asked in sockets:  # one that keeps no files is found by its id
+        return asked, sockets[asked]
+    try:
+        run = find_run(asked)
+    except UsageError:
+        found = [run_id for run_id in sockets if asked is None or run_id.startswith(asked)]
+        if len(found) != 1:
+            raise
+        return found[0], sockets[found[0]]
+    return run.id, socket_of(str(run.folder))
+
+
 def _longer(matches: list[Run]) -> str:
     """Two that were meant, in full."""
     return " or ".join(run.id for run in matches[:2])

@@ -16,6 +16,7 @@ import traceback
 from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
 
 from rankguard._version import __version__
+from rankguard.control import Control, private_parents
 from rankguard.core import story
 from rankguard.core.job import Job
 from rankguard.desk import Desk
@@ -42,6 +43,7 @@ from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
+from rankguard.snapshots import Snapshots
 from rankguard.report.redact import job_redactor
 from rankguard.report.unkept import say_unkept
 from rankguard.wire import Message, Wire
@@ -152,6 +154,12 @@ class Supervisor:
         self._ranks = ExecRanks(around, self._selector, self._driver.emit)
         self._desk = Desk(wire, self._job, self._files, self._driver.emit, clock, self._ranks.heard_at)
         self._driver.launcher = self._ranks
+        self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
+        self._desk.later["stacks"] = self._snapshots.ask
+        self._control = Control(self._private_dir, self._selector, self._desk.ask)
+        self._files.link("control", self._control.address)
+        if self._control.error is not None:
+            self._files.append(story.note(self._control.error))
 
     def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
         """Every fact and order is on its way to the disk before it is acted on."""
@@ -167,9 +175,7 @@ class Supervisor:
 
     def _make_private_dir(self) -> str:
         """A short private folder for the notify sockets: AF_UNIX paths end at 107 bytes, and run folders may be on NFS."""
-        for parent in (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"):  # noqa: S108
-            if parent is None or not parent.startswith("/") or len(parent) > 60:
-                continue
+        for parent in private_parents():
             path = f"{parent}/rg-{self._spec.run_id}"
             self._note(f"folder {path}")
             with contextlib.suppress(OSError):
@@ -191,6 +197,7 @@ class Supervisor:
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         driver.run(self._idle)
         now = clock()
+        self._control.close()
         self._ranks.close(now)
         self._groups.remove()
         self._remove_private_dir()
@@ -207,10 +214,12 @@ class Supervisor:
 
     def _idle(self, now: float) -> float | None:
         """What was put off: partial lines, full consoles, a front that reads slowly."""
+        self._snapshots.wake(now)
         due = self._output.next_partial()
         if due is not None and due <= now:
             self._output.show_partial(now)
             due = self._output.next_partial()
+        due = min((at for at in (due, self._snapshots.next_wake()) if at is not None), default=None)
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:
                 self._watch_writable(index, console)
@@ -276,6 +285,7 @@ class Supervisor:
 
     def sweep(self, kill: bool) -> None:
         """Ask what the ranks left behind to end, or make everything end."""
+        self._snapshots.close()  # its programs are no part of the job's tree
         self._leftovers.note()
         if kill:
             self._kill = True

@@ -22,11 +22,15 @@ Message = dict[str, Any]
 
 
 class Wire:
-    """One end. `receive` gives whole messages, `send` queues, `flush` writes what the other end takes."""
+    """One end. `receive` gives whole messages, `send` queues, `flush` writes what the other end takes.
 
-    def __init__(self, end: socket.socket) -> None:
+    `most`: bytes of a message from an end that is not trusted; one that sends more is cut off, and descriptors are not taken.
+    """
+
+    def __init__(self, end: socket.socket, most: int | None = None) -> None:
         end.setblocking(False)
         self._socket = end
+        self._most = most
         self._in = bytearray()
         self._fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
@@ -73,7 +77,7 @@ class Wire:
         while not self.closed:
             try:
                 data, ancillary, _flags, _address = self._socket.recvmsg(
-                    _CHUNK, socket.CMSG_SPACE(4 * _FDS), socket.MSG_CMSG_CLOEXEC
+                    _CHUNK, socket.CMSG_SPACE(4 * _FDS) if self._most is None else 0, socket.MSG_CMSG_CLOEXEC
                 )
             except (BlockingIOError, InterruptedError):
                 break
@@ -83,6 +87,8 @@ class Wire:
                 self.closed = True
                 break
             self._in += data
+            if self._most is not None and len(self._in) > self._most:
+                self.closed = True
             for level, kind, raw in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     received = array.array("i")

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "rankguard"
 
-NOUNS = {"record", "model", "facts", "orders", "errors", "case", "_version"}
+NOUNS = {"record", "model", "facts", "orders", "errors", "case", "stacks", "_version"}
 DRIVER = NOUNS | {"core", "diagnosis", "linux", "launchers", "report", "driver", "wire"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -29,7 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": NOUNS,
     "driver": DRIVER,
     "desk": DRIVER,
-    "supervisor": DRIVER | {"desk"},
+    "control": NOUNS | {"wire"},
+    "snapshots": DRIVER,
+    "supervisor": DRIVER | {"desk", "control", "snapshots"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),

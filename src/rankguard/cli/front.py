@@ -113,6 +113,8 @@ class Front:
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor
         from rankguard.report.redact import job_redactor
+            case "stacks":
+                self._err.write(message["text"].encode(errors="replace"), whole=True)
 
         gone = self.client.wait_gone()
         if bug is not None:

@@ -65,6 +65,15 @@ VERBS = {
             operands=(_RUN,),
         ),
         Verb(
+            "stacks", "what every rank of a live run is doing right now", "rankguard.cli.stacks",
+            "[--rank N] [--json] [RUN]", operands=(_RUN,),
+            options=(
+                _option("stacks", "--rank", "of this rank only", "N", parse=values.count),
+                _option("stacks", "--json", "every thread and call as JSON"),
+            ),
+            about="The run goes on. SIGQUIT (Ctrl-\\) to a running `rankguard run` shows the same.",
+        ),
+        Verb(
             "drill", "make a real failure happen here, and check the verdict", "rankguard.cli.drill",
             "[-n RANKS] [NAME]", operands=(Operand("NAME", "which one (none lists them)", "drill"),),
             options=(_option("drill", "-n --ranks", "how many ranks (8)", "RANKS", default=8, parse=values.count),),

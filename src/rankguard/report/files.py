@@ -44,8 +44,32 @@ class RunFiles:
         """`verdict.json`, complete or not there at all."""
         self._replace("verdict.json", final)
         if self.folder is not None:
+            for name in ("state.json", "control"):
+                with contextlib.suppress(OSError):
+                    os.unlink(f"{self.folder}/{name}")
+
+    def save(self, name: str, text: str) -> bool:
+        """Another file of the run; whether it is there now."""
+        if self.folder is None:
+            return False
+        try:
+            fd = os.open(
+                f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+            with os.fdopen(fd, "w", errors="replace") as file:
+                file.write(text)
+        except OSError as error:
+            self._failed(name, error)
+            return False
+        return True
+
+    def link(self, name: str, target: str) -> None:
+        """A link in the run's folder (to a socket, whose path must be short)."""
+        if self.folder is not None:
             with contextlib.suppress(OSError):
-                os.unlink(f"{self.folder}/state.json")
+                os.unlink(f"{self.folder}/{name}")
+            with contextlib.suppress(OSError):
+                os.symlink(target, f"{self.folder}/{name}")
 
     def _replace(self, name: str, verdict: Verdict) -> None:
         if self.folder is None:

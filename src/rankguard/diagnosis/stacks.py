@@ -1,0 +1,98 @@
+"""The stacks of many ranks compared: who does the same, who does something else. Pure; the odd ones come first.
+
+Two ranks do the same when their main threads do: the same calls, the program's own on the same lines (in libraries a
+line is noise: one recv loops over another). A rank that is stopped, traced, in an uninterruptible system call or ended
+is by itself whatever its calls are. Layout is `report/stacks.py`'s.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from rankguard.diagnosis.words import ranges
+from rankguard.record import Record
+from rankguard.stacks import Frame, Stack
+
+_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ", "/rankguard/inside/")
+
+
+class Group(Record):
+    """Ranks that do the same, and the stack of the first of them."""
+
+    ranks: tuple[int, ...]
+    stack: Stack
+
+
+def groups(stacks: Mapping[int, Stack]) -> tuple[Group, ...]:
+    """The fewest ranks first; among equals those that something holds, then by rank."""
+    found: dict[object, list[int]] = {}
+    for rank in sorted(stacks):
+        found.setdefault(_key(stacks[rank]), []).append(rank)
+    made = [Group(tuple(ranks), stacks[ranks[0]]) for ranks in found.values()]
+    return tuple(sorted(made, key=lambda group: (len(group.ranks), held(group.stack) is None, group.ranks)))
+
+
+def sentence(group: Group, world: int) -> str:
+    """``rank 3 is in `load_shard` (loader.py:88)``; ``ranks 0-2, 4-7 wait in `recv`, called by `step` (train.py:40)``."""
+    one = len(group.ranks) == 1
+    who = f"rank {group.ranks[0]}" if one else f"ranks {ranges(group.ranks)}"
+    if not one and len(group.ranks) == world:
+        who = f"all {world} ranks"
+    how = held(group.stack)
+    verb = (f"is {how}," if how else "waits" if _waits(group.stack) else "is") if one else None
+    verb = verb or (f"are {how}," if how else "wait" if _waits(group.stack) else "are")
+    where = _where(group.stack)
+    return f"{who} {verb} in {where}" if where else f"{who} {verb.rstrip(',')}".removesuffix(" are").removesuffix(" is")
+
+
+def held(stack: Stack) -> str | None:
+    """What holds a process from outside its program, in words; None for one that runs or waits by itself."""
+    if stack.tracer is not None:
+        return f"held by a debugger (pid {stack.tracer})"
+    return {
+        "T": "stopped (SIGSTOP or the terminal)",
+        "t": "held by a debugger",
+        "D": "in a system call that cannot be interrupted",
+        "Z": "ended and not reaped",
+        "X": "ended",
+    }.get(stack.main.state)
+
+
+def own_frames(frames: Iterable[Frame]) -> tuple[Frame, ...]:
+    """The frames from the innermost to the program's outermost: what started the program is left out."""
+    told = tuple(frames)
+    own = [n for n, frame in enumerate(told) if _is_own(frame)]
+    return told[: own[-1] + 1] if own else told
+
+
+def _is_own(frame: Frame) -> bool:
+    return frame.file is not None and not any(mark in frame.file for mark in _LIBRARIES)
+
+
+def _key(stack: Stack) -> object:
+    main = stack.main
+    if main.frames:
+        calls = tuple((f.function, f.file, f.line if _is_own(f) else None) for f in own_frames(main.frames))
+        return held(stack) and main.state, calls
+    return held(stack) and main.state, stack.name, main.state, main.waits_in
+
+
+def _waits(stack: Stack) -> bool:
+    """It sleeps, or its interpreter calls it idle."""
+    return stack.main.state in "SD" if stack.main.active is None else not stack.main.active
+
+
+def _where(stack: Stack) -> str:
+    """The program's innermost line, and the call into a library that it stands in."""
+    frames = own_frames(stack.main.frames)
+    own = next((n for n, frame in enumerate(frames) if _is_own(frame)), None)
+    if own is None:
+        inner = frames[0] if frames else None
+        call = stack.main.waits_in
+        return f"`{inner.function}` ({place(inner)})" if inner else f"`{call}`" if call else ""
+    caller = f"`{frames[own].function}` ({place(frames[own])})"
+    return caller if own == 0 else f"`{frames[own - 1].function}`, called by {caller}"
+
+
+def place(frame: Frame) -> str:
+    """`loader.py:88`."""
+    name = (frame.file or "?").rpartition("/")[2]
+    return name if frame.line is None else f"{name}:{frame.line}"

@@ -1,0 +1,84 @@
+"""Ask a live run from another terminal: find its control socket, ask, wait for the answer. The other end: `control.py`."""
+
+import os
+import select
+import socket
+import stat
+import struct
+import time
+
+from rankguard.control import private_parents
+from rankguard.wire import Message, Wire
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class NotLive(Exception):
+    """Nobody answers for this run: it has ended, or runs on another machine or in another container."""
+
+
+def socket_of(folder: str) -> str | None:
+    """Where the run that keeps its files in `folder` listens, by the link that it left there."""
+    try:
+        return os.readlink(f"{folder}/control")
+    except OSError:
+        return None
+
+
+def live_sockets() -> dict[str, str]:
+    """Run id → socket of every run of ours on this machine, those that keep no files included."""
+    found: dict[str, str] = {}
+    for parent in dict.fromkeys(private_parents()):
+        try:
+            names = [name for name in os.listdir(parent) if name.startswith("rg-")]
+        except OSError:
+            continue
+        for name in names:
+            path = f"{parent}/{name}/control"
+            try:
+                status = os.lstat(path)
+            except OSError:
+                continue
+            if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
+                found.setdefault(name[3:], path)
+    return found
+
+
+def ask(address: str, message: Message, timeout: float) -> Message:
+    """The answer to one ask. Raises `NotLive` when nobody answers, `TimeoutError` when not in time."""
+    wire = _connect(address, timeout)
+    try:
+        wire.send(message)
+        until = time.monotonic() + timeout
+        poll = select.poll()
+        while not wire.closed:
+            poll.register(wire, select.POLLIN | (select.POLLOUT if wire.pending else 0))
+            left = until - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000):
+                raise TimeoutError(f"no answer within {timeout:g} s")
+            wire.flush()
+            for answer, fds in wire.receive():
+                for fd in fds:
+                    os.close(fd)
+                return answer
+        raise NotLive(address)
+    finally:
+        wire.close()
+
+
+def _connect(address: str, timeout: float) -> Wire:
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        end.settimeout(timeout)  # a stopped supervisor accepts nobody
+        end.connect("\0" + address[1:] if address.startswith("@") else address)
+        _pid, uid, _gid = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    except TimeoutError:
+        end.close()
+        raise
+    except (OSError, ValueError) as error:
+        end.close()
+        raise NotLive(address) from error
+    if uid != os.getuid() and 0 not in (uid, os.getuid()):
+        end.close()
+        raise NotLive(f"{address} belongs to user {uid}")
+    return Wire(end)

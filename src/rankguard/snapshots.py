@@ -1,0 +1,94 @@
+"""Stacks of ranks on request, in the supervisor: who asked, which ranks, the answer, the file that keeps it.
+
+One request at a time; the same question asked meanwhile gets the same answer. Nothing waits: the work is the
+`Sampler`'s. Whoever watches for stalls asks here too (`take`). Read next: `linux/stacks.py`, `report/stacks.py`.
+"""
+
+from collections.abc import Callable, Iterable
+from selectors import BaseSelector
+from typing import Any
+
+from rankguard.core import story
+from rankguard.core.job import Job
+from rankguard.linux.stacks import Sampler
+from rankguard.record import to_data
+from rankguard.report.files import RunFiles
+from rankguard.report.stacks import stacks_text
+from rankguard.stacks import Stack
+from rankguard.wire import Message
+
+PRIORITY = 4
+"""Behind all news of ranks."""
+Reply = Callable[[Message], None]
+_KEPT = 100
+"""Files of stacks in one run's folder."""
+
+
+class Snapshots:
+    """Of one job."""
+
+    def __init__(
+        self,
+        job: Job,
+        files: RunFiles,
+        selector: BaseSelector,
+        clock: Callable[[], float],
+        redact: Callable[[str], str],
+    ) -> None:
+        self._job, self._files, self._clock, self._redact = job, files, clock, redact
+        self._sampler = Sampler(selector, PRIORITY, clock)
+        self._asking: dict[tuple[int, ...], list[tuple[Reply, bool]]] = {}
+        self._count = 0
+        self._closed = False
+        self.next_wake, self.wake = self._sampler.next_wake, self._sampler.wake
+
+    def ask(self, message: Message, _now: float, reply: Reply) -> None:
+        """`{"do": "stacks", "rank": null or N, "data": false}` → `{"is": "stacks", "text": …, "saved": path or null}`."""
+        rank = message.get("rank")
+        if rank is not None and (type(rank) is not int or not 0 <= rank < len(self._job.ranks)):
+            last = len(self._job.ranks) - 1
+            reply({"is": "error", "statement": f"there is no rank `{str(rank)[:20]}`; the ranks are 0 to {last}"})
+            return
+        if self._closed:
+            reply({"is": "error", "statement": "the job is ending"})
+            return
+        wanted = tuple(range(len(self._job.ranks))) if rank is None else (rank,)
+        waiting = self._asking.setdefault(wanted, [])
+        waiting.append((reply, message.get("data") is True))
+        if len(waiting) == 1:
+            self.take(wanted, lambda found: self._answer(wanted, found))
+
+    def take(self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> None:
+        """The stacks of those of `ranks` that have a process."""
+        states = [self._job.ranks[rank] for rank in ranks]
+        pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
+        self._sampler.take(pids, done)
+
+    def close(self) -> None:
+        """The job ends: end what is at work, and tell those who wait."""
+        self._closed = True
+        self._sampler.close()
+        for waiting in self._asking.values():
+            for reply, _data in waiting:
+                reply({"is": "error", "statement": "the job ended before all stacks were taken"})
+        self._asking.clear()
+
+    def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack]) -> None:
+        elapsed = self._clock() - (self._job.started_at or self._clock())
+        text = self._redact(stacks_text(found, len(wanted), elapsed))
+        saved = self._save(text)
+        message: dict[str, Any] = {"is": "stacks", "text": text, "saved": saved}
+        for reply, data in self._asking.pop(wanted, []):
+            reply(message | ({"stacks": _data(found)} if data else {}))
+
+    def _save(self, text: str) -> str | None:
+        self._count += 1
+        name = f"stacks-{self._count}.txt"
+        if self._count > _KEPT or not self._files.save(name, text):
+            return None
+        self._files.append(story.note(f"stacks of ranks were taken: `{name}`"))
+        return f"{self._files.folder}/{name}"
+
+
+def _data(found: dict[int, Stack]) -> list[dict[str, Any]]:
+    return [{"rank": rank} | to_data(stack) for rank, stack in sorted(found.items())]

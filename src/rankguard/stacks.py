@@ -1,0 +1,49 @@
+"""The nouns of stacks: what a process was doing at one instant, thread by thread. Frozen values, no behaviour.
+
+Read next: `linux/stacks.py` (takes them), `diagnosis/stacks.py` (compares those of several ranks).
+"""
+
+from rankguard.record import Record
+
+
+class Frame(Record):
+    """One call. `line` is where it stands in `file`; null where the source does not tell (a frame of the kernel)."""
+
+    function: str
+    file: str | None = None
+    line: int | None = None
+
+
+class Thread(Record):
+    """One thread. `frames` innermost first, empty where only the kernel could be asked.
+
+    `state` is the kernel's letter (proc(5)): R runs, S sleeps, D sleeps and cannot be interrupted, T is stopped, t is
+    traced, Z has ended, ? unknown. `waits_in`: the system call, else the kernel's function, in which it sleeps.
+    """
+
+    tid: int
+    name: str
+    state: str
+    frames: tuple[Frame, ...] = ()
+    waits_in: str | None = None
+    active: bool | None = None
+    """It was not idle, as the interpreter sees it; null is unknown."""
+    holds_gil: bool = False
+
+
+class Stack(Record):
+    """One process, its main thread first. `tracer`: the pid of a debugger that holds it."""
+
+    pid: int
+    name: str
+    threads: tuple[Thread, ...]
+    tracer: int | None = None
+    child_of: int | None = None
+    """The rank's own process, when this is the Python program that it started."""
+    lacks: str | None = None
+    """Why there are no frames, when there are none."""
+
+    @property
+    def main(self) -> Thread:
+        """The thread that the process began with."""
+        return self.threads[0]
