@@ -13,6 +13,7 @@ from argparse import Namespace
 from typing import Any
 
 from rankguard.cli.progress import Progress
+from rankguard.cli.terminal import Hand
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
@@ -39,12 +40,17 @@ class Front:
         self.verdict: Verdict | None = None
         self._signals = SignalQueue(ALL_SIGNALS - LEFT_ALONE - _ignored())
         self._began = time.monotonic()
-        self._progress = Progress(spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none")
+        self._progress = Progress(
+            spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
+        )
         self._init = os.getpid() == 1
+        self._hand = Hand(spec)
 
     def run(self) -> int:
         """Until the verdict is out and nothing is left."""
         try:
+            if not self.asked.quiet:
+                self._say(self._hand.first_line())
             self.client = Client(self.spec, front_is_ours=True)
             self._loop()
         except SpawnFailed as error:
@@ -107,14 +113,14 @@ class Front:
                 self._say(self._progress.told(message, time.monotonic()))
             case "progress":
                 self._say(self._progress.line(message, time.monotonic()))
+            case "stacks":
+                self._err.write(message["text"].encode(errors="replace"), whole=True)
             case "payload":
                 self._progress.ready(message["rank"], time.monotonic())
 
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor
         from rankguard.report.redact import job_redactor
-            case "stacks":
-                self._err.write(message["text"].encode(errors="replace"), whole=True)
 
         gone = self.client.wait_gone()
         if bug is not None:
@@ -126,6 +132,8 @@ class Front:
             self._err.write(f"rankguard: {line}\n".encode(errors="replace"))
 
     def _report(self, verdict: Verdict) -> int:
+        if first := self._hand.take_back():
+            self._err.write(first)
         if self.asked.report == "json":
             self._out.write(json.dumps(verdict.to_dict()).encode() + b"\n", whole=True)
             self._out.flush_within(JSON_S)

@@ -8,6 +8,7 @@ from argparse import Namespace
 
 from rankguard import inside
 from rankguard.cli.options import BY_FIELD
+from rankguard.cli.terminal import Said, hands
 from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
 from rankguard.model import JobSpec
@@ -16,20 +17,21 @@ from rankguard.spec import job_spec
 SHUTDOWN_TIMEOUT = 30.0
 
 
-def plan(asked: Namespace) -> tuple[JobSpec, list[str]]:
+def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
     """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
-    said = _without_effect(asked)
+    said: list[Said] = [*_without_effect(asked)]
     nprocs = count_ranks(asked.nproc_per_node)
     argv, python = rank_command(asked)
     addr, port = _master(asked)
-    debug = _rank("--debug", asked.debug, nprocs)
+    hand = hands(asked, nprocs, _hidden(asked, nprocs))
     spec, warning = job_spec(
         command=[asked.program, *asked.args],
         argv=argv,
         nprocs=nprocs,
         role=asked.role,
         python=python,
-        ready_timeout=asked.ready_timeout,
+        expect_ready=asked.ready_timeout is not None,
+        ready_timeout=hand.ready_timeout,
         grace=asked.grace,
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
@@ -41,9 +43,9 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[str]]:
         filters=(asked.duplicate_stdout_filters, asked.duplicate_stderr_filters),
         console="stderr" if asked.report == "json" else "prefix",
         prefix=_prefix(asked),
-        hidden=_hidden(asked, nprocs),
-        stdin_rank=_stdin_rank(asked.stdin, nprocs) if debug is None else debug,
-        debug_rank=debug,
+        hidden=hand.hidden,
+        stdin_rank=hand.stdin,
+        debug_rank=hand.debug,
         virtual_local_rank=asked.virtual_local_rank,
         numa_binding=asked.numa_binding,
         master_addr=addr,
@@ -53,7 +55,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[str]]:
         exit_codes=asked.exit_codes,
         clean_shm=asked.clean_shm,
     )
-    return spec, said + ([warning] if warning is not None else [])
+    return spec, said + list(hand.said) + ([warning] if warning is not None else [])
 
 
 # ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,25 +97,6 @@ def _kind(program: str) -> str:
     if stat.S_ISDIR(mode) or program.endswith(".py"):
         return "python"
     return "executable" if os.access(program, os.X_OK) else "python"
-
-
-def _rank(option: str, asked: str | None, nprocs: int) -> int | None:
-    if asked is None:
-        return None
-    if not asked.isdecimal() or int(asked) >= nprocs:
-        raise UsageError(f"`{option} {asked}`: not a rank of this job", f"0 to {nprocs - 1}")
-    return int(asked)
-
-
-def _stdin_rank(asked: str, nprocs: int) -> int | None:
-    if asked == "none":
-        return None
-    if asked == "auto":
-        try:
-            return 0 if os.isatty(0) else None
-        except OSError:
-            return None
-    return _rank("--stdin", asked, nprocs)
 
 
 # ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────

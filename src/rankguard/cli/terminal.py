@@ -1,0 +1,114 @@
+"""Who has the terminal: which rank reads our stdin (`--stdin`), and one rank in the hand (`--debug`).
+
+The debug rank has the front's own descriptors (`launchers/terminal.py`); the front keeps what belongs to the controlling
+terminal: Ctrl-C, which it passes to that rank (`core/jobs.py`), and the modes, which it puts back before its report.
+A job in the background of its terminal gives it to nobody: what is typed there is for the shell, and a rank that reads
+it (job control does not ask it, since it leads a session of its own) would take the shell's words.
+"""
+
+import os
+from argparse import Namespace
+
+from rankguard.errors import UsageError
+from rankguard.linux.modes import Modes, in_background
+from rankguard.model import JobSpec
+from rankguard.record import Record
+
+Said = str | tuple[str, str]
+
+
+class Hands(Record):
+    """Who has what. `said`: what is to be told before the job starts, each with its hint."""
+
+    debug: int | None
+    stdin: int | None
+    hidden: tuple[int, ...]
+    ready_timeout: float | None
+    said: tuple[Said, ...] = ()
+
+
+def hands(asked: Namespace, nprocs: int, hidden: tuple[int, ...]) -> Hands:
+    """What `--debug` and `--stdin` mean here. `hidden`: what the console does not show otherwise. Raises `UsageError`."""
+    debug = _rank("--debug", asked.debug, nprocs)
+    stdin, said = _stdin(asked, nprocs, debug)
+    timeout = asked.ready_timeout
+    if debug is not None:
+        hidden = tuple(0 if rank == debug else 3 for rank in range(nprocs))
+        if timeout is not None:
+            said.append((f"`--ready-timeout {timeout:g}`: it does not run with `--debug`", "leave it out"))
+            timeout = None
+        if not os.isatty(0):
+            said.append(
+                (
+                    f"`--debug {debug}`: stdin is no terminal; rank {debug} reads what there is",
+                    "start it on a terminal, or attach with debugpy: docs/debug.md",
+                )
+            )
+    return Hands(debug, stdin, hidden, timeout, tuple(said))
+
+
+def _stdin(asked: Namespace, nprocs: int, debug: int | None) -> tuple[int | None, list[Said]]:
+    named = None if asked.stdin in ("auto", "none") else _rank("--stdin", asked.stdin, nprocs)
+    if debug is not None and named not in (None, debug):
+        raise UsageError(
+            f"`--stdin {named}`: expected no other rank than that of `--debug {debug}`, which has the terminal",
+            f"--debug {debug}",
+        )
+    if asked.stdin == "none":
+        return None, []
+    wanted = debug if debug is not None else named
+    if wanted is None and os.isatty(0):
+        return (None if in_background(0) else 0), []
+    if wanted is None or not in_background(0):
+        return wanted, []
+    option = f"--debug {debug}" if debug is not None else f"--stdin {named}"
+    hint = "start it in the foreground" + ("" if debug is not None else ", or give it a file: < FILE")
+    return None, [(f"`{option}`: rank {wanted} reads nothing, because the job runs in the background", hint)]
+
+
+def _rank(option: str, asked: str | None, nprocs: int) -> int | None:
+    if asked is None:
+        return None
+    if not asked.isdecimal() or int(asked) >= nprocs:
+        raise UsageError(f"`{option} {asked}`: expected a rank of this job, 0 to {nprocs - 1}", f"{option} 0")
+    return int(asked)
+
+
+# ── The front's side ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hand:
+    """The terminal while a rank of this job may use it; of no effect when none does."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        holds = spec.debug_rank is not None or spec.stdin_rank is not None
+        self._modes = Modes((0, 1, 2), os.getpid()) if holds else None
+
+    def first_line(self) -> str | None:
+        """What to say at the start: who has the terminal, and where the others are to be read."""
+        rank, folder = self._spec.debug_rank, self._spec.run_dir
+        if rank is None:
+            return None
+        if self._spec.nprocs == 1:
+            return f"rank {rank} has the terminal, and Ctrl-C is for it"
+        kept = folder is not None and self._spec.log_max > 0
+        others = f"the others write to {folder}/rank-*/attempt-0/" if kept else "what the others print is not kept"
+        return f"rank {rank} has the terminal, and Ctrl-C is for it; {others}"
+
+    def take_back(self) -> bytes:
+        """Before the last words: the modes are as they were. What to write first, so that they begin on a fresh line."""
+        if self._modes is None:
+            return b""
+        self._modes.restore()
+        if self._spec.debug_rank is None:
+            return b""
+        try:
+            columns = os.get_terminal_size(2).columns
+        except OSError:
+            return b""
+        if os.environ.get("TERM") in (None, "", "dumb") or columns < 2:
+            return b"\n"
+        # Plain colours, a visible cursor, no bracketed paste: what a rank that was killed may have left. Then a line of
+        # blanks and back: in the first column that changes nothing, elsewhere it goes on in the next line.
+        return b"\x1b[0m\x1b[?25h\x1b[?2004l" + b" " * (columns - 1) + b"\r"
