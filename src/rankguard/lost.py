@@ -4,6 +4,8 @@ What the supervisor had written is on disk: its journal is replayed, so that the
 """
 
 import errno
+import os
+import sys
 import time
 
 from rankguard._version import __version__
@@ -35,7 +37,22 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     if gone and case.tree is None:
         case = case.replace(tree=TreeEmpty(now), ended_at=case.ended_at or now)
     final = verdict(case.replace(now=now), __version__)
+    if bug is not None and (kept := _keep_details(spec, bug)) is not None:
+        final = final.replace(hints=(f"report it with `{kept}`, which holds the details",))
     return _kept(spec, final)
+
+
+def _keep_details(spec: JobSpec, bug: str) -> str | None:
+    """The whole of a fault of ours, beside the run's other files; null where it has none."""
+    if spec.run_dir is None:
+        return None
+    path = f"{spec.run_dir}/fault.txt"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(f"rankguard {__version__}, Python {sys.version.split()[0]}\n\n{bug}")
+    except OSError:
+        return None
+    return path
 
 
 def verdict_never_begun(spec: JobSpec, error: SpawnFailed) -> Verdict:

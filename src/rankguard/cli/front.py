@@ -123,9 +123,10 @@ class Front:
         from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
-        if bug is not None:
-            self._err.write(job_redactor(self.spec).text(bug).encode(errors="replace"))
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
+        if bug is not None and not self.verdict.hints:  # no file holds it
+            lines = job_redactor(self.spec).text(bug).splitlines()
+            self._err.write("".join(f"  | {line}\n" for line in lines).encode(errors="replace"))
 
     def _say(self, line: str | None) -> None:
         if line is not None:

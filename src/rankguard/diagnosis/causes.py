@@ -32,6 +32,7 @@ from rankguard.diagnosis.evidence import (
 )
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
+from rankguard.diagnosis.tracebacks import last_traceback
 from rankguard.diagnosis.words import clip, during, seconds, signal_name, who, whose
 from rankguard.facts import FrontLost, SupervisorLost
 from rankguard.model import Cause, Confidence, Evidence, Responsible
@@ -256,8 +257,11 @@ def _lost(case: Case) -> Cause:
     if lost is None:
         return make("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
     if isinstance(lost, SupervisorLost) and lost.bug is not None:
-        evidence = (Evidence(source="rankguard", statement=clip(lost.bug)),)
-        return make("bug", f"rankguard itself failed: {lost.bug}", Confidence.PROVEN, evidence)
+        found = last_traceback(lost.bug.splitlines())
+        raised = found.exception if found else None
+        what = f"{raised.type}: {raised.message}" if raised else lost.bug
+        evidence = (Evidence(source="rankguard", statement=clip(f"raised in {raised.frames[-1]}")),) if raised else ()
+        return make("bug", f"a fault of rankguard: {what}", Confidence.PROVEN, evidence)
     what = "the process that launched the job"
     if not isinstance(lost, FrontLost):
         what = "rankguard's supervisor" if isinstance(lost, SupervisorLost) else "rankguard's warden"
