@@ -77,18 +77,17 @@ def overview() -> str:
         "",
         *rows((verb.name, verb.summary) for verb in VERBS.values()),
         "",
-        "`rankguard VERB --help` tells more; so do",
-        *rows((f"rankguard help {page.name}", page.summary) for page in PAGES.values()),
-        "",
-        "Begin with: rankguard run -n 2 train.py",
+        "begin:  rankguard run -n 2 train.py",
+        "more:   rankguard VERB --help",
+        *_pages(),
     ])  # fmt: skip
 
 
 def run_overview() -> str:
     """`rankguard run --help`."""
     return "\n".join([
-        "rankguard run: launch N ranks of a program; when one fails, stop the others and",
-        "say which came first, and why",
+        "rankguard run: launch N ranks of a program; if one fails, stop the others, and",
+        "say which failed first, and why",
         "",
         f"usage: {usage_of(VERBS['run'])}",
         "",
@@ -97,10 +96,16 @@ def run_overview() -> str:
         "",
         *rows(map(option_row, (BY_FIELD[field] for field in _MOST_USED))),
         "",
-        *rows([*((f"rankguard run --help {name}", what) for name, what in TOPICS.items()),
-               ("rankguard run --help all", "every option")]),
-        *rows((f"rankguard help {page.name}", page.summary) for page in PAGES.values()),
+        "more:   rankguard run --help TOPIC",
+        *rows([*TOPICS.items(), ("all", "every option, and what follows")]),
+        *_pages(),
     ])  # fmt: skip
+
+
+def _pages() -> list[str]:
+    return textwrap.wrap(
+        f"        rankguard help {'|'.join(PAGES)}", WIDTH, subsequent_indent=" " * 8, drop_whitespace=False
+    )
 
 
 def run_topic(topic: str) -> str:

@@ -24,8 +24,10 @@ TOPICS = {
 class Option(Record):
     """One option. `metavar` null: a flag. `parse` turns its text into its value and raises `ValueError` with what is wrong.
 
-    `torchrun`: how it compares with torchrun's option of this name: `same`, `better` or `no effect` and why; null when
-    torchrun has none of this name. `pet`: `PET_<NAME>` in the environment is its default, as under torchrun.
+    `torchrun`: how it compares with torchrun's option of this name: `same`, `better`, `no effect` or `refused`, and
+    what differs; null when torchrun has none. `theirs`: its default there; `since`: the version that brought it, if it
+    is later than 2.13. `pet`: `PET_<NAME>` in the environment is its default, as under torchrun. `shown`: the default
+    in words, where the value does not tell it.
     """
 
     names: tuple[str, ...]
@@ -37,7 +39,10 @@ class Option(Record):
     choices: tuple[str, ...] = ()
     repeats: bool = False
     torchrun: str | None = None
+    theirs: Any = None
+    since: str | None = None
     pet: bool = False
+    shown: str | None = None
 
     @property
     def name(self) -> str:
@@ -50,19 +55,31 @@ class Option(Record):
         return self.name[2:].replace("-", "_")
 
 
+ELSEWHERE = {
+    "--print-completion": ("is `rankguard completion` here", "rankguard completion bash"),
+    "--use-env": ("is of torch.distributed.launch; ranks read LOCAL_RANK in any case", "leave it out"),
+    "-np": ("is mpirun's; there is `-n`", "-n 2"),
+    "-ppn": ("is mpirun's; there is `-n`", "-n 2"),
+}
+"""Options of torchrun's later versions and of its relatives that have no row: what to say, and what to do instead."""
+
+
 def _ours(names: str, topic: str, text: str, metavar: str | None = None, **more: Any) -> Option:
     return Option(tuple(names.split()), topic, text, metavar, **more)
 
 
 def _torch(names: str, topic: str, compared: str, text: str, metavar: str | None = None, **more: Any) -> Option:
-    return Option(tuple(names.split()), topic, text, metavar, torchrun=compared, **({"pet": True} | more))
+    flag: dict[str, Any] = {"theirs": False} if metavar is None else {}
+    return Option(tuple(names.split()), topic, text, metavar, torchrun=compared, **({"pet": True} | flag | more))
 
 
 OPTIONS = (
     # ── ranks ────────────────────────────────────────────────────────────────────────────────────────────────────
     _torch(
-        "-n --nproc-per-node", "ranks", "better: `-n` for short, and `auto` counts the CPUs that this process may use",
-        "ranks on this node: a number, `auto`, `cpu`, `gpu` or `xpu` (1)", "N", default="1",
+        "-n --nproc-per-node", "ranks",
+        "better: `-n` for short; `gpu` and `auto` need no torch, and count what this process may use",
+        "ranks on this node: a number, `auto`, `cpu`, `gpu` or `xpu` (1)", "N", default="1", theirs="1",
+        parse=values.nproc,
     ),
     _torch("-m --module", "ranks", "same", "PROGRAM is a module, as for `python -m`"),
     _torch(
@@ -70,70 +87,91 @@ OPTIONS = (
         "execute PROGRAM as it is",
     ),
     _torch(
-        "--run-path", "ranks", "same: PROGRAM runs under this Python whatever its name or mode",
+        "--run-path", "ranks",
+        "better: the path need not be absolute, and the program finds what stands beside it, as under `python`",
         "PROGRAM is a Python file, whatever its name",
     ),
     _torch("--role", "ranks", "same", "the role's name, in ROLE_NAME and in the prefix template (default)", "NAME",
-           default="default"),
+           default="default", theirs="default"),
     _torch(
-        "--virtual-local-rank", "ranks", "same",
+        "--virtual-local-rank", "ranks",
+        "better: too few GPUs are told before anything starts; HIP_VISIBLE_DEVICES is set where it was",
         "LOCAL_RANK is 0 for every rank, and each sees one GPU (CUDA_VISIBLE_DEVICES)",
     ),
     _torch(
         "--numa-binding", "ranks",
-        "better: needs no `numactl`, binds memory too, and works without a GPU (ranks in turn over the nodes)",
+        "better: needs no `numactl`, prefers near memory too, and works without a GPU (ranks in blocks over the nodes); "
+        "a kernel that refuses is a warning",
         "CPUs and memory near each rank's GPU: node, socket, exclusive or core-complex", "MODE",
         choices=("node", "socket", "exclusive", "core-complex"), pet=False,
     ),
     _ours("--start", "ranks", "how Python ranks come to be: auto or exec (auto, which is exec)", "HOW", default="auto",
           choices=("auto", "exec")),
-    _torch("--master-addr", "ranks", "same", "MASTER_ADDR of the ranks (127.0.0.1)", "HOST", default="127.0.0.1"),
     _torch(
-        "--master-port", "ranks", "better: without one a free port is chosen and held, so that two jobs never meet",
-        "MASTER_PORT (a free one, held until the job ends)", "PORT", parse=values.port,
+        "--master-addr", "ranks",
+        "better: also without --master-port, where torchrun tells this machine's name instead",
+        "MASTER_ADDR of the ranks (127.0.0.1)", "HOST", default="127.0.0.1", theirs="127.0.0.1", parse=values.host,
+    ),
+    _torch(
+        "--master-port", "ranks",
+        "better: without one a free port is chosen and held until the job ends, so that two jobs never meet",
+        "MASTER_PORT (a free one, held until the job ends)", "PORT", parse=values.port, shown="a free port",
     ),
     # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────
     _ours("--ready-timeout", "clocks", "every rank must report ready within S (off)", "S", parse=values.seconds),
     _ours("--grace", "clocks", "after a failure: SIGTERM to SIGKILL, for all others together (5)", "S", default=5.0,
           parse=values.seconds),
     _torch(
-        "--shutdown-timeout", "clocks", "same; also fractions, and 0 for no limit of ours",
+        "--shutdown-timeout", "clocks",
+        "better: fractions too; for a request from outside only, since --grace (5) ends the others of a failed rank; 0 is no limit, under torchrun it is none at all",
         "after a request from outside: how long ranks may take (30; 0: no limit of ours)", "S", parse=values.seconds,
+        shown="TORCH_ELASTIC_SHUTDOWN_TIMEOUT, else 30",
     ),
     _torch(
         "--signals-to-handle", "clocks", "better: SIGQUIT tells the stacks of all ranks unless it is named here",
         "signals that end the job besides SIGTERM, SIGINT and SIGHUP: SIGQUIT, SIGUSR1 …", "NAMES",
-        parse=values.signals,
+        parse=values.signals, theirs="SIGTERM,SIGINT,SIGHUP,SIGQUIT", shown="SIGTERM,SIGINT,SIGHUP",
     ),
     _torch(
-        "--max-restarts", "clocks", "no effect yet: a failed job is not started again",
-        "how often a failed job may be started again (0; more has no effect yet)", "N", default=0, parse=values.count,
+        "--max-restarts", "clocks",
+        "no effect yet: a failed job is not started again, and a line says so; ranks are told the number",
+        "how often a failed job may be started again (0; more has no effect yet)", "N", default=0, theirs=0,
+        parse=values.count,
     ),
     # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────
     _torch(
-        "-r --redirects", "output", "better: any number of digits and ranges of ranks; files are written in any case",
+        "-r --redirects", "output",
+        "better: ranks of any number of digits, and ranges; the files are written in any case",
         "streams to keep off the terminal: 1 stdout, 2 stderr, 3 both; for some ranks: 0:3,10-15:1", "STREAMS",
-        default="0", parse=values.streams,
+        default="0", parse=values.streams, theirs="0",
     ),
     _torch(
-        "-t --tee", "output", "better: as above, line by line from a pipe instead of a file that is read again",
+        "-t --tee", "output",
+        "better: maps as above; lines come from a pipe at once, not from a file that is read again",
         "streams to show although they are redirected (as -r)", "STREAMS", default="0", parse=values.streams,
+        theirs="0",
     ),
     _torch(
-        "--local-ranks-filter", "output", "same; also ranges",
-        "show these ranks only, such as 0,2,4-7", "RANKS", parse=values.ranks,
+        "--local-ranks-filter", "output", "better: ranges too; a rank that is not there is told",
+        "show these ranks only, such as 0,2,4-7", "RANKS", parse=values.shown_ranks, default=(), theirs="",
+        shown="all ranks",
     ),
     _torch(
-        "--duplicate-stdout-filters", "output", "better: of every rank, teed or not",
+        "--duplicate-stdout-filters", "output", "better: of every rank, teed or not; in the run's folder",
         "copy stdout lines with any of these texts to filtered_stdout.log; `,,` is a comma", "TEXTS", default=(),
-        parse=values.texts,
+        parse=values.texts, theirs=[], shown="none",
     ),
     _torch(
-        "--duplicate-stderr-filters", "output", "better: of every rank, teed or not",
+        "--duplicate-stderr-filters", "output", "better: of every rank, teed or not; in the run's folder",
         "copy stderr lines with any of these texts to filtered_stderr.log", "TEXTS", default=(), parse=values.texts,
+        theirs=[], shown="none",
     ),
-    _ours("--log-line-prefix-template", "output",
-          "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname} ('[${rank}] ')", "TEXT"),
+    _torch(
+        "--log-line-prefix-template", "output",
+        "better: of every line, not only of teed ones; `[0] ` where torchrun writes `[default0]:`",
+        "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname} ('[${rank}] ')", "TEXT", theirs="",
+        since="2.15", shown="TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE, else `[${rank}] `",
+    ),
     _ours("--log-format", "output", "lines as `text`, or as `json`: ts, rank, node, stream, line (text)", "FORMAT",
           default="text", choices=("text", "json")),
     _ours("--stdin", "output", "which rank reads our stdin, or `none` (0 on a tty, else none)", "RANK", default="auto"),
@@ -146,8 +184,11 @@ OPTIONS = (
     _ours("--report", "files", "the final report: `text` on stderr, `json` on stdout, or `none` (text)", "KIND",
           default="text", choices=("text", "json", "none")),
     _ours("--run-dir", "files", "folder for this run's files (a new one)", "DIR"),
-    _torch("--log-dir", "files", "same: each run gets a new folder in it", "folder that the run's folder is made in",
-           "DIR"),
+    _torch(
+        "--log-dir", "files",
+        "better: each run gets a new folder in it, too; what is in that has names in full: `rank-0/attempt-0/stdout.log`",
+        "folder that the run's folder is made in", "DIR", shown="the runs' folder of --run-dir",
+    ),
     _ours("--log-max", "files", "of each stream on disk, its first quarter and last three; 0: none (64M)", "SIZE",
           default=64 << 20, parse=values.size),
     _ours("--on-verdict", "files", "run this with the verdict on stdin, 10 s at most", "CMD"),
@@ -160,26 +201,31 @@ OPTIONS = (
           parse=values.regex),
     _ours("--label", "files", "a label in the verdict", "K=V", default=(), repeats=True, parse=values.label),
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
-    _torch("--nnodes", "nodes", "refused but for 1: one machine only, so far", "number of machines (1)", "N",
-           default="1"),
+    _torch("--nnodes", "nodes", "refused but for 1 and 1:1: one machine only, so far", "number of machines (1)", "N",
+           default="1", theirs="1:1", parse=values.nodes),
     _torch("--node-rank", "nodes", "refused but for 0: one machine only, so far", "which of them this is (0)", "R",
-           default=0, parse=values.count),
-    _torch("--standalone", "nodes", "no effect: one machine needs no rendezvous", "one machine, a free port"),
-    _torch("--rdzv-backend", "nodes", "no effect on one machine: `static` or `c10d`; etcd is refused",
-           "accepted: static or c10d", "NAME", default="static"),
-    _torch("--rdzv-endpoint", "nodes", "same for `static`: MASTER_ADDR and MASTER_PORT; no effect with `c10d`",
-           "HOST:PORT of the first machine", "ADDR"),
-    _torch("--rdzv-id", "nodes", "same: TORCHELASTIC_RUN_ID", "the job's name, in TORCHELASTIC_RUN_ID", "ID"),
-    _torch("--rdzv-conf", "nodes", "no effect: there is no rendezvous", "accepted, without effect", "K=V,…"),
-    _torch("--local-addr", "nodes", "no effect on one machine", "accepted, without effect", "HOST"),
-    _torch("--monitor-interval", "nodes", "no effect: an ending is told by the kernel, nothing is polled",
-           "accepted, without effect", "S", parse=values.seconds),
-    _torch("--start-method", "nodes", "no effect: ranks are executed; see --start", "accepted, without effect", "HOW",
-           choices=("spawn", "fork", "forkserver")),
-    _torch("--event-log-handler", "nodes", "no effect: every event is in events.jsonl", "accepted, without effect",
-           "NAME"),
-    _torch("--logs-specs", "nodes", "refused: a class of torch's; see -r, -t, --log-dir and --log-format", "refused",
-           "NAME", pet=False),
+           default=0, theirs=0, parse=values.count),
+    _torch("--standalone", "nodes", "same: one machine, a free port; --rdzv-id is kept", "one machine, a free port"),
+    _torch("--rdzv-backend", "nodes",
+           "same for `static` and `c10d`, but that no store is started for them; others are refused",
+           "accepted: static or c10d", "NAME", default="static", theirs="static"),
+    _torch("--rdzv-endpoint", "nodes",
+           "same for `static`: MASTER_ADDR and MASTER_PORT, a free one if none is given; no effect with `c10d`",
+           "HOST:PORT of the first machine", "ADDR", default="", theirs="", parse=values.endpoint, shown="none"),
+    _torch("--rdzv-id", "nodes", "better: kept in any case; without one TORCHELASTIC_RUN_ID is the run's own id",
+           "the job's name, in TORCHELASTIC_RUN_ID", "ID", theirs="none", shown="the run's id"),
+    _torch("--rdzv-conf", "nodes", "no effect: on one machine there is nobody to meet, and a line says so",
+           "accepted, without effect", "K=V,…", theirs="", default="", shown="none"),
+    _torch("--local-addr", "nodes", "same: MASTER_ADDR, unless that is given", "MASTER_ADDR, unless that is given",
+           "HOST", parse=values.host, shown="none"),
+    _torch("--monitor-interval", "nodes", "no effect: the kernel tells when a rank ends, nothing is polled",
+           "accepted, without effect", "S", theirs=0.1, parse=values.seconds, shown="none"),
+    _torch("--start-method", "nodes", "no effect: ranks are executed, each anew; see --start",
+           "accepted, without effect", "HOW", choices=("spawn", "fork", "forkserver"), theirs="spawn", shown="none"),
+    _torch("--event-log-handler", "nodes", "no effect: every event is in the run's `events.jsonl`",
+           "accepted, without effect", "NAME", theirs="null", shown="none"),
+    _torch("--logs-specs", "nodes", "refused but for `default`: it names a class of torch's; see -r, -t and --log-dir",
+           "accepted: default", "NAME", pet=False, shown="none"),
 )  # fmt: skip
 
 BY_FIELD = {option.field: option for option in OPTIONS}
