@@ -78,7 +78,7 @@ OPTIONS = (
     _torch(
         "-n --nproc-per-node", "ranks",
         "better: `-n` for short; `gpu` and `auto` need no torch, and count what this process may use",
-        "ranks on this node: a number, `auto`, `cpu`, `gpu` or `xpu` (1)", "N", default="1", theirs="1",
+        "ranks here: a number, `auto`, `cpu`, `gpu`, `xpu` (1)", "N", default="1", theirs="1",
         parse=values.nproc,
     ),
     _torch("-m --module", "ranks", "same", "PROGRAM is a module, as for `python -m`"),
@@ -148,7 +148,7 @@ OPTIONS = (
     _torch(
         "-t --tee", "output",
         "better: maps as above; lines come from a pipe at once, not from a file that is read again",
-        "streams to show although they are redirected (as -r)", "STREAMS", default="0", parse=values.streams,
+        "streams to show although redirected (as -r)", "STREAMS", default="0", parse=values.streams,
         theirs="0",
     ),
     _torch(
@@ -158,12 +158,12 @@ OPTIONS = (
     ),
     _torch(
         "--duplicate-stdout-filters", "output", "better: of every rank, teed or not; in the run's folder",
-        "copy stdout lines with any of these texts to filtered_stdout.log; `,,` is a comma", "TEXTS", default=(),
+        "copy lines with any of these texts to filtered_stdout.log or filtered_stderr.log; `,,` is a comma", "TEXTS", default=(),
         parse=values.texts, theirs=[], shown="none",
     ),
     _torch(
         "--duplicate-stderr-filters", "output", "better: of every rank, teed or not; in the run's folder",
-        "copy stderr lines with any of these texts to filtered_stderr.log", "TEXTS", default=(), parse=values.texts,
+        "copy lines with any of these texts to filtered_stdout.log or filtered_stderr.log; `,,` is a comma", "TEXTS", default=(), parse=values.texts,
         theirs=[], shown="none",
     ),
     _torch(
@@ -172,16 +172,16 @@ OPTIONS = (
         "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname} ('[${rank}] ')", "TEXT", theirs="",
         since="2.15", shown="TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE, else `[${rank}] `",
     ),
-    _ours("--log-format", "output", "lines as `text`, or as `json`: ts, rank, node, stream, line (text)", "FORMAT",
+    _ours("--log-format", "output", "`text`, or `json` with ts, rank, node, stream, line (text)", "FORMAT",
           default="text", choices=("text", "json")),
-    _ours("--stdin", "output", "which rank reads our stdin, or `none` (0 on a tty, else none)", "RANK", default="auto"),
-    _ours("--debug", "output", "give this rank the terminal itself (pdb, debugpy); the others write to their files",
+    _ours("--stdin", "output", "which rank reads our stdin (0 on a tty, else `none`)", "RANK", default="auto"),
+    _ours("--debug", "output", "give this rank the terminal itself (pdb, debugpy)",
           "RANK"),
-    _ours("--no-color", "output", "no colours, also with NO_COLOR set"),
+    _ours("--no-color", "output", "no colours, as with NO_COLOR set"),
     _ours("-q --quiet", "output", "no progress lines, no live view"),
     _ours("-v --verbose", "output", "also say what was decided, and why"),
     # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
-    _ours("--report", "files", "the final report: `text` on stderr, `json` on stdout, or `none` (text)", "KIND",
+    _ours("--report", "files", "`text` on stderr, `json` on stdout, or `none` (text)", "KIND",
           default="text", choices=("text", "json", "none")),
     _ours("--run-dir", "files", "folder for this run's files (a new one)", "DIR"),
     _torch(
