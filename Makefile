@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch check format bench clean
+.PHONY: help demo test test-torch test-uml check format bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed 
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
 	then .venv-torch/bin/python -m pytest -m torch tests/torch $(ARGS); \
 	else echo "tests/torch: no tests yet"; fi
+
+test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
+	@$(BIN)/python tests/uml/boot.py $(ARGS)
 
 check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
 	@$(BIN)/ruff check --output-format concise .

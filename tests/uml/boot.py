@@ -1,0 +1,70 @@
+"""Boot Debian's user-mode Linux on this machine's files and run tests in it: cgroup2 with its memory controller, Yama, a
+kernel that has no PIDFD_GET_INFO. For machines whose own memory controller is v1's, or where nobody may make groups.
+
+`python tests/uml/boot.py [TEST…]`; ends with pytest's status, and with 0 and the reason where it cannot boot.
+The machine is one processor, some ten times slower than the host: what is meant to run in it is listed here.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+KERNEL = "linux.uml"
+MEMORY = "1536M"
+LIMIT_S = 1200
+TESTS = (
+    "tests/linux/test_cgroup.py",
+    "tests/linux/test_memory.py",
+    "tests/linux/test_kmsg.py",
+    "tests/linux/test_glance.py",
+    "tests/adopt/test_foreign.py",
+    "tests/adopt/test_memory.py",
+    "tests/run/test_verdicts.py",
+)
+
+
+def kernel() -> str | None:
+    """The kernel's program; installed from Debian's packages where that is possible without asking anybody."""
+    if shutil.which(KERNEL) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "install", "-yqq", "user-mode-linux"], stdout=subprocess.DEVNULL)
+    return shutil.which(KERNEL)
+
+
+def main(tests: list[str]) -> int:
+    """Boot, test, power off."""
+    program = kernel()
+    if program is None:
+        print(f"skipped: there is no `{KERNEL}`; on Debian: apt install user-mode-linux")
+        return 0
+    command = [
+        program, f"mem={MEMORY}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "quiet", "loglevel=3",
+        "con=null", "con0=null,fd:1", f"init={ROOT}/tests/uml/init.sh",
+        # What the kernel does not know becomes init's environment.
+        f"RG_PYTHON={sys.executable}", f"RG_ROOT={ROOT}", f"RG_TESTS={','.join(tests or TESTS)}",
+    ]  # fmt: skip
+    if os.geteuid() == 0 and shutil.which("unshare"):
+        # The guest's processes are processes of this machine: whatever ends us ends them.
+        command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
+    machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
+    assert machine.stdout is not None
+    status = None
+    try:
+        for line in machine.stdout:
+            if told := re.match(r"pytest ended with (\d+)", line):
+                status = int(told[1])
+            print(line, end="", flush=True)
+        machine.wait(LIMIT_S)
+    finally:
+        machine.kill()
+    if status is None:
+        print("skipped: user-mode Linux does not boot here (does this machine allow ptrace?)")
+        return 0
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
