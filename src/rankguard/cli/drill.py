@@ -1,30 +1,63 @@
-"""`rankguard drill`: make a real failure happen on this machine, and check the verdict.
+"""`rankguard drill`: make a real failure happen on this machine, and check what rankguard says of it.
 
-A drill that cannot be made here says why, runs the nearest real thing, and says what that does not show.
+A drill that cannot be made here says why, or runs the nearest real thing and says what that does not show.
+Read next: `drills/catalogue.py` (which there are), docs/drills.md.
 """
 
-import os
+import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
+from rankguard.cli import say
 from rankguard.cli.verbs import parse
-from rankguard.drills.oom import oom
+from rankguard.drills.catalogue import DRILLS
+from rankguard.drills.play import listing, play
+from rankguard.drills.stage import Interrupted
 from rankguard.errors import UsageError
-
-DRILLS = {"oom": (oom, "a rank is killed by the kernel's OOM killer while rank 0 still loads")}
 
 
 def drill(words: Sequence[str]) -> int:
-    """Run one drill, or list them. 0 when the verdict was right."""
+    """Run one drill or `all`, or list them. 0 when everything was as it should be, 1 when something differs."""
     asked = parse("drill", words)
     if asked is None:
         return 0
     if asked.name is None:
-        for name, (_run, what) in DRILLS.items():
-            print(f"{name:10}{what}")
+        for line in listing():
+            print(line)
         return 0
-    if asked.name not in DRILLS:
-        raise UsageError(f"there is no drill `{asked.name}`", "rankguard drill")
-    if asked.ranks < 2:
-        raise UsageError(f"`--ranks {asked.ranks}`: expected 2 or more", f"rankguard drill {asked.name} -n 2")
-    os.environ.pop("NOTIFY_SOCKET", None)
-    return DRILLS[asked.name][0](asked.ranks)
+    if asked.name != "all" and asked.name not in DRILLS:
+        near = get_close_matches(asked.name, DRILLS, 1)
+        raise UsageError(f"there is no drill `{asked.name}`", f"rankguard drill{f' {near[0]}' if near else ''}")
+    if asked.ranks is not None and not 2 <= asked.ranks <= 1024:
+        raise UsageError(f"`--ranks {asked.ranks}`: expected 2 to 1024", f"rankguard drill {asked.name} -n 2")
+    try:
+        return _all(asked.ranks) if asked.name == "all" else _one(asked.name, asked.ranks)
+    except Interrupted as error:
+        print("drill: interrupted; nothing is left of it", file=sys.stderr)
+        return 128 + error.number
+
+
+def _one(name: str, ranks: int | None) -> int:
+    drill = DRILLS[name]
+    if drill.impossible():
+        say.error(f"drill `{name}` cannot be made here: {drill.why_not()}")
+        return 1
+    return 0 if play(drill, ranks) else 1
+
+
+def _all(ranks: int | None) -> int:
+    """Each that this machine can make, one after another."""
+    wrong, left_out = [], []
+    for name, drill in DRILLS.items():
+        if drill.impossible():
+            left_out.append(f"{name} ({drill.why_not()})")
+            continue
+        if not play(drill, ranks):
+            wrong.append(name)
+        print()
+    played = len(DRILLS) - len(left_out)
+    print(f"{played - len(wrong)} of {played} drills as they should be")
+    for what, names in (("differ", wrong), ("cannot be made here", left_out)):
+        if names:
+            print(f"{what}: {', '.join(names)}")
+    return 1 if wrong else 0

@@ -1,0 +1,71 @@
+"""What must come of a drill, and what did: one line a check. Reads the verdict as any script would; decides nothing.
+
+`expected` and `found` are shown side by side, so that whoever sees a difference need not know the code.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rankguard.record import Record
+
+Verdict = dict[str, Any]
+
+
+class Expect(Record):
+    """What the verdict and the exit status must be. `culprits`: ranks that may be named; null for no rank at all.
+
+    `others`: what every other rank must be called. `also`: (what, test of the verdict) of one drill's own.
+    """
+
+    kind: str
+    status: int
+    confidence: str = "proven"
+    culprits: tuple[int, ...] | None = (1,)
+    others: tuple[str, ...] = ("stopped",)
+    ended_by: int | None = None
+    """The signal that ends the command itself, in place of an exit status."""
+    also: tuple[tuple[str, Callable[[Verdict], bool]], ...] = ()
+
+
+def checked(expect: Expect, verdict: Verdict, status: int, left: list[str]) -> Iterator[tuple[bool, str]]:
+    """(as it should be, what was looked at) for each check."""
+    culprit = verdict.get("culprit") or {}
+    cause = culprit.get("cause") or {}
+    if not verdict:
+        yield False, "verdict: expected one in the run's folder, found none"
+        return
+    yield _same("outcome", "failed", verdict.get("outcome"))
+    yield _culprit(expect, culprit)
+    yield _same("cause", expect.kind, cause.get("kind"))
+    yield _same("confidence", expect.confidence, cause.get("confidence"))
+    rows = [row for row in verdict.get("ranks", []) if row["rank"] != culprit.get("rank")]
+    found = sorted({str(row["relation"]) for row in rows})
+    yield set(found) <= set(expect.others), _words("the other ranks", " or ".join(expect.others), ", ".join(found))
+    if expect.ended_by is None:
+        yield _same("exit status", expect.status, status)
+    else:
+        yield _same("the command was ended by signal", expect.ended_by, -status)
+    yield _same("exit code in the verdict", expect.status, verdict.get("exit_code"))
+    for what, test in expect.also:
+        yield test(verdict), what
+    named = (verdict.get("teardown") or {}).get("survivors")
+    yield not named, _words("survivors in the verdict", "none", "none" if not named else str(named))
+    yield not left, _words("processes left", "none", ", ".join(left) or "none")
+
+
+def _culprit(expect: Expect, culprit: Verdict) -> tuple[bool, str]:
+    found = culprit.get("rank")
+    if expect.culprits is None:
+        return found is None, _words("culprit", "no rank", "no rank" if found is None else f"rank {found}")
+    named = f"rank {' or '.join(map(str, expect.culprits))}"
+    if len(expect.culprits) > 2:
+        named = f"a rank from {expect.culprits[0]} to {expect.culprits[-1]}"
+    return found in expect.culprits, _words("culprit", named, "no rank" if found is None else f"rank {found}")
+
+
+def _same(what: str, expected: object, found: object) -> tuple[bool, str]:
+    return expected == found, _words(what, str(expected), str(found))
+
+
+def _words(what: str, expected: str, found: str) -> str:
+    return f"{what}: {found}" if expected == found else f"{what}: {found} (expected {expected})"
