@@ -75,8 +75,18 @@ VERBS = {
         ),
         Verb(
             "drill", "make a real failure happen here, and check the verdict", "rankguard.cli.drill",
-            "[-n RANKS] [NAME]", operands=(Operand("NAME", "which one (none lists them)", "drill"),),
-            options=(_option("drill", "-n --ranks", "how many ranks (8)", "RANKS", default=8, parse=values.count),),
+            "[-n RANKS] [NAME]", operands=(Operand("NAME", "which one, or `all` (none lists them)", "drill"),),
+            options=(_option("drill", "-n --ranks", "how many ranks (its own)", "RANKS", parse=values.count),),
+        ),
+        Verb(
+            "doctor", "what this machine allows, what each missing thing costs, how to get it", "rankguard.cli.doctor",
+            "[--json] [--clean] [-n RANKS]",
+            options=(
+                _option("doctor", "--json", "every check as JSON, on stdout"),
+                _option("doctor", "--clean", "remove what killed runs of ours have left, where that is certain"),
+                _option("doctor", "-n --ranks", "the world size that limits are compared with (8)", "RANKS", default=8,
+                        parse=values.count),
+            ),
         ),
         Verb(
             "completion", "print the completion script of a shell", "rankguard.cli.completion", "bash|zsh|fish",
