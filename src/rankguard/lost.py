@@ -3,6 +3,7 @@
 What the supervisor had written is on disk: its journal is replayed, so that the verdict still tells what was known.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -72,9 +73,19 @@ def verdict_never_begun(spec: JobSpec, error: SpawnFailed) -> Verdict:
 
 def _kept(spec: JobSpec, final: Verdict) -> Verdict:
     files = RunFiles(None)  # the journal is the supervisor's
-    files.folder = spec.run_dir
-    files.finish(final)
+    if _journal_of(spec.run_dir) in (None, spec.run_id):
+        files.folder = spec.run_dir
+        files.finish(final)
     return final
+
+
+def _journal_of(folder: str | None) -> str | None:
+    """Whose journal is in a folder: a run's id; None for nobody's."""
+    if folder is not None:
+        with contextlib.suppress(OSError, UsageError, ValueError, TypeError), open(f"{folder}/events.jsonl") as file:
+            told = next(story.read(file), None)
+            return told.run_id if isinstance(told, JobSpec) else None
+    return None
 
 
 def _told(spec: JobSpec, now: float) -> Job:
@@ -83,7 +94,7 @@ def _told(spec: JobSpec, now: float) -> Job:
         try:
             with open(f"{spec.run_dir}/events.jsonl") as file:
                 job, _steps = story.replay(file)
-            if job.started_at is not None:
+            if job.started_at is not None and job.spec.run_id == spec.run_id:
                 return job
         except (OSError, UsageError, RankguardBug):
             pass

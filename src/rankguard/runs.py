@@ -1,18 +1,37 @@
-"""Where runs are kept on disk, and their names. Choosing a folder never stops a run from starting."""
+"""Where runs are kept on disk, their names, and which of them live. Choosing a folder never stops a run from starting.
+
+A folder never mixes two runs: one that holds an earlier run gives it a folder of its own (`earlier/<id>`), one that a
+live run or somebody else uses is left alone. Read next: `report/files.py` (what is in a folder), `cli/runs.py`.
+"""
 
 import json
 import os
+import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rankguard.errors import UsageError
+from rankguard.linux.lock import is_held
 from rankguard.record import Record
+
+EARLIER = "earlier"
+JOURNAL, VERDICT, STATE = "events.jsonl", "verdict.json", "state.json"
+OURS = re.compile(
+    r"(verdict|state)\.json(\.new)?|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)\.log"
+)
+"""Every name that a run makes in its folder."""
+_MOST = 64 << 20
+"""A file of ours is not larger; what is, somebody else has made."""
 
 
 def new_run_id() -> str:
     """Eight hexadecimal digits: short enough to type, unlikely enough to meet again."""
     return os.urandom(4).hex()
+
+
+# ── A folder for a new run ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def homes() -> Iterator[Path]:
@@ -27,10 +46,15 @@ def homes() -> Iterator[Path]:
 def make_run_dir(run_id: str, asked: str | None = None, parent: str | None = None) -> tuple[str | None, str | None]:
     """A new folder for a run (mode 0700; `asked` itself, or one in `parent`, or one in the first home that works).
 
-    (None, warning) when nothing can be written: the run is then kept in memory only.
+    With a warning when it is not quite the one that was asked for; (None, warning) when nothing can be written: the run
+    is then kept in memory only.
     """
+    said: list[str] = []
     if asked is not None:
         candidates = [Path(asked)]
+        if (why := _not_alone(asked)) is not None:
+            candidates = [Path(asked, run_id)]
+            said.append(f"`{asked}` {why}: the files of this run are in `{candidates[0]}`")
     else:
         candidates = [home / run_id for home in (homes() if parent is None else [Path(parent)])]
     refused: list[str] = []
@@ -38,68 +62,104 @@ def make_run_dir(run_id: str, asked: str | None = None, parent: str | None = Non
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if os.access(folder, os.W_OK | os.X_OK):
-                return str(folder.absolute()), None
+                return str(folder.absolute()), "; ".join(said) or None
             refused.append(f"`{folder}`: not writable")
         except OSError as error:
             refused.append(f"`{folder}`: {error.strerror}")
     return None, f"no files are kept of this run: {'; '.join(refused)}"
 
 
-def run_name(folder: str | None, run_id: str) -> bool | str:
-    """What `report` and `explain` find a run by: its id (True), the folder's name in a home, its path; False for none."""
-    if folder is None:
-        return False
-    path = Path(folder)
-    if path.parent in [home.absolute() for home in homes()]:
-        return path.name == run_id or path.name
-    return folder
+def _not_alone(asked: str) -> str | None:
+    """Why a run cannot have this folder for itself, after an earlier run there has been given a place of its own."""
+    try:
+        status = os.stat(asked)
+    except OSError:
+        return None  # it is made, or the attempt says why not
+    if status.st_mode & stat.S_IWOTH or (status.st_uid != os.getuid() and os.getuid() != 0):
+        return "can be written by others" if status.st_mode & stat.S_IWOTH else "belongs to another user"
+    if not any(os.path.lexists(f"{asked}/{name}") for name in (JOURNAL, VERDICT)):
+        return None
+    if is_held(f"{asked}/{JOURNAL}"):
+        return "is in use by a live run"
+    try:
+        _move_away(asked)
+    except OSError as error:
+        return f"holds an earlier run that cannot be moved ({error.strerror})"
+    return None
+
+
+def _move_away(folder: str) -> None:
+    """What an earlier run has left becomes `earlier/<its id>`; everything else in the folder stays."""
+    place = f"{folder}/{EARLIER}/{_id_in(Path(folder)) or 'unknown'}"
+    free = next(name for n in range(1, 10_000) if not os.path.lexists(name := place if n == 1 else f"{place}-{n}"))
+    os.makedirs(free, mode=0o700)
+    # The journal goes last: what is interrupted here is met again by the next run.
+    names = sorted((name for name in os.listdir(folder) if OURS.fullmatch(name)), key=lambda name: name == JOURNAL)
+    for name in names:
+        os.rename(f"{folder}/{name}", f"{free}/{name}")
+
+
+# ── Runs that there are ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Run(Record):
-    """A run on disk. `at`: when its last file was written (seconds since the epoch)."""
+    """A run on disk. `at`: when its journal was written last (seconds since the epoch). `ended`: it has a verdict."""
 
     id: str
     folder: Path
     at: float
+    ended: bool = True
 
     def read(self) -> dict[str, Any]:
-        """Its verdict; the state of a run that is still going; empty when there is neither."""
-        for name in ("verdict.json", "state.json"):
-            try:
-                data: dict[str, Any] = json.loads((self.folder / name).read_text())
-            except (OSError, ValueError):
-                continue
-            return data
+        """Its verdict; the state of a run that is still going; empty when there is neither, or it is not ours."""
+        for name in (VERDICT, STATE):
+            data = _json(self.folder / name)
+            if isinstance(data, dict) and isinstance(data.get("schema"), str) and isinstance(data.get("outcome"), str):
+                return data
         return {}
 
+    def spec(self) -> dict[str, Any]:
+        """What was asked for, from the journal's first line; empty when that cannot be read."""
+        told = _json(self.folder / JOURNAL, first_line=True)
+        spec = told.get("spec") if isinstance(told, dict) else None
+        return spec if isinstance(spec, dict) else {}
 
-def known_runs() -> list[Run]:
-    """The runs in all the folders that hold some, the newest first."""
+    def is_live(self) -> bool | None:
+        """Whether it still goes on, here or elsewhere; None when that cannot be told."""
+        return False if self.ended else is_held(str(self.folder / JOURNAL))
+
+
+def known_runs(parent: str | None = None) -> list[Run]:
+    """The runs in `parent`, or in all the folders that hold some, the newest first. Reads none of their files."""
     found = {}
-    for home in homes():
+    for home in homes() if parent is None else [Path(parent)]:
         try:
-            folders = list(home.iterdir())
+            entries = list(os.scandir(home))
         except OSError:
             continue
-        for folder in folders:
-            run = _run_in(folder)
+        for entry in entries:
+            run = run_in(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else None
             if run is not None:
                 found[run.folder] = run
     return sorted(found.values(), key=lambda run: run.at, reverse=True)
 
 
-def _run_in(folder: Path) -> Run | None:
-    for name in ("events.jsonl", "verdict.json"):  # a job that never began has no journal
+def run_in(folder: Path) -> Run | None:
+    """The run whose files are in a folder."""
+    times: list[float | None] = []
+    for name in (JOURNAL, VERDICT):  # a job that never began has no journal
         try:
-            return Run(folder.name, folder, (folder / name).stat().st_mtime)
+            times.append(os.stat(folder / name).st_mtime)
         except OSError:
-            continue
-    return None
+            times.append(None)
+    journal, verdict = times
+    at = verdict if journal is None else journal
+    return None if at is None else Run(folder.name, folder, at, verdict is not None)
 
 
 def find_run(asked: str | None) -> Run:
     """The run that is meant: by id, by the beginning of one, by its folder; the newest for None. Raises `UsageError`."""
-    if asked is not None and (run := _run_in(Path(asked))) is not None:
+    if asked is not None and (run := run_in(Path(asked))) is not None:
         return run
     runs = known_runs()
     if asked is None:
@@ -112,6 +172,19 @@ def find_run(asked: str | None) -> Run:
     if len(matches) > 1 and all(run.id != asked for run in matches):
         raise UsageError(f"`{asked}` is the beginning of {len(matches)} runs", _longer(matches))
     return next((run for run in matches if run.id == asked), matches[0])
+
+
+def run_name(folder: str | None, run_id: str) -> bool | str:
+    """What `report` and `explain` find a run by: its id (True), the folder's name in a home, its path.
+
+    False when nothing is kept of it: no folder, or one that is gone or holds another run.
+    """
+    if folder is None or _id_in(Path(folder)) != run_id:
+        return False
+    path = Path(folder)
+    if path.parent in [home.absolute() for home in homes()]:
+        return path.name == run_id or path.name
+    return folder
 
 
 def address_of(asked: str | None) -> tuple[str, str | None]:
@@ -134,3 +207,25 @@ def address_of(asked: str | None) -> tuple[str, str | None]:
 def _longer(matches: list[Run]) -> str:
     """Two that were meant, in full."""
     return " or ".join(run.id for run in matches[:2])
+
+
+def _id_in(folder: Path) -> str | None:
+    """The id of the run whose files these are: the journal says it first, then the verdict."""
+    told = _json(folder / JOURNAL, first_line=True)
+    found = told["spec"].get("run_id") if isinstance(told, dict) and isinstance(told.get("spec"), dict) else None
+    if found is None:
+        told = _json(folder / VERDICT)
+        found = told.get("run_id") if isinstance(told, dict) else None
+    return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", found) else None
+
+
+def _json(path: Path, *, first_line: bool = False) -> Any:
+    """What a file holds; None for one that is missing, cut off, too large, or no file at all."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            return json.loads(file.readline(_MOST) if first_line else file.read(_MOST))
+    except (OSError, ValueError, RecursionError):
+        return None

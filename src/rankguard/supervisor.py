@@ -29,7 +29,7 @@ from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
-from rankguard.linux import ports, tree
+from rankguard.linux import lock, ports, tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import PATIENCE, Console
 from rankguard.linux.hierarchies import own_groups
@@ -112,7 +112,10 @@ class Supervisor:
         self._consoles = _consoles(spec, out, err)
         for fd in (out, err):
             os.close(fd)
-        self._files = RunFiles(spec.run_dir)
+        self._files = RunFiles(spec.run_dir, lock.hold)
+        if self._files.folder is None:  # two runs never share one
+            spec = spec.replace(run_dir=None)
+            self._job, self._spec = Job(spec), spec
         self._files.append(story.first_line(spec))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()

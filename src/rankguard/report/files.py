@@ -5,14 +5,18 @@ A disk that is full or a folder that is gone costs the file, never the job; `err
 
 import contextlib
 import os
+from collections.abc import Callable
 
 from rankguard.model import Verdict
 
 
 class RunFiles:
-    """What one run leaves on disk; nothing when there is no folder."""
+    """What one run leaves on disk; nothing when there is no folder, or another run's files are in it.
 
-    def __init__(self, folder: str | None) -> None:
+    `hold` locks the journal as long as we live (`linux/lock.py`): that tells a live run from one that was cut off.
+    """
+
+    def __init__(self, folder: str | None, hold: Callable[[int], bool] = lambda _fd: True) -> None:
         self.error: str | None = None
         self.folder = folder
         self._journal = -1
@@ -20,10 +24,15 @@ class RunFiles:
             return
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._journal = os.open(f"{folder}/events.jsonl", flags, 0o600)
         except OSError as error:
             self._failed(f"{folder}", error)
+            return
+        if not hold(self._journal) or os.fstat(self._journal).st_size > 0:
+            os.close(self._journal)
+            self._journal, self.folder = -1, None
+            self.error = f"no files are kept of this run: `{folder}` holds another one"
 
     def append(self, text: str) -> None:
         """Add lines to the journal. The kernel has them when this returns, so our own death loses none."""
@@ -76,7 +85,9 @@ class RunFiles:
             return
         path = f"{self.folder}/{name}"
         try:
-            fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}.new")
+            fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "w") as file:
                 file.write(verdict.to_json(indent=1) + "\n")
             os.rename(f"{path}.new", path)
