@@ -64,7 +64,7 @@ def _keep(text: str, folder: str | None) -> str | None:
         path = os.path.join(str(home), name)
         try:
             os.makedirs(str(home), mode=0o700, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             with open(fd, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError:

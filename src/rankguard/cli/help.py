@@ -15,7 +15,7 @@ WIDTH = 80
 NAMES = 28
 """Room for the left column; longer names have a line of their own."""
 
-_MOST_USED = ("nproc_per_node", "module", "ready_timeout", "local_ranks_filter", "debug", "report")
+_MOST_USED = ("nproc_per_node", "module", "ready_timeout", "debug", "log_dir", "report")
 
 
 def help(words: Sequence[str]) -> int:  # noqa: A001  # the verb's name
@@ -86,8 +86,7 @@ def overview() -> str:
 def run_overview() -> str:
     """`rankguard run --help`."""
     return "\n".join([
-        "rankguard run: launch N ranks of a program; if one fails, stop the others, and",
-        "say which failed first, and why",
+        "rankguard run: launch N ranks of a program; say which one failed first, and why",
         "",
         f"usage: {usage_of(VERBS['run'])}",
         "",
@@ -96,16 +95,14 @@ def run_overview() -> str:
         "",
         *rows(map(option_row, (BY_FIELD[field] for field in _MOST_USED))),
         "",
-        "more:   rankguard run --help TOPIC",
+        *_pages("more:"),
+        "        rankguard run --help TOPIC",
         *rows([*TOPICS.items(), ("all", "every option, and what follows")]),
-        *_pages(),
     ])  # fmt: skip
 
 
-def _pages() -> list[str]:
-    return textwrap.wrap(
-        f"        rankguard help {'|'.join(PAGES)}", WIDTH, subsequent_indent=" " * 8, drop_whitespace=False
-    )
+def _pages(label: str = "") -> list[str]:
+    return [f"{label:8}rankguard help {'|'.join(PAGES)}"]
 
 
 def run_topic(topic: str) -> str:

@@ -33,9 +33,9 @@ PAGES = {
                 ("126 127", "PROGRAM cannot be executed, is not found"),
             ),
             "Codes can be the program's own too: scripts read `outcome` and `cause.kind` of\n"
-            "`--report json`. With --exit-codes class: 80 81 the program failed before, after\n"
-            "it was ready, 82 memory, 83 machine or GPU, 84 time-out, 85 cannot start, 86 node\n"
-            "lost. The other verbs: 0, 1 (unable to), 2 (usage), 130 (Ctrl-C), 141 (| head).",
+            "`--report json`. With `--exit-codes class`: 80, 81 the program failed before,\n"
+            "after it was ready, 82 memory, 83 machine or GPU, 84 time-out, 85 cannot start,\n"
+            "86 node lost. Other verbs: 0, 1 unable to, 2 usage, 130 Ctrl-C, 141 `| head`.",
         ),
         Topic(
             "environment", "variables that rankguard reads, and those that ranks get",
