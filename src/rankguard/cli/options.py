@@ -78,7 +78,7 @@ OPTIONS = (
     _torch(
         "-n --nproc-per-node", "ranks",
         "better: `-n` for short; `gpu` and `auto` need no torch, and count what this process may use",
-        "ranks here: a number, `auto`, `cpu`, `gpu`, `xpu` (1)", "N", default="1", theirs="1",
+        "ranks: a number, `auto`, `cpu`, `gpu`, `xpu` (1)", "N", default="1", theirs="1",
         parse=values.nproc,
     ),
     _torch("-m --module", "ranks", "same", "PROGRAM is a module, as for `python -m`"),
