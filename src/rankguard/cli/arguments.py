@@ -1,17 +1,20 @@
 """The words after `rankguard run` → options, PROGRAM and its arguments. Pure: nothing is started here.
 
 PROGRAM is found first: what stands behind it is the program's own, whatever it looks like. Options may be written with
-hyphens or underscores, abbreviated as long as that is unambiguous, and torchrun's have their `PET_*` variables.
+hyphens or underscores, abbreviated as long as that is unambiguous, and torchrun's have their `PET_*` variables. A word
+that looks like an option is no value: `--role=-x` says that it is meant. Of an option that comes twice the last wins.
 """
 
 import difflib
+import re
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
-from rankguard.cli.options import BY_FIELD, OPTIONS, TOPICS, Option
+from rankguard.cli.options import BY_FIELD, ELSEWHERE, OPTIONS, TOPICS, Option
 from rankguard.errors import UsageError
 
 ALIASES = {"--log-line-prefix": "--log-line-prefix-template"}
+_NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")
 
 
 class HelpAsked(Exception):  # no error: the user asked
@@ -23,20 +26,26 @@ class HelpAsked(Exception):  # no error: the user asked
 
 
 def parse(words: Sequence[str], env: Mapping[str, str]) -> Namespace:
-    """The options by their fields, `program`, `args`, and `given` (the fields that the command line set).
+    """The options by their fields, `program`, `args`, and `given` (the fields that the command line or a variable set).
 
+    `written` is how each of those was given, as it is to be quoted: `--grace 5`, `PET_NNODES=1`; `texts` the value alone.
     Raises `UsageError` and `HelpAsked`.
     """
-    asked = Namespace(**{field: _default(option, env) for field, option in BY_FIELD.items()}, given=set())
+    asked = Namespace(given=set(), written={}, texts={})
+    for field, option in BY_FIELD.items():
+        _start_from(asked, field, option, env)
     left = list(words)
     while left and left[0].startswith("-") and left[0] != "-":
         word = left.pop(0)
         if word == "--":
             break
-        if word in ("-h", "--help"):
-            raise HelpAsked(left[0] if left else None)
+        if _asks_for_help(word):
+            topic = word.partition("=")[2]
+            raise HelpAsked(topic or (left[0] if left else None))
         for option, value in options_in(word, left):
             set_option(asked, option, value)
+            asked.written[option.field] = option.name if value is None else f"{option.name} {value}"
+            asked.texts[option.field] = value
     if not left:
         raise UsageError("no PROGRAM is given", "rankguard run -n 2 train.py")
     asked.program, *asked.args = left
@@ -48,6 +57,7 @@ def options_in(word: str, left: list[str], among: Sequence[Option] = OPTIONS) ->
 
     `left`: the words behind it, of which its value is taken; `among`: the options of a verb.
     """
+    _elsewhere(word, among)
     if word.startswith("--"):
         name, equals, value = word.partition("=")
         option = _in_full(name, among)
@@ -72,7 +82,24 @@ def options_in(word: str, left: list[str], among: Sequence[Option] = OPTIONS) ->
 def _next(option: Option, word: str, left: list[str]) -> str:
     if not left:
         raise UsageError(f"`{word}`: expected a value", f"{word} {option.metavar}")
+    if _looks_like_an_option(left[0]):
+        raise UsageError(
+            f"`{word}`: expected a value, not the option `{left[0]}`",
+            f"{word} {option.metavar}, or {option.name}={left[0]} if that is meant",
+        )
     return left.pop(0)
+
+
+def _looks_like_an_option(word: str) -> bool:
+    """As argparse has it: `-`, a negative number and what has a space in it are values."""
+    return word.startswith("-") and len(word) > 1 and " " not in word and not _NEGATIVE.fullmatch(word)
+
+
+def _asks_for_help(word: str) -> bool:
+    name = word.partition("=")[0]
+    if len(name) > 2 and "--help".startswith(name):
+        return not any(option.name.startswith(name) for option in OPTIONS)
+    return word == "-h"
 
 
 def help_of(option: Option) -> str:
@@ -85,6 +112,14 @@ def _short(name: str, among: Sequence[Option]) -> Option:
         if name in option.names:
             return option
     raise UsageError(f"there is no option `{name}`", _all_help(among))
+
+
+def _elsewhere(written: str, among: Sequence[Option]) -> None:
+    """Raises `UsageError` for an option of torchrun's relatives."""
+    name = written.partition("=")[0].replace("_", "-")
+    if among is OPTIONS and name in ELSEWHERE:
+        reason, hint = ELSEWHERE[name]
+        raise UsageError(f"`{written}` {reason}", hint)
 
 
 def _all_help(among: Sequence[Option]) -> str:
@@ -112,17 +147,24 @@ def _likeness(written: str, full: str) -> float:
     return max(ratio(None, written, full).ratio(), 0.95 * ratio(None, written, full[: len(written) + 1]).ratio())
 
 
-def _default(option: Option, env: Mapping[str, str]) -> object:
+def _start_from(asked: Namespace, field: str, option: Option, env: Mapping[str, str]) -> None:
     """Torchrun's `PET_<NAME>` where it is set, or the option's own default."""
-    variable = f"PET_{option.field.upper()}"
+    variable = f"PET_{field.upper()}"
     text = env.get(variable) if option.pet else None
+    if text is None:
+        default = option.default if option.metavar is not None else False
+        setattr(asked, field, option.parse(default) if isinstance(default, str) else default)
+        return
     if option.metavar is None:
-        if text not in (None, "", "0", "1"):
+        if text.strip() not in ("", "0", "1"):
             raise UsageError(f"`{variable}={text}`: expected 0 or 1", f"unset {variable}")
-        return text == "1"
-    if text is not None:
-        return _value(option, text, variable)
-    return option.parse(option.default) if isinstance(option.default, str) else option.default
+        setattr(asked, field, text.strip() == "1")
+        if text.strip() != "1":
+            return
+    else:
+        setattr(asked, field, _value(option, text, variable))
+    asked.given.add(field)
+    asked.written[field], asked.texts[field] = f"{variable}={text}", text
 
 
 def set_option(asked: Namespace, option: Option, text: str | None) -> None:

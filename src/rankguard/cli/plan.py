@@ -7,10 +7,12 @@ import sys
 from argparse import Namespace
 
 from rankguard import inside
+from rankguard.cli import machine, torchrun
 from rankguard.cli.options import BY_FIELD
 from rankguard.cli.terminal import Said, hands
 from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
+from rankguard.launchers.environment import SIGNALS_TO_HANDLE
 from rankguard.model import JobSpec
 from rankguard.spec import job_spec
 
@@ -19,10 +21,12 @@ SHUTDOWN_TIMEOUT = 30.0
 
 def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
     """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
-    said: list[Said] = [*_without_effect(asked)]
-    nprocs = count_ranks(asked.nproc_per_node)
+    torchrun.one_machine(asked)
+    nprocs, said = machine.count_ranks(asked.nproc_per_node, os.environ)
+    said += torchrun.without_effect(asked, nprocs)
+    said += machine.near(asked, nprocs, os.environ)
     argv, python = rank_command(asked)
-    addr, port = _master(asked)
+    meeting = torchrun.meeting(asked)
     hand = hands(asked, nprocs, _hidden(asked, nprocs))
     spec, warning = job_spec(
         command=[asked.program, *asked.args],
@@ -35,7 +39,9 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
         grace=asked.grace,
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
-        elastic_id=asked.rdzv_id,
+        elastic_id=meeting.elastic_id,
+        macros=True,
+        env=_told(asked),
         run_dir=asked.run_dir,
         log_dir=asked.log_dir,
         log_max=asked.log_max,
@@ -48,26 +54,22 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
         debug_rank=hand.debug,
         virtual_local_rank=asked.virtual_local_rank,
         numa_binding=asked.numa_binding,
-        master_addr=addr,
-        master_port=port,
+        master_addr=meeting.addr,
+        master_port=meeting.port,
         labels=dict(asked.label),
         redact=asked.redact,
         exit_codes=asked.exit_codes,
         clean_shm=asked.clean_shm,
     )
-    return spec, said + list(hand.said) + ([warning] if warning is not None else [])
+    if warning is not None and spec.run_dir is not None:
+        said.append(warning)
+    elif warning is not None and asked.log_dir != os.devnull:  # which is torchrun's way to ask for no files
+        said.append((warning, "--run-dir DIR, a folder that can be written"))
+    said += filter(None, [torchrun.not_kept(asked, nprocs, spec.run_dir)])
+    return spec, said + list(hand.said)
 
 
 # ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def count_ranks(text: str) -> int:
-    """The number of ranks that `-n` means. Raises `UsageError`."""
-    if text in ("auto", "cpu"):
-        return len(os.sched_getaffinity(0))
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise UsageError(f"`-n {text}`: not a number of ranks", "a positive number, `auto` or `cpu`")
 
 
 def rank_command(asked: Namespace) -> tuple[list[str], bool]:
@@ -75,13 +77,15 @@ def rank_command(asked: Namespace) -> tuple[list[str], bool]:
 
     A file that is not there is executed as it is, so that the kernel says so, before anything of Python is started.
     """
-    python = [sys.executable, inside.BOOTSTRAP]
+    python = [os.environ.get("PYTHON_EXEC") or sys.executable, "-u", inside.BOOTSTRAP]  # both as torchrun has them
     if asked.module:
-        if asked.no_python:
-            raise UsageError("--module and --no-python exclude one another")
+        for other in ("no_python", "run_path"):
+            if getattr(asked, other):
+                option = BY_FIELD[other].name
+                raise UsageError(f"`--module {option}`: expected one of the two", f"--module or {option}")
         return [*python, "-m", asked.program, *asked.args], True
     found = "python" if asked.run_path else _kind(asked.program)
-    if asked.no_python or found in ("executable", "missing"):
+    if found != "python" or (asked.no_python and not asked.run_path):  # torchrun: --run-path goes before --no-python
         path = asked.program
         if "/" not in path and found == "executable" and shutil.which(path) is None:
             path = f"./{path}"
@@ -106,7 +110,7 @@ def _hidden(asked: Namespace, nprocs: int) -> tuple[int, ...]:
     """For each rank the streams that the terminal does not show, as bits; empty when it shows all."""
     redirects: Streams = asked.redirects
     tee: Streams = asked.tee
-    shown = range(nprocs) if asked.local_ranks_filter is None else asked.local_ranks_filter
+    shown = asked.local_ranks_filter or range(nprocs)
     hidden = tuple(
         redirects.of(rank) & ~tee.of(rank) if rank in shown else 3 for rank in range(nprocs)
     )  # fmt: skip
@@ -135,10 +139,6 @@ def _shutdown_timeout(asked: Namespace) -> float:
         raise UsageError(f"`TORCH_ELASTIC_SHUTDOWN_TIMEOUT={text}`: expected {error}") from None
 
 
-def _master(asked: Namespace) -> tuple[str, int | None]:
-    return asked.master_addr, asked.master_port
-
-
-def _without_effect(asked: Namespace) -> list[str]:
-    """A line for each option that was given and does nothing here. Raises `UsageError` for one that is refused."""
-    return []
+def _told(asked: Namespace) -> dict[str, str]:
+    """What torchrun tells its ranks of its own options, whatever they inherit."""
+    return {"TORCHELASTIC_SIGNALS_TO_HANDLE": asked.texts.get("signals_to_handle", SIGNALS_TO_HANDLE)}

@@ -20,7 +20,10 @@ def run(words: Sequence[str]) -> int:
         say.without_color()
     spec, said = plan(asked)
     for line in said:
-        say.warning(*((line,) if isinstance(line, str) else line))
+        if isinstance(line, str):
+            say.note(line)
+        else:
+            say.warning(*line)
     from rankguard.cli.front import Front
 
     return Front(asked, spec).run()

@@ -3,7 +3,11 @@
 import re
 import signal
 
+from rankguard.record import Record
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_HOST = re.compile(r"[\w.:-]+")
+_STREAMS = "0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1"
 STDOUT, STDERR = 1, 2
 
 
@@ -16,6 +20,10 @@ class Streams:
     def of(self, rank: int) -> int:
         """The streams of one rank, as bits."""
         return self.some.get(rank, self.all_ranks)
+
+    def beyond(self, nprocs: int) -> list[int]:
+        """The ranks that a job of `nprocs` does not have."""
+        return sorted(rank for rank in self.some if rank >= nprocs)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Streams) and (self.all_ranks, self.some) == (other.all_ranks, other.some)
@@ -31,9 +39,11 @@ def streams(text: str) -> Streams:
     for part in text.split(","):
         which, _colon, value = part.strip().partition(":")
         if value not in ("0", "1", "2", "3"):
-            raise ValueError("0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1")
-        for rank in ranks(which):
-            some[rank] = int(value)
+            raise ValueError(_STREAMS)
+        try:
+            some |= dict.fromkeys(ranks(which), int(value))
+        except ValueError:
+            raise ValueError(_STREAMS) from None
     return Streams(0, some)
 
 
@@ -42,12 +52,62 @@ def ranks(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+        if not _whole(first) or (dash and not _whole(last)) or (dash and int(last) < int(first)):
             raise ValueError("ranks, such as 0,2,4-7")
         if dash and int(last) - int(first) > 1_000_000:
             raise ValueError("fewer ranks")
         found += range(int(first), int(last or first) + 1)
     return tuple(found)
+
+
+def shown_ranks(text: str) -> tuple[int, ...]:
+    """As `ranks`; nothing is nothing, as torchrun's own default is."""
+    return ranks(text) if text.strip() else ()
+
+
+def nproc(text: str) -> str:
+    """A number of ranks, or what to count."""
+    if text in ("auto", "cpu", "gpu", "xpu") or (_whole(text) and int(text) > 0):
+        return text
+    raise ValueError("a number of ranks, `auto`, `cpu`, `gpu` or `xpu`")
+
+
+def nodes(text: str) -> tuple[int, int]:
+    """`1`, or the fewest and the most: `2:4`."""
+    least, colon, most = text.partition(":")
+    if _whole(least) and _whole(most if colon else least):
+        found = int(least), int(most or least)
+        if 0 < found[0] <= found[1]:
+            return found
+    raise ValueError("a number of machines, or MIN:MAX")
+
+
+class Endpoint(Record):
+    """`host:29500`. No port, or 0: a free one."""
+
+    host: str
+    port: int | None
+
+
+def endpoint(text: str) -> Endpoint | None:
+    """`HOST`, `HOST:PORT`, `[IPv6]:PORT`; null for nothing. A lone IPv6 address has no port."""
+    text = text.strip()
+    if not text:
+        return None
+    where, port_text = text, ""
+    if text.startswith("[") or text.count(":") == 1:
+        where, colon, port_text = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+        if colon and not (_whole(port_text) and int(port_text) < 65536):
+            raise ValueError("HOST or HOST:PORT")
+    return Endpoint(host(where), int(port_text or 0) or None)
+
+
+def host(text: str) -> str:
+    """A name or an address; IPv6 with or without its brackets."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if not _HOST.fullmatch(bare):
+        raise ValueError("the name or address of a machine")
+    return bare
 
 
 def seconds(text: str) -> float:
@@ -61,13 +121,13 @@ def seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
+    if not _whole(text):
         raise ValueError("a whole number, 0 or more")
     return int(text)
 
 
 def port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
+    if not _whole(text) or not 0 < int(text) < 65536:
         raise ValueError("a port: 1 to 65535")
     return int(text)
 
@@ -75,6 +135,8 @@ def port(text: str) -> int:
 def size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
+        raise ValueError("a size: 64M, 1G, 0")
+    if len(match[1]) > 15:
         raise ValueError("a size: 64M, 1G, 0")
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
@@ -89,7 +151,7 @@ def label(text: str) -> tuple[str, str]:
 def regex(text: str) -> str:
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"a regular expression ({error})") from None
     return text
 
@@ -112,3 +174,8 @@ def signals(text: str) -> frozenset[int]:
             raise ValueError(f"signals that can be handled, unlike {name}")
         found.add(int(number))
     return frozenset(found)
+
+
+def _whole(text: str) -> bool:
+    """A whole number that is no nonsense: at most nine digits, since Python refuses thousands of them in words of its own."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
