@@ -80,6 +80,8 @@ class JobSpec(Record):
     prefix: str | None = None
     log_format: str = "text"
     """Of the console's lines: `text` or `json`."""
+    color: bool = True
+    """False: the colours of ranks are taken out of what the console shows (`--no-color`, `NO_COLOR`)."""
     hidden: tuple[int, ...] = ()
     """For each rank the streams that the console does not show: 1 stdout, 2 stderr, 3 both. Empty: it shows all."""
     filters: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
