@@ -29,9 +29,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": NOUNS,
     "driver": DRIVER,
     "desk": DRIVER,
+    "onscreen": DRIVER,
     "control": NOUNS | {"wire"},
     "snapshots": DRIVER,
-    "supervisor": DRIVER | {"desk", "control", "snapshots"},
+    "supervisor": DRIVER | {"desk", "control", "snapshots", "onscreen"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),

@@ -1,0 +1,146 @@
+"""The live view of a start: when there is one, what it shows, when it goes. On a terminal, below the ranks' own lines.
+
+Three forms. While readiness is expected: a table, until all are ready. While nobody is expected to be ready and ranks say
+how far they are: the same, until they have been silent for `SPOKEN_S`. Of ranks that say nothing, as most programs that
+were written for torchrun: one line that goes with the first output, or after `LINE_S`.
+
+The front asks for a glimpse, draws it (`cli/frame.py`) and sends the lines to the supervisor, the terminal's only writer
+(`report/screen.py`). While there is no view nothing is asked. Elsewhere `cli/progress.py` has its lines.
+"""
+
+import importlib.util
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rankguard.cli.say import in_color
+from rankguard.linux.modes import in_background
+from rankguard.model import JobSpec
+
+if TYPE_CHECKING:
+    from rankguard.cli.frame import Painter
+
+AFTER_S, EVERY_S, AGAIN_S = 0.5, 0.25, 1.0
+"""The first look at a start, one look to the next, and to the next where there is no place for a view now."""
+SPOKEN_S, LINE_S = 60.0, 60.0
+LEFT_FREE = 5
+"""Lines of the terminal that a frame leaves to the ranks."""
+ALL, SOME = 16, 8
+"""Up to so many ranks each has its row; of more than that so many are told."""
+LEAST_COLUMNS, LEAST_ROWS = 20, 8
+
+Ask = Callable[[dict[str, Any]], None]
+
+
+class View:
+    """Of one job. `ask` sends to the supervisor. `up`: there is something on the screen, or will be in a moment."""
+
+    def __init__(self, nprocs: int, began: float, ask: Ask, *, unicode: bool = True) -> None:
+        self._nprocs, self._ask, self._unicode = nprocs, ask, unicode
+        self._painter: Painter | None = None
+        self._due: float | None = began + AFTER_S
+        self._waiting = False
+        self._over = self._asleep = False
+        self.up = False
+
+    # ── When ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def due_at(self) -> float | None:
+        """When `tick` wants to be called."""
+        return None if self._over or self._asleep or self._waiting else self._due
+
+    def tick(self, now: float) -> None:
+        """Ask for a glimpse if it is time for one and there is a place for a view."""
+        due = self.due_at()
+        if due is None or now < due:
+            return
+        size = _place()
+        if size is None:
+            self.hide()
+            self._due = now + AGAIN_S
+            return
+        self._waiting = True
+        self._ask({"do": "glimpse", "rows": _rows(self._nprocs, size[1])})
+
+    def told(self, what: str, now: float) -> None:
+        """What the supervisor told: `all-ready`, `judged` and `stopping` end the view."""
+        if what in ("all-ready", "judged", "stopping"):
+            self._over = True
+            self.hide()
+        elif what in ("readiness-expected", "spoken") and self._asleep:
+            self._asleep, self._due = False, now
+
+    def resized(self, now: float) -> None:
+        """The terminal has another size."""
+        if self.up:
+            self._due = now
+
+    def hide(self) -> None:
+        """Take it away; the next tick may bring it back."""
+        if self.up:
+            self.up = False
+            self._ask({"do": "frame", "lines": [], "width": 0})
+
+    # ── What ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def show(self, seen: dict[str, Any], now: float) -> None:
+        """A glimpse has come."""
+        self._waiting, self._due = False, now + EVERY_S
+        form, size = _form(seen), _place()
+        if self._over or size is None:
+            self.hide()
+        elif form is None:
+            self.hide()
+            self._asleep = True
+            self._ask({"do": "glimpse", "when": "spoken"})
+        else:
+            if self._painter is None:
+                from rankguard.cli.frame import Painter
+
+                self._painter = Painter(unicode=self._unicode)
+            draw = self._painter.table if form == "table" else self._painter.line
+            self.up = True
+            self._ask({"do": "frame", "lines": draw(seen, size[0]), "width": size[0] - 1})
+
+
+def view(asked: Namespace, spec: JobSpec, began: float, ask: Ask, env: Mapping[str, str]) -> View | None:
+    """The view of this job, if stderr is a terminal that may have one: not with `-q`, `--report` or `--log-format` for
+    programs, `--debug` (a rank has the terminal), `NO_COLOR`, `TERM=dumb`, in a CI log, or where rich is missing.
+    """
+    plain = asked.quiet or asked.report != "text" or asked.log_format != "text" or spec.debug_rank is not None
+    if plain or asked.no_color or not in_color(2) or env.get("CI", "") not in ("", "0", "false"):
+        return None
+    if importlib.util.find_spec("rich") is None:
+        return None
+    return View(spec.nprocs, began, ask, unicode=_speaks_unicode(env))
+
+
+def _form(seen: dict[str, Any]) -> str | None:
+    """`table`, `line`, or nothing that would be worth a place on the screen."""
+    if seen["expects"]:
+        return "table"
+    if seen["told"] is not None:
+        return "table" if seen["told"] < SPOKEN_S else None
+    return "line" if seen["heard"] is None and seen["elapsed"] < LINE_S else None
+
+
+def _place() -> tuple[int, int] | None:
+    """Columns and rows of the terminal, if a view may stand there now: it is ours, and large enough."""
+    try:
+        columns, rows = os.get_terminal_size(2)
+    except OSError:
+        return None
+    return None if columns < LEAST_COLUMNS or rows < LEAST_ROWS or in_background(2) else (columns, rows)
+
+
+def _rows(nprocs: int, height: int) -> int:
+    """How many ranks are told: all, or those that hold the others up. A heading, the rest and the sum take a line each."""
+    most = max(0, height - LEFT_FREE - 2)
+    return nprocs if nprocs <= min(most, ALL) else min(SOME, max(0, most - 1))
+
+
+def _speaks_unicode(env: Mapping[str, str]) -> bool:
+    """As the locale says. Where nothing is said (most containers), terminals have spoken UTF-8 for twenty years."""
+    locale = env.get("LC_ALL") or env.get("LC_CTYPE") or env.get("LANG") or "UTF-8"
+    return "utf" in locale.lower()
