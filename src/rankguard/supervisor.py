@@ -39,13 +39,14 @@ from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Left, Survivor
+from rankguard.onscreen import Glimpses, OnScreen, consoles
 from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
-from rankguard.snapshots import Snapshots
 from rankguard.report.redact import job_redactor
 from rankguard.report.unkept import say_unkept
+from rankguard.snapshots import Snapshots
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic
@@ -109,7 +110,8 @@ class Supervisor:
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
         terminal = Terminal(spec, (stdin, out, err), front_pid)
-        self._consoles = _consoles(spec, out, err)
+        self._consoles = consoles(spec, out, err)
+        self._screen = OnScreen(spec, self._consoles, err)
         for fd in (out, err):
             os.close(fd)
         self._files = RunFiles(spec.run_dir, lock.hold)
@@ -134,7 +136,7 @@ class Supervisor:
             self._files.append(story.note(missing))
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
-        self._output = Output(spec, self._consoles, self._warn, not enough_fds)
+        self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
         self.killed: set[int] = set()
         self._kill = self._said_error = self._wire_watched = self._paused = False
         self._console_watched = [False, False]
@@ -156,6 +158,9 @@ class Supervisor:
         )
         self._ranks = ExecRanks(around, self._selector, self._driver.emit)
         self._desk = Desk(wire, self._job, self._files, self._driver.emit, clock, self._ranks.heard_at)
+        self._desk.asks |= self._screen.answer(
+            Glimpses(self._job, self._memory, self._ranks.heard_at, wire.send), self._output
+        )
         self._driver.launcher = self._ranks
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
         self._desk.later["stacks"] = self._snapshots.ask
@@ -205,6 +210,7 @@ class Supervisor:
         self._groups.remove()
         self._remove_private_dir()
         final = verdict(self._job.case().replace(now=now), __version__)
+        self._screen.close()
         for console in self._consoles:
             if console is not None:
                 console.flush_within(FLUSH_S)
@@ -222,7 +228,8 @@ class Supervisor:
         if due is not None and due <= now:
             self._output.show_partial(now)
             due = self._output.next_partial()
-        due = min((at for at in (due, self._snapshots.next_wake()) if at is not None), default=None)
+        waits = (due, self._snapshots.next_wake(), self._screen.idle(now))
+        due = min((at for at in waits if at is not None), default=None)
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:
                 self._watch_writable(index, console)
@@ -279,6 +286,7 @@ class Supervisor:
     def _listen(self, told: Fact | Order) -> None:
         if isinstance(told, Tell) and told.what == "all-ready":
             self._leftovers.note()  # a socket whose owner dies is not found afterwards
+        self._screen.listen(told)
         self._desk.listen(told)
 
     def _warn(self, statement: str) -> None:
@@ -327,10 +335,3 @@ class Supervisor:
                 for name in os.listdir(self._private_dir):
                     os.unlink(f"{self._private_dir}/{name}")
                 os.rmdir(self._private_dir)
-
-
-def _consoles(spec: JobSpec, out: int, err: int) -> tuple[Console | None, Console | None]:
-    if spec.console == "none":
-        return None, None
-    error = Console(err)
-    return (error, error) if spec.console == "stderr" else (Console(out), error)

@@ -14,6 +14,8 @@ from typing import Any
 
 from rankguard.cli.progress import Progress
 from rankguard.cli.terminal import Hand
+from rankguard.cli.view import View, view
+from rankguard.cli.voice import Voice
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
@@ -43,6 +45,8 @@ class Front:
         self._progress = Progress(
             spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
         )
+        self._voice = Voice(self._err)
+        self._view: View | None = None
         self._init = os.getpid() == 1
         self._hand = Hand(spec)
 
@@ -52,6 +56,8 @@ class Front:
             if not self.asked.quiet:
                 self._say(self._hand.first_line())
             self.client = Client(self.spec, front_is_ours=True)
+            self._voice.ask = self.client.send
+            self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
             self._loop()
         except SpawnFailed as error:
             from rankguard.lost import verdict_never_begun
@@ -72,7 +78,7 @@ class Front:
             else:
                 with contextlib.suppress(KeyError):
                     poll.unregister(self._err)
-            due = self._progress.due_at()
+            due = self._due_at()
             poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
             self._err.flush()
             for received in self._signals.drain():
@@ -83,9 +89,22 @@ class Front:
                 self._on_message(message)
             if self.client.closed and self.verdict is None:
                 self._lost(None)
-            if self._progress.asks(time.monotonic()):
-                self.client.send({"do": "progress"})
+            self._look(time.monotonic())
         self.client.wait_gone()
+        self._voice.alone()
+
+    def _due_at(self) -> float | None:
+        """When a look at the start is due: for the view, or for a line where there is none."""
+        if self._view is not None and self._view.up:
+            return self._view.due_at()
+        waits = (self._progress.due_at(), self._view.due_at() if self._view is not None else None)
+        return min((at for at in waits if at is not None), default=None)
+
+    def _look(self, now: float) -> None:
+        if self._view is not None:
+            self._view.tick(now)
+        if (self._view is None or not self._view.up) and self._progress.asks(now):
+            self.client.send({"do": "progress"})
 
     def _on_signal(self, received: Received) -> None:
         number = received.signal
@@ -96,6 +115,8 @@ class Front:
             self.client.stop(number, sender=to_data(received.sender))
         elif number in PASS_ON:
             self.client.send({"do": "signal", "signal": int(number)})
+            if self._view is not None and number in (signal.SIGWINCH, signal.SIGCONT):
+                self._view.resized(time.monotonic())
 
     def _reap_strays(self) -> None:
         tree.reap_strays({self.client.warden_pid})
@@ -110,11 +131,19 @@ class Front:
             case "bug":
                 self._lost(message["text"])
             case "told":
+                if self._view is not None:
+                    self._view.told(message["what"], time.monotonic())
                 self._say(self._progress.told(message, time.monotonic()))
+            case "glimpse" if self._view is not None:
+                self._view.show(message, time.monotonic())
+            case "spoken" if self._view is not None:
+                self._view.told("spoken", time.monotonic())
+            case "said":
+                self._voice.said(message["number"])
             case "progress":
                 self._say(self._progress.line(message, time.monotonic()))
             case "stacks":
-                self._err.write(message["text"].encode(errors="replace"), whole=True)
+                self._voice.say(message["text"].rstrip("\n"))
             case "payload":
                 self._progress.ready(message["rank"], time.monotonic())
 
@@ -123,6 +152,7 @@ class Front:
         from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
+        self._voice.alone()
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
         if bug is not None and not self.verdict.hints:  # no file holds it
             lines = job_redactor(self.spec).text(bug).splitlines()
@@ -130,7 +160,7 @@ class Front:
 
     def _say(self, line: str | None) -> None:
         if line is not None:
-            self._err.write(f"rankguard: {line}\n".encode(errors="replace"))
+            self._voice.say(f"rankguard: {line}")
 
     def _report(self, verdict: Verdict) -> int:
         if first := self._hand.take_back():

@@ -42,7 +42,7 @@ class Voice:
         self._waiting.clear()
 
     def _write(self, text: str) -> None:
-        self._err.write(text.encode(errors="replace") + b"\n")
+        self._err.write(text.encode(errors="replace") + b"\n", whole=True)
 
 
 def _is_terminal() -> bool:
