@@ -8,13 +8,14 @@ Read next: `cli/view.py` (when there is a frame), `report/screen.py` (how it get
 import io
 import math
 import unicodedata
-from typing import Any
-
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from rankguard.report.wording import Unit, plural, printable, size, whole_seconds
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 WIDEST = 79
 SILENT_S, LONG_S = 10.0, 30.0
@@ -33,6 +34,8 @@ class Painter:
 
     def table(self, seen: dict[str, Any], columns: int) -> list[str]:
         """A row for each rank that is told, what the others do, and the sum of it."""
+        from rich.console import Group
+
         width = min(columns - 1, WIDEST)
         parts: list[RenderableType] = []
         if seen["rows"]:
@@ -51,6 +54,8 @@ class Painter:
         return self._drawn(self._cut(self._joined(head, seen), width), width)
 
     def _drawn(self, what: RenderableType, width: int) -> list[str]:
+        from rich.console import Console
+
         raw = io.BytesIO()
         file = io.TextIOWrapper(raw, encoding="utf-8" if self._unicode else "ascii", errors="replace", newline="\n")
         console = Console(
@@ -62,6 +67,8 @@ class Painter:
         return [line.rstrip() for line in raw.getvalue().decode().rstrip("\n").split("\n")]
 
     def _cut(self, text: str | Text, width: int, style: str = "") -> Text:
+        from rich.text import Text
+
         cut = text.copy() if isinstance(text, Text) else Text(text, style)
         cut.truncate(width, overflow="ellipsis" if self._unicode else "crop")
         cut.no_wrap = True
@@ -80,6 +87,9 @@ class Painter:
     # ── Rows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ranks(self, rows: list[list[Any]], width: int) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
         quiet = any(_silence(row) for row in rows)
         told = any(_fraction(row) is not None for row in rows)
         digits = max(4, *(len(str(row[0])) for row in rows))
@@ -115,6 +125,8 @@ class Painter:
         return table
 
     def _sum(self, seen: dict[str, Any], width: int) -> RenderableType:
+        from rich.table import Table
+
         n, ready = seen["n"], seen["ready"]
         if not seen["expects"]:
             return self._cut(self._joined(plural(n, "rank") + " running", seen), width)
@@ -130,6 +142,8 @@ class Painter:
 
     def _bar(self, fraction: float | None, width: int) -> Text:
         """Rounded down; its two parts differ without colour, too."""
+        from rich.text import Text
+
         if fraction is None:
             return Text()
         full, rest = "━─" if self._unicode else "#-"
@@ -137,6 +151,8 @@ class Painter:
         return Text(full * done, "green" if done == width else "cyan").append(rest * (width - done), "dim")
 
     def _joined(self, head: str, seen: dict[str, Any]) -> Text:
+        from rich.text import Text
+
         text = Text(f"{head}{self._dot}{whole_seconds(seen['elapsed'])}")
         used, limit = seen["memory"]
         if used is not None and limit:
@@ -187,6 +203,8 @@ def _percent(fraction: float | None) -> str:
 
 def _silence(row: list[Any]) -> Text | None:
     """Of a rank that somebody waits for, and that has not been heard for a while."""
+    from rich.text import Text
+
     _rank, phase, _text, _done, _total, _unit, silent, _rss, ready = row
     if ready is not None or phase == "ended" or silent is None or silent < SILENT_S:
         return None
