@@ -5,6 +5,8 @@ cannot be taken away without a trace. Everything can be read without its colours
 Read next: `cli/view.py` (when there is a frame), `report/screen.py` (how it gets onto the screen).
 """
 
+from __future__ import annotations
+
 import io
 import math
 import unicodedata
