@@ -9,6 +9,7 @@ Read next: `report/screen.py` (ranks' lines above, a frame below), `cli/frame.py
 
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 from rankguard.core.job import Job, RankState
 from rankguard.facts import Fact, FrontLost, StatusTold
 from rankguard.linux.console import Console
+from rankguard.linux.console import missing as text_missing
 from rankguard.linux.memory import MemoryDomain
 from rankguard.model import JobSpec, Phase
 from rankguard.orders import Order, Tell
+from rankguard.report.jsonlines import missing as json_missing
 from rankguard.report.output import Output, Sink
 from rankguard.report.screen import Screen
 from rankguard.wire import Message
@@ -33,12 +36,28 @@ _TIOCGDEV = 0x80045432
 
 
 def consoles(spec: JobSpec, out: int, err: int) -> tuple[Console | None, Console | None]:
-    """Where stdout and stderr lines go. One terminal is one console: two queues to it would mix what they hold."""
+    """Where stdout and stderr lines go. One terminal or pipe is one console: two queues to it would mix what they hold."""
     if spec.console == "none":
         return None, None
-    error = Console(err)
-    one = spec.console == "stderr" or _terminal(out) == _terminal(err) is not None
-    return (error, error) if one else (Console(out), error)
+    missing = json_missing if spec.log_format == "json" else text_missing
+    error = Console(err, missing)
+    return (error, error) if spec.console == "stderr" or _same(out, err) else (Console(out, missing), error)
+
+
+def losses(both: tuple[Console | None, Console | None]) -> list[str]:
+    """What could not be shown, for people: lines, bytes, where and why."""
+    out, error = both
+    names = [(out, "stdout"), (error, "stderr")] if out is not error else [(out, "stdout and stderr")]
+    return [said for console, name in names if console is not None for said in console.losses(name)]
+
+
+def _same(out: int, err: int) -> bool:
+    terminal = _terminal(out)
+    if terminal is not None:
+        return terminal == _terminal(err)
+    one, other = os.fstat(out), os.fstat(err)
+    through = stat.S_ISFIFO(one.st_mode) or stat.S_ISSOCK(one.st_mode)
+    return through and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
 class OnScreen:

@@ -39,7 +39,7 @@ from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Left, Survivor
-from rankguard.onscreen import Glimpses, OnScreen, consoles
+from rankguard.onscreen import Glimpses, OnScreen, consoles, losses
 from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
@@ -214,10 +214,8 @@ class Supervisor:
         for console in self._consoles:
             if console is not None:
                 console.flush_within(FLUSH_S)
-        lost = sum(console.dropped for console in set(self._consoles) if console is not None)
-        if lost:
-            said = f"{lost} lines of output were not shown, because their reader was too slow or gone"
-            final = final.replace(warnings=(*final.warnings, said))
+        lost = [*self._output.finish(), *losses(self._consoles)]
+        final = final.replace(warnings=(*final.warnings, *lost))
         self._files.finish(final)
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
 

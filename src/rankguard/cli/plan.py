@@ -46,6 +46,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
         log_dir=asked.log_dir,
         log_max=asked.log_max,
         log_format=asked.log_format,
+        color=not (asked.no_color or os.environ.get("NO_COLOR")),
         filters=(asked.duplicate_stdout_filters, asked.duplicate_stderr_filters),
         console="stderr" if asked.report == "json" else "prefix",
         prefix=_prefix(asked),

@@ -1,41 +1,43 @@
 """What the ranks print: to their files, to the console line by line with a prefix, and the last lines kept for the verdict.
 
-Told bytes, never reads a pipe itself; never blocks on a reader and never raises into the driver.
+Told bytes, never reads a pipe itself; never blocks on a reader and never raises into the driver. The page for users is
+docs/output.md. Read next: `lines.py` (bytes → lines), `lanes.py` (lines → console), `pane.py` (who shares a console),
+`ranklog.py` (the files).
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from rankguard.model import JobSpec
+from rankguard.report.ansi import Painter
+from rankguard.report.jsonlines import JsonLines
+from rankguard.report.lanes import JsonLane, Lane, TextLane
 from rankguard.report.lines import Lines
 from rankguard.report.logfile import LogFile
+from rankguard.report.pane import Pane, Sink
+from rankguard.report.prefix import hidden, marked, prefix
+from rankguard.report.ranklog import RankLog
+
+__all__ = ["PARTIAL_AFTER", "STREAMS", "TAIL", "Output", "Sink", "log_path", "prefix"]
 
 STREAMS = ("stdout", "stderr")
 TAIL = 20
 PARTIAL_AFTER = 0.2
 _TAIL_LINE = 4000
 """Twice what the verdict keeps: a line is cut once its secrets are hidden."""
-
-
-class Sink(Protocol):
-    """Where whole lines go; never blocks (`linux/console.py`)."""
-
-    def write(self, data: bytes) -> None:
-        """Take some bytes."""
+_FILTERED_MAX = 64 << 20
+"""Of a filtered file, when the ranks' own files are switched off."""
 
 
 class _Stream:
-    __slots__ = ("console", "lines", "log", "open", "shown", "since")
+    __slots__ = ("due", "lane", "lines", "log")
 
-    def __init__(self, console: Sink | None, log: LogFile | None) -> None:
-        self.console, self.log = console, log
+    def __init__(self, log: RankLog | None) -> None:
+        self.log = log
         self.lines = Lines()
-        self.shown = 0
-        """Bytes of the partial line that are on the console already."""
-        self.open = False
-        """The console's last line is the beginning of ours."""
-        self.since = 0.0
+        self.lane: Lane | None = None
+        self.due: float | None = None
+        """When the line that waits for its end is to be shown."""
 
 
 class Output:
@@ -47,113 +49,165 @@ class Output:
     def __init__(
         self, spec: JobSpec, consoles: tuple[Sink | None, Sink | None], warn: Callable[[str], None], few_fds: bool
     ) -> None:
-        self._warn = warn
-        self._prefixes = [prefix(spec, rank) for rank in range(spec.nprocs)]
+        self._spec, self._warn = spec, warn
         self._streams = [
-            tuple(_Stream(consoles[which], _log(spec, rank, STREAMS[which], not few_fds)) for which in (0, 1))
+            tuple(_Stream(_log(spec, rank, STREAMS[which], not few_fds)) for which in (0, 1))
             for rank in range(spec.nprocs)
         ]
+        self._panes = self._open_lanes(consoles)
         self._tails: list[deque[bytes]] = [deque(maxlen=TAIL) for _ in range(spec.nprocs)]
-        self._partial: set[tuple[int, int]] = set()
-        self._open: _Stream | None = None
-        self._full_disk = False
+        self._waiting: dict[_Stream, None] = {}
+        self._filters = tuple(_filter(spec, which, not few_fds) for which in (0, 1))
+        self._said_disk = False
+
+    def _open_lanes(self, consoles: tuple[Sink | None, Sink | None]) -> list[Pane]:
+        spec = self._spec
+        panes: dict[int, Pane] = {}
+        may_draw = spec.log_format == "text" and spec.env.get("TERM", "dumb") not in ("", "dumb")
+        for which, sink in enumerate(consoles):
+            if sink is None:
+                continue
+            tty = sink.columns() > 0
+            pane = panes.setdefault(id(sink), Pane(sink, tty and may_draw))
+            for rank in range(spec.nprocs):
+                if hidden(spec, rank) & (1 << which):
+                    continue
+                stream, order = self._streams[rank][which], 2 * rank + which
+                if spec.log_format == "json":
+                    stream.lane = JsonLane(JsonLines(rank, spec.node, STREAMS[which], tty), pane, order)
+                else:
+                    painter = Painter(spec.color) if tty else None
+                    stream.lane = TextLane(stream.lines, pane, prefix(spec, rank), order, painter, spec.color)
+        return list(panes.values())
+
+    # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def feed(self, rank: int, which: int, data: bytes, now: float) -> None:
         """Bytes that a rank wrote to its stdout (0) or stderr (1)."""
         stream = self._streams[rank][which]
-        self._log(rank, stream, data)
-        lines = stream.lines.feed(data)
-        for line in lines[-TAIL:]:
-            self._keep(rank, line)
-        if stream.console is None:
-            return
-        if lines:
-            first = self._continued(rank, stream, lines[0])
-            start = self._prefixes[rank]
-            self._say(stream, first + b"".join(start + line + b"\n" for line in lines[1:]), False)
-        if stream.open:
-            self._show(rank, stream)
-        elif len(stream.lines.partial) > stream.shown:
-            stream.since = now
-            self._partial.add((rank, which))
-        else:
-            self._partial.discard((rank, which))
+        if stream.log is not None:
+            stream.log.write(data)
+            if stream.log.file.error is not None:
+                self._say_disk(rank, stream.log.file)
+        lines = stream.lines
+        self._take(rank, which, lines.feed(data), now)
+        if stream.lane is not None and stream.lane.waits(now):
+            if stream.due is None:
+                stream.due = now + PARTIAL_AFTER
+                self._waiting[stream] = None
+        elif stream.due is not None:
+            self._settled(stream)
 
-    def next_partial(self) -> float | None:
-        """When a partial line should be shown, if one waits."""
-        since = min((self._streams[r][w].since for r, w in self._partial), default=None)
-        return None if since is None else since + PARTIAL_AFTER
-
-    def show_partial(self, now: float) -> None:
-        """Show lines that have waited for their end for 200 ms (a prompt)."""
-        for rank, which in list(self._partial):
-            stream = self._streams[rank][which]
-            if now - stream.since >= PARTIAL_AFTER - 1e-4:
-                self._show(rank, stream)
-                self._partial.discard((rank, which))
-
-    def _show(self, rank: int, stream: _Stream) -> None:
-        text = stream.lines.partial[stream.shown :]
-        if text:
-            self._say(stream, text if stream.open else self._prefixes[rank] + text, True)
-            stream.shown = len(stream.lines.partial)
-
-    def _continued(self, rank: int, stream: _Stream, line: bytes) -> bytes:
-        """What is still to be shown of a line whose beginning may be on the console already."""
-        shown, stream.shown = stream.shown, 0
-        rest = line[shown:] + b"\n"
-        return rest if stream.open else self._prefixes[rank] + rest
-
-    def _say(self, stream: _Stream, data: bytes, leaves_open: bool) -> None:
-        """Write; a line that another stream left open is ended first."""
-        assert stream.console is not None
-        if self._open is not None and self._open is not stream:
-            self._open.open = False
-            data = b"\n" + data
-        stream.open = leaves_open
-        self._open = stream if leaves_open else None
-        stream.console.write(data)
-
-    def _keep(self, rank: int, line: bytes) -> None:
-        if line.strip():
-            self._tails[rank].append(line[:_TAIL_LINE])
-
-    def _log(self, rank: int, stream: _Stream, data: bytes) -> None:
-        if stream.log is None:
-            return
-        stream.log.write(data)
-        if stream.log.error is not None and not self._full_disk:
-            self._full_disk = True
-            self._warn(f"rank {rank}'s output is not all on disk: `{stream.log.path}`: {stream.log.error}")
-
-    def ended(self, rank: int, which: int) -> None:
+    def ended(self, rank: int, which: int, now: float = 0.0) -> None:
         """Nothing more comes on this stream."""
         stream = self._streams[rank][which]
-        self._partial.discard((rank, which))
-        for line in stream.lines.rest():
-            self._keep(rank, line)
-            if stream.console is not None:
-                self._say(stream, self._continued(rank, stream, line), False)
+        self._settled(stream)
+        rest = stream.lines.rest()
+        if rest or (stream.lane is not None and stream.lane.begun):
+            self._take(rank, which, [rest + b"\n"], now)
         if stream.log is not None:
             stream.log.close()
+
+    def _take(self, rank: int, which: int, parts: list[bytes], now: float) -> None:
+        stream = self._streams[rank][which]
+        lane, skip = stream.lane, stream.lines.skip
+        if lane is not None and stream.lines.again:
+            lane.again()
+        for part in parts:
+            self._keep(rank, part)
+            kept = self._filters[which]
+            if kept is not None:
+                kept.take(rank, part)
+            if lane is not None:
+                lane.take(part[skip:] if skip else part, now)
+            skip = 0
+
+    def _keep(self, rank: int, part: bytes) -> None:
+        tail = self._tails[rank]
+        for line in part.removesuffix(b"\n").rsplit(b"\n", TAIL)[-TAIL:]:
+            if line and not line.isspace():
+                tail.append(line[:_TAIL_LINE])
+
+    def _say_disk(self, rank: int, file: LogFile) -> None:
+        if not self._said_disk:
+            self._said_disk = True
+            self._warn(f"rank {rank}'s output is not all on disk: `{file.path}`: {file.error}")
+
+    # ── Put off ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_partial(self) -> float | None:
+        """When a partial line or a progress bar should be shown, if one waits."""
+        due = [stream.due for stream in self._waiting if stream.due is not None]
+        due += [at for at in (pane.due_at() for pane in self._panes) if at is not None]
+        return min(due, default=None)
+
+    def show_partial(self, now: float) -> None:
+        """Show lines that have waited for their end for 200 ms (a prompt), and bars as they are now."""
+        for stream in list(self._waiting):
+            if stream.due is not None and stream.due <= now + 1e-4 and stream.lane is not None:
+                stream.lane.show(now)
+                self._settled(stream)
+        for pane in self._panes:
+            at = pane.due_at()
+            if at is not None and at <= now + 1e-4:
+                pane.draw(now)
+
+    def _settled(self, stream: _Stream) -> None:
+        stream.due = None
+        self._waiting.pop(stream, None)
+
+    # ── Asked ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tail(self, rank: int) -> tuple[str, ...]:
         """The last lines of both streams, in the order in which they came."""
         partial = [s.lines.partial[:_TAIL_LINE] for s in self._streams[rank] if s.lines.partial.strip()]
         return tuple(line.decode(errors="replace").rstrip("\r") for line in [*self._tails[rank], *partial][-TAIL:])
 
+    def open_rank(self) -> int | None:
+        """The rank whose unfinished line is the last of a console; None while there is none."""
+        return next((rank for rank in (pane.open_rank() for pane in self._panes) if rank is not None), None)
 
-def prefix(spec: JobSpec, rank: int) -> bytes:
-    """What stands before each line of a rank on the console: nothing when there is one rank only."""
-    if spec.prefix is not None:
-        return spec.prefix.replace("${rank}", str(rank)).replace("${role_name}", spec.role).encode(errors="replace")
-    return b"" if spec.nprocs == 1 else f"[{rank}] ".encode()
+    def finish(self) -> list[str]:
+        """The job is over: put the files in order. What is missing on disk, as warnings."""
+        files = [stream.log.file for streams in self._streams for stream in streams if stream.log is not None]
+        files += [kept.file for kept in self._filters if kept is not None]
+        for file in files:
+            file.finish()
+        lacking = [file for file in files if file.lost]
+        if not lacking:
+            return []
+        size, lines = sum(file.lost for file in lacking), sum(file.lost_lines for file in lacking)
+        first = lacking[0]
+        others = f" and {len(lacking) - 1} more files" if len(lacking) > 1 else ""
+        return [f"{lines} lines of output ({size} bytes) are not on disk: `{first.path}`{others}: {first.error}"]
 
 
-def _log(spec: JobSpec, rank: int, stream: str, keep_open: bool) -> LogFile | None:
+class _Filtered:
+    """Lines of any rank with one of the texts, in a file of their own."""
+
+    def __init__(self, spec: JobSpec, which: int, keep_open: bool) -> None:
+        path = f"{spec.run_dir}/filtered_{STREAMS[which]}.log"
+        self.file = LogFile(path, spec.log_max or _FILTERED_MAX, keep_open)
+        self._texts = [text.encode(errors="surrogateescape") for text in spec.filters[which]]
+        self._prefixes = [marked(spec, rank) for rank in range(spec.nprocs)]
+
+    def take(self, rank: int, part: bytes) -> None:
+        wanted = [text for text in self._texts if text in part]
+        if wanted:
+            start = self._prefixes[rank]
+            lines = part.removesuffix(b"\n").split(b"\n")
+            found = [start + line + b"\n" for line in lines if any(text in line for text in wanted)]
+            self.file.write(b"".join(found))
+
+
+def _filter(spec: JobSpec, which: int, keep_open: bool) -> _Filtered | None:
+    return _Filtered(spec, which, keep_open) if spec.filters[which] and spec.run_dir is not None else None
+
+
+def _log(spec: JobSpec, rank: int, stream: str, keep_open: bool) -> RankLog | None:
     if spec.run_dir is None or spec.log_max == 0:
         return None
-    return LogFile(log_path(spec.run_dir, rank, 0, stream), spec.log_max, keep_open)
+    return RankLog(log_path(spec.run_dir, rank, 0, stream), spec.log_max, keep_open)
 
 
 def log_path(run_dir: str, rank: int, attempt: int, stream: str) -> str:
