@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "onscreen": DRIVER,
     "control": NOUNS | {"wire"},
     "snapshots": DRIVER,
+    "remains": DRIVER,
     "supervisor": DRIVER | {"desk", "control", "snapshots", "onscreen"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one

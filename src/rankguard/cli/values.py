@@ -179,3 +179,14 @@ def signals(text: str) -> frozenset[int]:
 def _whole(text: str) -> bool:
     """A whole number that is no nonsense: at most nine digits, since Python refuses thousands of them in words of its own."""
     return text.isascii() and text.isdecimal() and len(text) < 10
+
+
+def age(text: str) -> float:
+    """`7d`, `12h`, `30m`, `90s`, `2w` → seconds."""
+    number, unit = text[:-1], text[-1:].lower()
+    if unit not in _AGES or not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", number):
+        raise ValueError("an age: 7d, 12h, 30m")
+    return float(number) * _AGES[unit]
+
+
+_AGES = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}

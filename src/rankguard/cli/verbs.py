@@ -53,16 +53,30 @@ VERBS = {
             operands=(Operand("PROGRAM", "what every rank runs; the words behind it are its own"),), options=OPTIONS,
         ),
         Verb(
-            "runs", "list past runs, the newest first", "rankguard.cli.past", "[-n N]",
-            options=(_option("runs", "-n --number", "how many (20)", "N", default=20, parse=values.count),),
+            "runs", "list past runs, the newest first, or remove old ones", "rankguard.cli.runs",
+            "[-n N] [--json] [--in DIR] [--prune --older-than AGE]",
+            options=(
+                _option("runs", "-n --number", "how many (20; 0: all)", "N", default=20, parse=values.count),
+                _option("runs", "--json", "as JSON"),
+                _option("runs", "--in", "the runs in this folder (--log-dir, or DIR/earlier of --run-dir)", "DIR"),
+                _option("runs", "--prune", "remove runs that are over; never one that lives, never a file of others"),
+                _option("runs", "--older-than", "of --prune: what is older, such as 7d, 12h, 30m", "AGE",
+                        parse=values.age),
+                _option("runs", "--keep", "of --prune: never the N newest", "N", parse=values.count),
+                _option("runs", "--dry-run", "of --prune: say what would be removed"),
+            ),
         ),
         Verb(
-            "report", "the final report of a run again", "rankguard.cli.past", "[--json] [RUN]", operands=(_RUN,),
+            "report", "the final report of a run again", "rankguard.cli.report", "[--json] [RUN]", operands=(_RUN,),
             options=(_option("report", "--json", "the verdict as JSON"),),
         ),
         Verb(
-            "explain", "the story of a run: each decision with the fact that caused it", "rankguard.cli.past", "[RUN]",
-            operands=(_RUN,),
+            "explain", "the story of a run: each decision with the fact that caused it", "rankguard.cli.explain",
+            "[--all] [--json] [RUN]", operands=(_RUN,),
+            options=(
+                _option("explain", "--all", "every fact and order as it stands in the journal"),
+                _option("explain", "--json", "the story as JSON: seconds since launch, what, then what"),
+            ),
         ),
         Verb(
             "stacks", "what every rank of a live run is doing right now", "rankguard.cli.stacks",

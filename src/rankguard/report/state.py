@@ -1,0 +1,94 @@
+"""The state of a run that has no verdict: one that goes on, or one that was cut off. Text for people, 80 columns."""
+
+from collections.abc import Sequence
+
+from rankguard.model import Phase, RankOutcome, Verdict
+from rankguard.record import Record
+from rankguard.report import wording as say
+
+_NAMED = 8
+
+
+class RankNow(Record):
+    """A rank as far as it is known. `silent_s`: since it said `status`."""
+
+    rank: int
+    phase: Phase
+    status: str | None = None
+    done: float | None = None
+    total: float | None = None
+    silent_s: float | None = None
+    rss_bytes: int | None = None
+
+
+def ranks_now(verdict: Verdict, waiting: Sequence[Sequence[object]] = ()) -> tuple[RankNow, ...]:
+    """The ranks of a live run's answers `report` and `progress` (rank, status, done, total, seconds of silence)."""
+    said = {entry[0]: entry for entry in waiting if len(entry) == 5}
+    return tuple(_of(row, said.get(row.rank)) for row in verdict.ranks if row.rank is not None)
+
+
+def _of(row: RankOutcome, said: Sequence[object] | None) -> RankNow:
+    phase = row.phase if row.ending.kind == "alive" else Phase.ENDED
+    _rank, status, done, total, silent = said or (0, None, None, None, None)
+    return RankNow(
+        rank=row.rank or 0,
+        phase=phase,
+        status=status if isinstance(status, str) else None,
+        done=float(done) if isinstance(done, int | float) else None,
+        total=float(total) if isinstance(total, int | float) else None,
+        silent_s=float(silent) if isinstance(silent, int | float) else None,
+        rss_bytes=row.memory.rss_bytes,
+    )
+
+
+def state_text(
+    headline: str,
+    verdict: Verdict,
+    ranks: Sequence[RankNow],
+    news: str,
+    tails: Sequence[tuple[int, Sequence[str]]] = (),
+    more: str = "",
+) -> str:
+    """`headline` is the first line; `news` tells when and what was last known; `more` where to read on."""
+    lines = [say.printable(headline, 400), ""]
+    cells = [
+        ("when", f"launched {say.when(verdict.started_at) or 'at an unknown time'}; {news}"),
+        ("ranks", _phases(ranks)),
+    ]
+    telling = [rank for rank in ranks if rank.status is not None and rank.phase is not Phase.ENDED]
+    cells += [(f"rank {rank.rank}", _said(rank)) for rank in telling[:_NAMED]]
+    cells += [("", f"and {len(telling) - _NAMED} more ranks said something")] if len(telling) > _NAMED else []
+    cells.append(("memory", _memory(verdict, ranks)))
+    for label, text in cells:
+        lines += say.row(label, say.printable(text, 600), 80) if text else []
+    for number, told in tails:
+        lines += [f"  rank {number} said last", *say.quoted(told)] if told else []
+    lines += say.row("more", say.printable(more, 600), 80) if more else []
+    return "\n".join(lines)
+
+
+def _phases(ranks: Sequence[RankNow]) -> str:
+    groups: dict[str, list[tuple[int | None, str | None]]] = {}
+    for rank in ranks:
+        groups.setdefault(say.phase(rank.phase), []).append((rank.rank, None))
+    return "; ".join(f"{say.many(members).removeprefix('ranks ')} {phase}" for phase, members in groups.items())
+
+
+def _said(rank: RankNow) -> str:
+    far = ""
+    if rank.done is not None:
+        far = f", {say.number(rank.done)}" + (f" of {say.number(rank.total)}" if rank.total else "")
+    since = f", {say.whole_seconds(rank.silent_s)} before" if rank.silent_s is not None else ""
+    return f'"{say.printable(rank.status or "", 80)}"{far}{since}'
+
+
+def _memory(verdict: Verdict, ranks: Sequence[RankNow]) -> str:
+    held = [(rank.rss_bytes, rank.rank) for rank in ranks if rank.rss_bytes]
+    limit = verdict.memory.limit_bytes if verdict.memory else None
+    if not held:
+        return ""
+    largest, who = max(held)
+    total = sum(size for size, _rank in held)
+    return f"ranks {say.size(total)} in all, the largest rank {who} with {say.size(largest)}" + (
+        f"; the limit is {say.size(limit)}" if limit else ""
+    )
