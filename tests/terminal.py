@@ -8,6 +8,7 @@
         term.expect(re.compile(rb"\\[1\\]\\+ +Stopped"))
         term.hang_up()            # the kernel sends SIGHUP, as when the window is closed
 
+`output` holds the bytes; `screen` is what stands on the screen after them, as a user sees it (pyte obeys the sequences).
 What the command writes is read in `expect`, `read_until_closed` and `drain`; nothing else takes time. All of its session
 ends with the block. Ranks lead sessions of their own: they end with rankguard.
 """
@@ -22,9 +23,11 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
+
+import pyte
 
 CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = b"\x03", b"\x04", b"\x1a", b"\x1c"
 PATIENCE = 30.0
@@ -45,8 +48,10 @@ class Terminal:
         self.fd, theirs = os.openpty()
         os.set_blocking(self.fd, False)
         self.output = b""
-        self._seen = 0
+        self._seen = self._fed = 0
         self._open = True
+        self._screen = pyte.HistoryScreen(columns, rows, history=100_000)
+        self._stream = pyte.ByteStream(self._screen)
         self.resize(rows, columns)
         env = {**(os.environ if env is None else env)}
         env.setdefault("TERM", "xterm-256color")
@@ -86,7 +91,9 @@ class Terminal:
             data = data[os.write(self.fd, data) :]
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the size; the kernel sends SIGWINCH to the foreground group."""
+        """Change the size; the kernel sends SIGWINCH to the foreground group. What has been read was shown before."""
+        self._show()
+        self._screen.resize(rows, columns)
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def hang_up(self) -> None:
@@ -141,6 +148,40 @@ class Terminal:
     def _unseen(self) -> str:
         return self.output[max(0, self._seen - 200) :].decode(errors="replace")
 
+    # ── The screen ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def screen(self) -> list[str]:
+        """What stands on the screen now: its rows, without blanks at their ends and without empty ones at the end."""
+        while self._read(0):
+            pass
+        self._show()
+        return _trimmed(self._screen.display)
+
+    def scrolled(self) -> list[str]:
+        """All that can be read by scrolling back, the screen at the end."""
+        screen = self.screen()
+        above = self._screen.history.top
+        return _trimmed(["".join(row[x].data for x in range(max(row, default=-1) + 1)) for row in above] + screen)
+
+    def cursor(self) -> tuple[int, int]:
+        """Its row and column, from 0."""
+        self.screen()
+        return self._screen.cursor.y, self._screen.cursor.x
+
+    def expect_screen(self, shows: Callable[[list[str]], object], timeout: float = PATIENCE) -> list[str]:
+        """Read until the screen is as `shows` wants it; that screen. Fails with what it was instead."""
+        until = time.monotonic() + timeout
+        while not shows(rows := self.screen()):
+            left = until - time.monotonic()
+            if left <= 0 or self._read(left) is None:
+                shown = "\n".join(self.screen())
+                raise AssertionError(f"the screen was not as expected, in the end:\n{shown}")
+        return rows
+
+    def _show(self) -> None:
+        self._stream.feed(self.output[self._fed :])
+        self._fed = len(self.output)
+
     # ── Processes ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def wait(self, timeout: float = PATIENCE) -> int:
@@ -180,3 +221,10 @@ def _processes() -> dict[int, tuple[str, int, int]]:
                 fields = Path(f"/proc/{name}/stat").read_text(errors="replace").rpartition(")")[2].split()
                 found[int(name)] = (fields[0], int(fields[2]), int(fields[3]))
     return found
+
+
+def _trimmed(rows: list[str]) -> list[str]:
+    kept = [row.rstrip() for row in rows]
+    while kept and not kept[-1]:
+        kept.pop()
+    return kept
