@@ -104,7 +104,7 @@ def _unused_to_meet(asked: Namespace) -> Iterator[tuple[str, str]]:
             yield "rdzv_endpoint", NOBODY
         for field in ("master_addr", "master_port"):
             if field in given:
-                yield field, f"with `{by}` a free port of this machine is used, as under torchrun"
+                yield field, f"`{by}` chooses a free port of this machine, as under torchrun"
         if asked.node_rank != 0:
             yield "node_rank", NOBODY
         if asked.rdzv_backend not in BACKENDS:
