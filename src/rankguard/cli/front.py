@@ -179,6 +179,8 @@ class Front:
         return verdict.exit_code
 
     def _color(self) -> bool:
+        if self.asked.on_verdict is not None:
+            self._tell_on_verdict(verdict)
         plain = self.asked.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")
         try:
             return not plain and os.isatty(2)
@@ -192,6 +194,16 @@ def _width() -> int:
         return max(60, os.get_terminal_size(2).columns)
     except OSError:
         return 100
+    def _tell_on_verdict(self, verdict: Verdict) -> None:
+        from rankguard.cli.on_verdict import tell
+        from rankguard.cli.say import message
+
+        self._err.flush_within(TEXT_S)
+        came = lambda: frozenset(received.signal for received in self._signals.drain())  # noqa: E731  # read in one place
+        wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), came)
+        if wrong is not None:
+            self._err.write(message("warning", wrong).encode(errors="replace"))
+
 
 
 def _ignored() -> frozenset[int]:

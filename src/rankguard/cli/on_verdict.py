@@ -1,0 +1,85 @@
+"""`--on-verdict CMD`: a command of the user's with the verdict on its stdin, after the job has ended.
+
+It delays nothing but the report's text (at most `BOUND_S`, and a signal to us ends the waiting), changes no exit status,
+and has a group of its own, which is ended with it. If we are killed meanwhile, the kernel ends its shell. What it prints
+goes to stderr, stdout included, since our stdout may be the verdict's.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+
+from rankguard.linux import child, spawn
+from rankguard.model import JobSpec, Verdict
+
+BOUND_S = 10.0
+_STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
+
+def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Callable[[], frozenset[int]]) -> str | None:
+    """Run it to its end. → what went wrong, if anything did; the command itself may hold secrets and is not repeated.
+
+    `signals`: a descriptor that is readable when `came()` has something: the signals that came to us.
+    """
+    try:
+        started = _start(command, verdict, spec)
+    except OSError as error:
+        return f"unable to execute the command of `--on-verdict`: {error.strerror}"
+    why = None
+    try:
+        why = _wait(started.pidfd, signals, came)
+        if why is None:
+            status = os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED | os.WNOWAIT)
+            if status is not None and (status.si_code != os.CLD_EXITED or status.si_status != 0):
+                ended = child.look(started.pidfd)
+                how = ended.signal if ended is not None and ended.signal else f"exit code {status.si_status}"
+                why = f"ended with {how}"
+    finally:
+        # It is not reaped yet, so its group is still its own.
+        with contextlib.suppress(OSError):
+            os.killpg(started.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED)
+        os.close(started.news)
+        os.close(started.pidfd)
+    return None if why is None else f"the command of `--on-verdict` {why}"
+
+
+def _start(command: str, verdict: Verdict, spec: JobSpec) -> spawn.Started:
+    stdin = os.memfd_create("rankguard-verdict", os.MFD_CLOEXEC)  # a file: who does not read it holds nobody up
+    try:
+        data = memoryview(verdict.to_json().encode() + b"\n")
+        while data:
+            data = data[os.write(stdin, data) :]
+        os.lseek(stdin, 0, os.SEEK_SET)
+        env = {"RANKGUARD_RUN_ID": verdict.run_id, "RANKGUARD_EXIT_CODE": str(verdict.exit_code)}
+        env |= {"RANKGUARD_RUN_DIR": spec.run_dir} if spec.run_dir is not None else {}
+        argv = ("/bin/sh", "-c", command)
+        return spawn.spawn(spawn.Command(argv=argv, env=dict(os.environ) | env, cwd=_cwd(), stdio=(stdin, 2, 2)))
+    finally:
+        os.close(stdin)
+
+
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def _wait(pidfd: int, signals: int, came: Callable[[], frozenset[int]]) -> str | None:
+    """Until it has ended. → why it is to be ended instead."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    until = time.monotonic() + BOUND_S
+    while (left := until - time.monotonic()) > 0:
+        ready = {fd for fd, _event in poll.poll(left * 1000)}
+        if pidfd in ready:
+            return None
+        if signals in ready and (stop := came() & _STOP):
+            return f"was ended, because {signal.Signals(min(stop)).name} came"
+    return f"took longer than {BOUND_S:g} s and was ended"
