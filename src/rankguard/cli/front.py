@@ -83,15 +83,18 @@ class Front:
             self._err.flush()
             for received in self._signals.drain():
                 self._on_signal(received)
-            for message, fds in self.client.receive():
-                for fd in fds:
-                    os.close(fd)
-                self._on_message(message)
+            self._receive(0)
             if self.client.closed and self.verdict is None:
                 self._lost(None)
             self._look(time.monotonic())
         self.client.wait_gone()
         self._voice.alone()
+
+    def _receive(self, timeout: float) -> None:
+        for message, fds in self.client.receive(timeout):
+            for fd in fds:
+                os.close(fd)
+            self._on_message(message)
 
     def _due_at(self) -> float | None:
         """When a look at the start is due: for the view, or for a line where there is none."""
@@ -105,6 +108,15 @@ class Front:
             self._view.tick(now)
         if (self._view is None or not self._view.up) and self._progress.asks(now):
             self.client.send({"do": "progress"})
+
+    def step_aside(self, seconds: float = 0.5) -> None:
+        """Take the view off the terminal, before somebody else has it; the next look brings it back."""
+        if self._view is None or not self._view.up:
+            return
+        self._view.hide()
+        until = time.monotonic() + seconds
+        while self._view.leaving and (left := until - time.monotonic()) > 0 and not self.client.closed:
+            self._receive(left)
 
     def _on_signal(self, received: Received) -> None:
         number = received.signal
@@ -134,10 +146,8 @@ class Front:
                 if self._view is not None:
                     self._view.told(message["what"], time.monotonic())
                 self._say(self._progress.told(message, time.monotonic()))
-            case "glimpse" if self._view is not None:
-                self._view.show(message, time.monotonic())
-            case "spoken" if self._view is not None:
-                self._view.told("spoken", time.monotonic())
+            case "glimpse" | "spoken" | "cleared" if self._view is not None:
+                self._view.answered(message, time.monotonic())
             case "said":
                 self._voice.said(message["number"])
             case "progress":
@@ -165,6 +175,8 @@ class Front:
     def _report(self, verdict: Verdict) -> int:
         if first := self._hand.take_back():
             self._err.write(first)
+        if self.asked.on_verdict is not None:
+            self._tell_on_verdict(verdict)
         if self.asked.report == "json":
             self._out.write(json.dumps(verdict.to_dict()).encode() + b"\n", whole=True)
             self._out.flush_within(JSON_S)
@@ -178,9 +190,17 @@ class Front:
         self._err.flush_within(TEXT_S)
         return verdict.exit_code
 
+    def _tell_on_verdict(self, verdict: Verdict) -> None:
+        from rankguard.cli.on_verdict import tell
+        from rankguard.cli.say import message
+
+        self._err.flush_within(TEXT_S)
+        came = lambda: frozenset(received.signal for received in self._signals.drain())  # noqa: E731  # read in one place
+        wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), came)
+        if wrong is not None:
+            self._err.write(message("warning", wrong).encode(errors="replace"))
+
     def _color(self) -> bool:
-        if self.asked.on_verdict is not None:
-            self._tell_on_verdict(verdict)
         plain = self.asked.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")
         try:
             return not plain and os.isatty(2)
@@ -194,16 +214,6 @@ def _width() -> int:
         return max(60, os.get_terminal_size(2).columns)
     except OSError:
         return 100
-    def _tell_on_verdict(self, verdict: Verdict) -> None:
-        from rankguard.cli.on_verdict import tell
-        from rankguard.cli.say import message
-
-        self._err.flush_within(TEXT_S)
-        came = lambda: frozenset(received.signal for received in self._signals.drain())  # noqa: E731  # read in one place
-        wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), came)
-        if wrong is not None:
-            self._err.write(message("warning", wrong).encode(errors="replace"))
-
 
 
 def _ignored() -> frozenset[int]:

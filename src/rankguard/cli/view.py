@@ -34,7 +34,9 @@ Ask = Callable[[dict[str, Any]], None]
 
 
 class View:
-    """Of one job. `ask` sends to the supervisor. `up`: there is something on the screen, or will be in a moment."""
+    """Of one job. `ask` sends to the supervisor. `up`: there is something on the screen, or will be in a moment;
+    `leaving`: it is being taken away, until the supervisor says that it is gone.
+    """
 
     def __init__(self, nprocs: int, began: float, ask: Ask, *, unicode: bool = True) -> None:
         self._nprocs, self._ask, self._unicode = nprocs, ask, unicode
@@ -42,7 +44,7 @@ class View:
         self._due: float | None = began + AFTER_S
         self._waiting = False
         self._over = self._asleep = False
-        self.up = False
+        self.up = self.leaving = False
 
     # ── When ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,7 +70,11 @@ class View:
         if what in ("all-ready", "judged", "stopping"):
             self._over = True
             self.hide()
-        elif what in ("readiness-expected", "spoken") and self._asleep:
+        elif what == "readiness-expected":
+            self._wake(now)
+
+    def _wake(self, now: float) -> None:
+        if self._asleep:
             self._asleep, self._due = False, now
 
     def resized(self, now: float) -> None:
@@ -79,13 +85,22 @@ class View:
     def hide(self) -> None:
         """Take it away; the next tick may bring it back."""
         if self.up:
-            self.up = False
+            self.up, self.leaving = False, True
             self._ask({"do": "frame", "lines": [], "width": 0})
 
     # ── What ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def show(self, seen: dict[str, Any], now: float) -> None:
-        """A glimpse has come."""
+    def answered(self, message: dict[str, Any], now: float) -> None:
+        """The supervisor's answers: a glimpse, that a rank has spoken, that a frame is gone."""
+        match message["is"]:
+            case "glimpse":
+                self._show(message, now)
+            case "spoken":
+                self._wake(now)
+            case "cleared":
+                self.leaving = False
+
+    def _show(self, seen: dict[str, Any], now: float) -> None:
         self._waiting, self._due = False, now + EVERY_S
         form, size = _form(seen), _place()
         if self._over or size is None:
@@ -95,13 +110,22 @@ class View:
             self._asleep = True
             self._ask({"do": "glimpse", "when": "spoken"})
         else:
-            if self._painter is None:
-                from rankguard.cli.frame import Painter
+            self._draw(form, seen, size[0])
 
-                self._painter = Painter(unicode=self._unicode)
-            draw = self._painter.table if form == "table" else self._painter.line
-            self.up = True
-            self._ask({"do": "frame", "lines": draw(seen, size[0]), "width": size[0] - 1})
+    def _draw(self, form: str, seen: dict[str, Any], columns: int) -> None:
+        if self._painter is None:
+            from rankguard.cli.frame import Painter
+
+            self._painter = Painter(unicode=self._unicode)
+        draw = self._painter.table if form == "table" else self._painter.line
+        try:
+            lines = draw(seen, columns)
+        except ImportError:  # a rich that cannot be used: `cli/progress.py` has its lines
+            self._over = True
+            self.hide()
+            return
+        self.up = True
+        self._ask({"do": "frame", "lines": lines, "width": columns - 1})
 
 
 def view(asked: Namespace, spec: JobSpec, began: float, ask: Ask, env: Mapping[str, str]) -> View | None:

@@ -96,10 +96,9 @@ class Screen:
         self._console.write(gone + data + drawn, whole=True)
 
     def _note(self, data: bytes) -> None:
-        at = data.rfind(b"\n")
-        self._line = data[at + 1 :] if at >= 0 else self._line + data
-        if _ERASE in self._line:
-            self._line = self._line.rpartition(_ERASE)[2]
+        at = data.rfind(b"\n") + 1
+        line = data[at:] if at else self._line + data
+        self._line = line.rpartition(_ERASE)[2]  # a bar erases its line and draws it anew
         if len(self._line) > _LONGEST:
             self._line = self._line[: _LONGEST + 1]  # too long to be put back, whatever comes
 
