@@ -110,13 +110,18 @@ class Front:
             self.client.send({"do": "progress"})
 
     def step_aside(self, seconds: float = 0.5) -> None:
-        """Take the view off the terminal, before somebody else has it; the next look brings it back."""
-        if self._view is None or not self._view.up:
+        """Take the view off the terminal before somebody else gets it (we are about to be stopped)."""
+        if self._view is None:
             return
-        self._view.hide()
+        self._view.hold()
         until = time.monotonic() + seconds
         while self._view.leaving and (left := until - time.monotonic()) > 0 and not self.client.closed:
             self._receive(left)
+
+    def come_back(self) -> None:
+        """The terminal is ours again; whether we are in its foreground is looked at before anything is drawn."""
+        if self._view is not None:
+            self._view.go_on(time.monotonic())
 
     def _on_signal(self, received: Received) -> None:
         number = received.signal

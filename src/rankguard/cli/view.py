@@ -43,14 +43,14 @@ class View:
         self._painter: Painter | None = None
         self._due: float | None = began + AFTER_S
         self._waiting = False
-        self._over = self._asleep = False
+        self._over = self._asleep = self._held = False
         self.up = self.leaving = False
 
     # ── When ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def due_at(self) -> float | None:
         """When `tick` wants to be called."""
-        return None if self._over or self._asleep or self._waiting else self._due
+        return None if self._over or self._asleep or self._held or self._waiting else self._due
 
     def tick(self, now: float) -> None:
         """Ask for a glimpse if it is time for one and there is a place for a view."""
@@ -82,6 +82,15 @@ class View:
         if self.up:
             self._due = now
 
+    def hold(self) -> None:
+        """Take it away, and draw none until `go_on`: somebody else gets the terminal."""
+        self._held = True
+        self.hide()
+
+    def go_on(self, now: float) -> None:
+        """The terminal is ours again."""
+        self._held, self._due = False, now
+
     def hide(self) -> None:
         """Take it away; the next tick may bring it back."""
         if self.up:
@@ -103,7 +112,7 @@ class View:
     def _show(self, seen: dict[str, Any], now: float) -> None:
         self._waiting, self._due = False, now + EVERY_S
         form, size = _form(seen), _place()
-        if self._over or size is None:
+        if self._over or self._held or size is None:
             self.hide()
         elif form is None:
             self.hide()
