@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from posix import posix_spawn  # not `os.posix_spawn`, which a debugger replaces to follow what we start
 
 from rankguard.errors import SpawnFailed, UsageError
 from rankguard.model import JobSpec
@@ -147,7 +148,7 @@ def _start_warden(control: int, null: int) -> int:
         moved += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in wanted]
         actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(moved)]
         command = [sys.executable, "-I", "-S", _WARDEN, _PACKAGE, str(os.getpid())]
-        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
+        return posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
     finally:
         for fd in (front, *moved):
             os.close(fd)
