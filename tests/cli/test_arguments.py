@@ -48,6 +48,12 @@ def test_an_abbreviation_as_torchs_own_tests_write_it():
     assert asked("--redirect=3").redirects == Streams(3, {})
 
 
+def test_our_options_take_no_abbreviation_away_that_torchrun_knows():
+    assert asked("--red=3", "--log-", "/tmp").redirects == Streams(3, {})  # beside --redact, --log-max, --log-format
+    assert asked("--re", "1").redirects == Streams(1, {})  # beside --report and --ready-timeout
+    assert asked("--start", "exec").start == "exec"  # in full it is ours, not --start-method
+
+
 def test_the_last_one_wins_but_for_those_that_add_up():
     several = asked("--role=a", "--role", "b", "--label", "a=1", "--label=b=2", "-r", "3", "-r", "0")
 
@@ -151,7 +157,7 @@ def test_what_is_wrong_and_what_was_probably_meant(words, statement, hint):
     ("env", "statement"),
     [
         ({"PET_STANDALONE": "yes"}, "`PET_STANDALONE=yes`: expected 0 or 1"),
-        ({"PET_MASTER_PORT": ""}, "`PET_MASTER_PORT=`: expected a port: 1 to 65535"),
+        ({"PET_MASTER_PORT": ""}, "`PET_MASTER_PORT=`: expected a port from 1 to 65535"),
         ({"PET_START_METHOD": "spam"}, "`PET_START_METHOD=spam`: expected spawn or fork or forkserver"),
     ],
 )

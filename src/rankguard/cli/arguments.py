@@ -107,6 +107,11 @@ def help_of(option: Option) -> str:
     return f"rankguard run --help {option.topic}" if option.topic in TOPICS else f"rankguard {option.topic} --help"
 
 
+def one_of(words: Sequence[str]) -> str:
+    """`text, json or none`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def _short(name: str, among: Sequence[Option]) -> Option:
     for option in among:
         if name in option.names:
@@ -132,8 +137,10 @@ def _in_full(written: str, among: Sequence[Option]) -> Option:
     name = ALIASES.get(name, name)
     found = [option for option in among if option.name.startswith(name)]
     exact = [option for option in found if option.name == name]
-    if exact or len(found) == 1:
-        return (exact or found)[0]
+    theirs = [option for option in found if option.torchrun is not None and option.since is None]
+    for unique in (exact, found, theirs):  # our own options take no abbreviation away that torchrun knows
+        if len(unique) == 1:
+            return unique[0]
     if found:
         raise UsageError(f"`{written}` is the beginning of {len(found)} options", " or ".join(o.name for o in found))
     near = max((o.name for o in among), key=lambda full: _likeness(name, full))
@@ -180,7 +187,7 @@ def _value(option: Option, text: str, written: str) -> object:
     if option.choices and text not in option.choices:
         near = difflib.get_close_matches(text, option.choices, 1)
         hint = f"{written}{between}{near[0]}" if near else help_of(option)
-        raise UsageError(f"`{written}{between}{text}`: expected {' or '.join(option.choices)}", hint)
+        raise UsageError(f"`{written}{between}{text}`: expected {one_of(option.choices)}", hint)
     try:
         return option.parse(text)
     except ValueError as error:

@@ -123,7 +123,7 @@ OPTIONS = (
           parse=values.seconds),
     _torch(
         "--shutdown-timeout", "clocks",
-        "better: fractions too; for a request from outside only, since --grace (5) ends the others of a failed rank; 0 is no limit, under torchrun it is none at all",
+        "better: fractions too; 0 is no limit of ours, where torchrun kills at once",
         "after a request from outside: how long ranks may take (30; 0: no limit of ours)", "S", parse=values.seconds,
         shown="TORCH_ELASTIC_SHUTDOWN_TIMEOUT, else 30",
     ),
