@@ -59,9 +59,10 @@ class Client:
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
             self.wire.close()
-            few = "ulimit -n 1024" if error.errno in (errno.EMFILE, errno.EINVAL) else None
-            said = f"unable to start rankguard's own processes: {error.strerror}"
-            raise SpawnFailed(said, error.errno, hint=few) from error
+            few = error.errno in (errno.EMFILE, errno.EINVAL)  # EINVAL: F_DUPFD above the limit (fcntl(2))
+            number = errno.EMFILE if few else error.errno or 0
+            said = f"unable to start rankguard's own processes: {os.strerror(number)}"
+            raise SpawnFailed(said, number, hint="ulimit -n 1024" if few else None) from error
         finally:
             theirs.close()
             os.close(null)

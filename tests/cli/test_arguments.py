@@ -141,7 +141,7 @@ def test_torch_has_no_variable_for_these_and_none_is_read_for_ours():
         (("--role", "--standalone"), "`--role`: expected a value, not the option `--standalone`",
          "--role NAME, or --role=--standalone if that is meant"),
         (("--numa-binding", "nodes"),
-         "`--numa-binding nodes`: expected node or socket or exclusive or core-complex", "--numa-binding node"),
+         "`--numa-binding nodes`: expected node, socket, exclusive or core-complex", "--numa-binding node"),
         (("--print-completion", "bash"), "`--print-completion` is `rankguard completion` here",
          "rankguard completion bash"),
         (("--use_env",), "`--use_env` is of torch.distributed.launch; ranks read LOCAL_RANK in any case",
@@ -158,7 +158,7 @@ def test_what_is_wrong_and_what_was_probably_meant(words, statement, hint):
     [
         ({"PET_STANDALONE": "yes"}, "`PET_STANDALONE=yes`: expected 0 or 1"),
         ({"PET_MASTER_PORT": ""}, "`PET_MASTER_PORT=`: expected a port from 1 to 65535"),
-        ({"PET_START_METHOD": "spam"}, "`PET_START_METHOD=spam`: expected spawn or fork or forkserver"),
+        ({"PET_START_METHOD": "spam"}, "`PET_START_METHOD=spam`: expected spawn, fork or forkserver"),
     ],
 )
 def test_a_variable_is_quoted_as_such(env, statement):

@@ -61,7 +61,7 @@ def _no_topic(topic: str, known: Sequence[str], command: str) -> UsageError:
     from difflib import get_close_matches
 
     near = get_close_matches(topic, known, 1, 0.5)
-    return UsageError(f"there is no help topic `{topic}`", f"{command} {near[0] if near else '|'.join(known)}")
+    return UsageError(f"there is no help topic `{topic}`", f"{command} {near[0]}" if near else "rankguard help")
 
 
 # ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────────────

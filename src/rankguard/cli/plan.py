@@ -137,7 +137,8 @@ def _shutdown_timeout(asked: Namespace) -> float:
     try:
         return float(BY_FIELD["shutdown_timeout"].parse(text))
     except ValueError as error:
-        raise UsageError(f"`TORCH_ELASTIC_SHUTDOWN_TIMEOUT={text}`: expected {error}") from None
+        said = f"`TORCH_ELASTIC_SHUTDOWN_TIMEOUT={text}`: expected {error}"
+        raise UsageError(said, "unset TORCH_ELASTIC_SHUTDOWN_TIMEOUT") from None
 
 
 def _told(asked: Namespace) -> dict[str, str]:

@@ -128,16 +128,16 @@ def count(text: str) -> int:
 
 def port(text: str) -> int:
     if not _whole(text) or not 0 < int(text) < 65536:
-        raise ValueError("a port: 1 to 65535")
+        raise ValueError("a port from 1 to 65535")
     return int(text)
 
 
 def size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise ValueError("a size: 64M, 1G, 0")
+        raise ValueError("a size such as 64M, 1G or 0")
     if len(match[1]) > 15:
-        raise ValueError("a size: 64M, 1G, 0")
+        raise ValueError("a size such as 64M, 1G or 0")
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 

@@ -146,9 +146,7 @@ def _killed(case: Case, rank: RankCase, cause: Cause) -> list[str]:
         and rank.exited
         and not rank.exited.oom_readable
     ):
-        found.append(
-            "an OOM kill is not ruled out, as no counter of OOM kills was readable: ask the host's kernel log"
-        )
+        found.append("an OOM kill is not ruled out, as no counter of OOM kills was readable: ask the host's kernel log")
     return found
 
 
@@ -190,10 +188,18 @@ def _cannot_start(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if failed.stage == "chdir":
         return [f"check the folder `{case.spec.cwd}`"]
     if failed.errno == errno.ENOENT:
-        return [f"check that `{program}` exists, is on PATH, and that the interpreter in its first line does"]
+        return [_not_found(program, case.spec.cwd)]
+    if failed.errno == errno.EISDIR:
+        return [f"name a file in the folder `{program}`"]
     if failed.errno == errno.EACCES:
         return [f"make it executable: `chmod +x {program}`"]
     return ["check that it is a program for this machine, or a script whose first line names its interpreter"]
+
+
+def _not_found(program: str, cwd: str) -> str:
+    if "/" not in program and not program.endswith(".py"):
+        return f"check that `{program}` is on PATH, or write `./{program}`"
+    return f"check that `{program}` exists, seen from `{cwd}`, and the interpreter in its first line"
 
 
 def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:

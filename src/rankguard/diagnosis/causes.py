@@ -20,6 +20,7 @@ from rankguard.diagnosis.evidence import (
     SIGKILL,
     code_of,
     ended_by_itself,
+    ended_by_us,
     exception_of,
     failed_to_stay,
     left_too_early,
@@ -54,9 +55,7 @@ def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
         return None
     name = errno.errorcode.get(failed.errno, f"errno {failed.errno}")
     evidence = (Evidence(source="rankguard", statement=f"{failed.stage}: {name}"),)
-    return make(
-        "cannot-start", f"{who(case, rank)} was not started: {failed.statement}", Confidence.PROVEN, evidence
-    )
+    return make("cannot-start", f"{who(case, rank)} was not started: {failed.statement}", Confidence.PROVEN, evidence)
 
 
 def _timed_out(case: Case, rank: RankCase) -> Cause | None:
@@ -158,7 +157,8 @@ def _reported(case: Case, rank: RankCase) -> Cause | None:
 
 def _exception(case: Case, rank: RankCase) -> Cause | None:
     found = exception_of(rank)
-    if not found or (signal_of(rank) and not report_of(rank)):
+    signalled = signal_of(rank) and not (rank.accused and ended_by_us(rank))
+    if not found or (signalled and not report_of(rank)):
         return None
     exception, source = found
     name = exception.type.rpartition(".")[2]
@@ -172,7 +172,7 @@ def _exception(case: Case, rank: RankCase) -> Cause | None:
     statement = (
         f"{who(case, rank)} {verb} {raised}" if len(raised) > 80 else f"{who(case, rank)} {verb} {raised}{during(rank)}"
     )
-    return make("exception", statement, confidence, (own, *peer, *wait_status(rank)), rank=rank)
+    return make("exception", statement, confidence, (own, *_complaint(rank), *peer, *wait_status(rank)), rank=rank)
 
 
 def _crash(case: Case, rank: RankCase) -> Cause | None:
@@ -209,17 +209,29 @@ def _killed(case: Case, rank: RankCase) -> Cause | None:
     return make("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
 
 
+def _complained(case: Case, rank: RankCase) -> Cause | None:
+    """It sent its parent a signal that ends a process, and then ended with whatever code, or did not end."""
+    left = code_of(rank) is not None and ended_by_itself(rank)
+    if rank.complained is None or not (left or rank.accused):
+        return None
+    then = f", then ended with exit code {code_of(rank)}{during(rank)}" if left else f"{during(rank)}, and did not end"
+    statement = f"{who(case, rank)} told its parent of a failure by {signal_name(rank.complained)}{then}"
+    evidence = (*_complaint(rank), *wait_status(rank), *peer_evidence(rank))
+    return make("reported-failure", statement, Confidence.LIKELY, evidence, rank=rank)
+
+
+def _complaint(rank: RankCase) -> tuple[Evidence, ...]:
+    if rank.complained is None:
+        return ()
+    return (Evidence(source="rank", statement=f"it sent {signal_name(rank.complained)} to its parent"),)
+
+
 def _exit(case: Case, rank: RankCase) -> Cause | None:
     """Ended by itself with a code, and nothing is known of why."""
     code = code_of(rank)
     if code is None or not failed_to_stay(case, rank):
         return None
     peer, evidence = peer_evidence(rank), wait_status(rank)
-    if code == 0 and rank.complained is not None:
-        name = signal_name(rank.complained)
-        evidence = (Evidence(source="rank", statement=f"it sent {name} to its parent"), *evidence)
-        statement = f"{who(case, rank)} told its parent of a failure by {name}{during(rank)}"
-        return make("reported-failure", statement, Confidence.LIKELY, evidence + peer, rank=rank)
     if left_too_early(case, rank) and rank.ready_at is None:
         statement = f"{who(case, rank)} ended with exit code 0 before it was ready"
         return make("exit-before-ready", statement, Confidence.PROVEN, evidence + peer, rank=rank)
@@ -245,6 +257,7 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _exception,
     _crash,
     _killed,
+    _complained,
     _exit,
     _protocol_error,
 )

@@ -6,6 +6,7 @@ said before (datagrams, output) is told: it cannot say anything afterwards.
 """
 
 import contextlib
+import errno
 import os
 import signal
 from collections import deque
@@ -185,6 +186,8 @@ class ExecRanks:
             self._emit(Spawned(now, rank.number, rank.pid))
             return
         stage, error = failed
+        if error == errno.EACCES and os.path.isdir(os.path.join(self._spec.cwd, self._spec.argv[0])):
+            error = errno.EISDIR  # execve(2) says EACCES of a folder, which `chmod` would not cure
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)

@@ -145,7 +145,8 @@ def _when(verdict: Verdict) -> str:
     if culprit is not None:
         parts[0] += f", {say.seconds(culprit.elapsed_s)} after launch"
         reports = [r.ready_after_s for r in verdict.ranks if r.ready_after_s is not None]
-        if reports or culprit.phase in ("launching", "starting", "ready"):
+        waited = culprit.phase in ("launching", "starting", "ready") and culprit.cause.kind != "cannot-start"
+        if reports or waited:
             ready = sum(after <= culprit.elapsed_s for after in reports)
             parts.append(f"{ready} of {verdict.world_size} ranks {'was' if ready == 1 else 'were'} ready")
         parts += [f"attempt {culprit.attempt + 1}"] if culprit.attempt else []
