@@ -135,7 +135,7 @@ class Glimpses:
         held_up: list[tuple[bool, float, int]] = []
         heard = told = None
         for rank in job.ranks:
-            phase = job.phase(rank)
+            phase = _shown(job.phase(rank))
             counts[phase] = counts.get(phase, 0) + 1
             at = self._heard_at(rank.rank)
             if at is not None and (heard is None or at > heard):
@@ -148,10 +148,10 @@ class Glimpses:
         return {
             "is": "glimpse",
             "n": len(job.ranks),
-            "elapsed": now - (job.started_at or now),
+            "elapsed": now - _began(job, now),
             "expects": job.expects_ready,
             "ready": job.ready,
-            "counts": {"starting" if phase is Phase.LAUNCHING else phase: n for phase, n in counts.items()},
+            "counts": counts,
             "executing": job.spawned,
             "heard": None if heard is None else now - heard,
             "told": None if told is None else now - told,
@@ -175,8 +175,7 @@ class Glimpses:
 
     def _row(self, rank: RankState, now: float) -> list[Any]:
         """Rank, phase, text, done, total, unit, seconds of silence, resident bytes, seconds until it was ready."""
-        said, phase = rank.status, self._job.phase(rank)
-        began = self._job.started_at or now
+        said = rank.status
         text = done = total = unit = None
         if said is not None:
             text = said.text[:_TEXT] if said.text is not None else None
@@ -184,14 +183,14 @@ class Glimpses:
         heard = self._heard_at(rank.rank) or rank.spawned_at
         return [
             rank.rank,
-            "starting" if phase is Phase.LAUNCHING else str(phase),
+            _shown(self._job.phase(rank)),
             text,
             done,
             total,
             unit,
             None if heard is None else now - heard,
             _resident(rank.pid) if rank.exited is None else None,
-            None if rank.ready_at is None else rank.ready_at - began,
+            None if rank.ready_at is None else rank.ready_at - _began(self._job, now),
         ]
 
     def _used(self) -> list[int | None]:
@@ -201,6 +200,15 @@ class Glimpses:
         if used is not None and state.cache_bytes is not None:
             used = max(0, used - state.cache_bytes)
         return [used, state.limit_bytes]
+
+
+def _began(job: Job, now: float) -> float:
+    return now if job.started_at is None else job.started_at
+
+
+def _shown(phase: Phase) -> str:
+    """As users know it: a rank that does not execute yet is starting, too."""
+    return "starting" if phase is Phase.LAUNCHING else str(phase)
 
 
 def _holds_up(rank: RankState, heard: float | None, now: float) -> tuple[bool, float, int]:

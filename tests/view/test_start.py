@@ -227,6 +227,27 @@ def test_a_front_that_is_killed_leaves_a_clean_terminal(tmp_path: Path) -> None:
         assert stage.terminal.cursor() == (1, 0)
 
 
+def test_a_terminal_that_nobody_reads_gets_every_line_in_the_end(tmp_path: Path) -> None:
+    with Stage(tmp_path, 2, *WAIT) as stage:
+        stage.expect(has_frame())
+        done = tmp_path / "done"
+        os.mkfifo(done)
+        wait = os.open(done, os.O_RDWR)
+        # Many times what a terminal's buffer holds (4 KiB): from here on nothing is read until both have said all.
+        stage.all("[say(f'{i:06} ' + 'x' * 50 + '\\n') for i in range(500)]; notify('READY=1')")
+        stage.all(f"os.write(os.open({str(done)!r}, os.O_WRONLY), b'x')")
+        assert len(os.read(wait, 1) + os.read(wait, 1)) == 2
+        os.close(wait)
+        stage.expect(has_no_frame("all 2 ranks ready"))
+        stage.close()
+
+        told = stage.told()
+        for rank in (0, 1):
+            mine = [row for row in told if row.startswith(f"[{rank}] ")]
+            assert mine == [f"[{rank}] {n:06} " + "x" * 50 for n in range(500)]
+        assert len(told) == 1002
+
+
 def test_stdout_in_a_file_has_the_ranks_lines_and_no_more(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with Stage(tmp_path, 2, *WAIT, shell=f"{{}} > {out}") as stage:
