@@ -1,0 +1,124 @@
+"""How fast the ranks' output passes prefix and files: ours beside torchrun's `--tee 3`, in turns, in one run.
+
+    python bench/output.py [--torchrun .venv-torch/bin/torchrun] [--repetitions 5] [--only 8:short:pipe]
+
+Every rank writes its lines in blocks of 64 KiB as fast as they are taken. The clock runs from the first rank's first
+write to the launcher's end (so that everything is in its files), and to the last byte where a reader counts what comes.
+Every byte and line is counted and has to be there. Medians, with the least and the most; MB are 10^6 bytes of the ranks'.
+Ends with 1 when 8 ranks are not twice as fast as torchrun's.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RANK = """
+import os, sys, time
+size, total, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+line = b"step 0123 loss 2.3456 lr 0.0001 tok/s 9" if size == 40 else b"x" * (size - 1)
+block = (line + b"\\n") * (65536 // size)
+with open(f"{folder}/began-{os.environ['RANK']}", "w") as file:
+    file.write(str(time.monotonic_ns()))
+for _ in range(total // len(block)):
+    left = memoryview(block)
+    while left:
+        left = left[os.write(1, left):]
+"""
+SHORT, LONG = 40, 1000
+
+
+def blocks(size: int, total: int) -> tuple[int, int]:
+    """Bytes and lines of one rank."""
+    lines = (65536 // size) * (total // (65536 // size * size))
+    return lines * size, lines
+
+
+def once(command: list[str], n: int, size: int, total: int, where: str, prefixed: int) -> float:
+    """Seconds of one run."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
+        program = Path(folder) / "rank.py"
+        program.write_text(RANK)
+        words = [word.replace("FOLDER", folder) for word in command]
+        words += [str(program), str(size), str(total), folder]
+        null = os.open(os.devnull, os.O_RDWR)
+        seen = newlines = 0
+        job = subprocess.Popen(words, stdin=null, stdout=subprocess.PIPE if where == "pipe" else null, stderr=null)
+        if job.stdout is not None:
+            fd = job.stdout.fileno()
+            while data := os.read(fd, 1 << 20):
+                seen += len(data)
+                newlines += data.count(b"\n")
+            job.stdout.close()
+        status = job.wait()
+        ended = time.monotonic_ns()
+        began = min(int((Path(folder) / f"began-{rank}").read_text()) for rank in range(n))
+        logs = [path for path in Path(folder).rglob("stdout.log") if path.stat().st_size]
+        kept = sum(path.stat().st_size for path in logs)
+        os.close(null)
+    size_of_one, lines_of_one = blocks(size, total)
+    wanted = n * size_of_one + n * lines_of_one * prefixed
+    assert status == 0, f"{words[0]} ended with {status}"
+    assert kept == n * size_of_one, f"{kept} bytes in the files of {words[0]}, not {n * size_of_one}"
+    assert where != "pipe" or (seen, newlines) == (wanted, n * lines_of_one), (seen, wanted, newlines)
+    return (ended - began) / 1e9
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--torchrun", default=str(ROOT / ".venv-torch/bin/torchrun"))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=12, help="of each rank")
+    parser.add_argument("--only", default="", help="ranks:short|long:null|pipe")
+    asked = parser.parse_args()
+    if shutil.which(asked.torchrun) is None:
+        print(f"{asked.torchrun} is not there (make test-torch installs it): ours alone", file=sys.stderr)
+        asked.torchrun = None
+    print(f"{asked.repetitions} runs each, in turns; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{'ranks':>5} {'lines':>6} {'to':>5}  {'':9} {'MB/s':>7} {'min':>7} {'max':>7} {'lines/s':>11}  {'times':>5}"
+    )
+    worst = float("inf")
+    for n in (8, 1):
+        for name, size in (("short", SHORT), ("long", LONG)):
+            for where in ("null", "pipe"):
+                if asked.only in ("", f"{n}:{name}:{where}"):
+                    ratio = row(asked, n, name, size, where)
+                    worst = min(worst, ratio) if n == 8 else worst
+    if asked.torchrun is None:
+        return 0
+    print(f"8 ranks: at least {worst:.1f} times as fast; required: 2: {'met' if worst >= 2 else 'NOT MET'}")
+    return 0 if worst >= 2 else 1
+
+
+def row(asked: argparse.Namespace, n: int, name: str, size: int, where: str) -> float:
+    total = int(asked.megabytes * 1e6) * (1 if n == 8 else 4)
+    ours = [sys.executable, "-m", "rankguard", "run", "-n", str(n), "--run-dir", "FOLDER/run", "-q", "--log-max", "1G"]
+    launchers = {"rankguard": (ours, len("[0] ") if n > 1 else 0)}
+    if asked.torchrun is not None:
+        theirs = [asked.torchrun, "--nproc-per-node", str(n), "--tee", "3", "--log-dir", "FOLDER/logs"]
+        launchers["torchrun"] = (theirs, len("[default0]:"))
+    took: dict[str, list[float]] = {launcher: [] for launcher in launchers}
+    for _ in range(asked.repetitions):
+        for launcher, (command, prefixed) in launchers.items():
+            took[launcher].append(once(command, n, size, total, where, prefixed))
+    size_of_one, lines_of_one = blocks(size, total)
+    medians = {launcher: statistics.median(seconds) for launcher, seconds in took.items()}
+    ratio = medians["torchrun"] / medians["rankguard"] if "torchrun" in medians else float("nan")
+    for launcher, seconds in took.items():
+        rates = [n * size_of_one / 1e6 / s for s in (medians[launcher], max(seconds), min(seconds))]
+        lines = n * lines_of_one / medians[launcher]
+        times = f"{ratio:.1f}" if launcher == "rankguard" else ""
+        cells = f"{n:>5} {name:>6} {where:>5}  {launcher:9}"
+        print(f"{cells} {rates[0]:>7.0f} {rates[1]:>7.0f} {rates[2]:>7.0f} {lines:>11,.0f}  {times:>5}", flush=True)
+    return ratio
+
+
+if __name__ == "__main__":
+    sys.exit(main())
