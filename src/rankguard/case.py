@@ -41,7 +41,9 @@ class RankCase(Record):
     """The first failure it reported."""
     broken: ProtocolBroken | None = None
     complained: int | None = None
-    """The signal it sent to its parent."""
+    """The signal it sent to its parent: one that would have ended that."""
+    accused: bool = False
+    """And it lived on, for seconds (`core/policy.py`) or until something else failed: that signal is its failure."""
     dying: str | None = None
     """What the look on the first failure showed of it (`Looked.dying`)."""
     suspect: bool = False
@@ -70,8 +72,8 @@ class Case(Record):
     all_ready_at: float | None = None
     failed_at: float | None = None
     failed_by: str | None = None
-    """Which news was the first failure: `exit`, `report`, `protocol`, `not-spawned`, `ready-timeout`, `front-lost`,
-    `warden-lost`, `supervisor-lost`; null when nothing failed."""
+    """Which news was the first failure: `exit`, `report`, `protocol`, `not-spawned`, `complaint`, `ready-timeout`,
+    `front-lost`, `warden-lost`, `supervisor-lost`; null when nothing failed."""
     detected_in_s: float | None = None
     """From the wake-up that brought the first failure to the order to stop."""
     stop: StopRequested | None = None

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.diagnosis.culprit import choose
-from rankguard.facts import DeadlinePassed, Fact, Signalled, TreeEmpty, Warned
+from rankguard.facts import DeadlinePassed, Fact, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
 from rankguard.model import Survivor
 from rankguard.orders import (
+    Disarm,
     Finish,
     GiveUp,
     Judge,
@@ -32,6 +33,8 @@ from rankguard.orders import (
 )
 
 URGENT, NEWS_EXIT = 0, 1
+NAP_S, LATE_S = 2.0, 1.0
+"""While a deadline is to come we sleep at most so long at a time, and who wakes so much too late has stood still."""
 
 
 class Tree(Protocol):
@@ -73,10 +76,13 @@ class Driver:
     def run(self, idle: Callable[[float], float | None]) -> None:
         """Until the job is finished. `idle(now)` does what was put off and says when it wants to be called next."""
         self._handle()
+        now = self.clock()
         while not self.finished:
             timeout = self._timeout(idle(self.clock()))
+            slept_at = self.clock()
             news = self._selector.select(timeout)
-            now = self.clock()
+            awake_at, now = now, self.clock()
+            self._notice_lost_time(awake_at, slept_at, timeout, now)
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
                 key.data[1](now)
                 self._handle()
@@ -89,8 +95,25 @@ class Driver:
 
     def _timeout(self, idle_at: float | None) -> float | None:
         due = [when for when, _generation in self._deadlines.values()]
+        now = self.clock()
+        if due:
+            due.append(now + NAP_S)
         due += [at for at in (idle_at, self.launcher.next_wake()) if at is not None]
-        return None if not due else max(0.0, min(due) - self.clock())
+        return None if not due else max(0.0, min(due) - now)
+
+    def _notice_lost_time(self, awake_at: float, slept_at: float, timeout: float | None, now: float) -> None:
+        """We were stopped, or the machine was: nobody tells, so it shows only in a clock that went on without us.
+
+        Taken as lost is all of a sleep or of a turn of work that took far too long: when in it we were stopped is not
+        known, and no deadline may have run meanwhile.
+        """
+        if timeout is None or not self._deadlines:
+            return
+        worked, slept = slept_at - awake_at, now - slept_at
+        lost = (worked if worked > LATE_S else 0.0) + (slept if slept - timeout > LATE_S else 0.0)
+        if lost:
+            self.emit(TimeLost(now, round(lost, 6)))
+            self._handle()
 
     def _due(self, now: float) -> Iterator[Fact]:
         for name, (when, generation) in sorted(self._deadlines.items(), key=lambda item: item[1]):
@@ -111,17 +134,20 @@ class Driver:
                 self._listen(order)
             self._facts.extendleft(reversed(results))  # what our own hands found comes before other news
 
-    def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:
+    def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:  # noqa: C901  # one arm an order
         match order:
             case Look():
                 yield self.launcher.look(fact.at)
-            case SignalAll(signal=signal, spare=spare):
-                reached = self.launcher.signal_all(signal, frozenset(spare))
+            case SignalAll(signal=signal, spare=spare, ends=ends):
+                reached = self.launcher.signal_all(signal, frozenset(spare), ends=ends)
                 yield Signalled(self.clock(), signal, reached)
             case SignalRank(rank=rank, signal=signal):
                 self.launcher.signal_rank(rank, signal)
             case WakeAt(name=name, generation=generation, when=when):
                 self._deadlines[name] = (when, generation)
+            case Disarm(names=names):
+                for name in names:
+                    self._deadlines.pop(name, None)
             case Spawn(first=first, last=last):
                 self.launcher.spawn(first, last)
             case Reap(rank=rank):

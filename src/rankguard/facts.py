@@ -47,12 +47,28 @@ class StopRequested(Fact):
     grace: float | None = None
     at_once: bool = False
     by: str = "signal"
+    to: str = "front"
+    """Which of our processes it reached. Whoever signals all of them at once (`pkill`, a batch system) asks once."""
 
 
 class SignalPassed(Fact):
     """A signal that is forwarded and stops nothing (SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH)."""
 
     signal: int
+
+
+class Suspended(Fact):
+    """The whole job is to stand still (Ctrl-Z): no rank runs and no deadline, until `Resumed`."""
+
+
+class Resumed(Fact):
+    """The job goes on (`fg`, `bg`, SIGCONT)."""
+
+
+class TimeLost(Fact):
+    """We stood still for `seconds`, and nobody told us: SIGSTOP, a paused container, a frozen machine."""
+
+    seconds: float
 
 
 class StoppingAnnounced(Fact):
@@ -194,7 +210,10 @@ class ProtocolBroken(RankFact):
 
 
 class Complained(RankFact):
-    """The rank (or a child of it) sent a signal to its parent, as engines do on an exception."""
+    """The rank (or a child of it) sent a signal to its parent, as engines do on an exception.
+
+    One that would end the parent is held against the rank if it then ends, even with 0, or does not end in time.
+    """
 
     signal: int
 

@@ -26,11 +26,14 @@ class Look(Order):
 
 
 class SignalAll(Order):
-    """Send `signal` to the process group of every rank that has not ended, those in `spare` left out."""
+    """Send `signal` to the process group of every rank that has not ended, those in `spare` left out.
+
+    `ends`: the job is told to end, so that ranks which have not been started are not. → `Signalled`
+    """
 
     signal: int
     spare: tuple[int, ...] = ()
-    to_groups: bool = True
+    ends: bool = True
 
 
 class SignalRank(Order):
@@ -46,6 +49,12 @@ class WakeAt(Order):
     name: str
     generation: int
     when: float
+
+
+class Disarm(Order):
+    """The deadlines `names` do not come, until they are set again."""
+
+    names: tuple[str, ...]
 
 
 class Reap(Order):
@@ -69,7 +78,7 @@ class GiveUp(Order):
 
 
 class Tell(Order):
-    """Tell the front and whoever listens. `what`: `ready`, `all-ready`, `readiness-expected`, `stopping`, `judged`, `note`."""
+    """Tell the front and whoever listens. `what`: `ready`, `all-ready`, `readiness-expected`, `suspended`, `resumed`, `stopping`, `judged`, `note`."""
 
     what: str
     rank: int | None = None

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from rankguard.facts import FailureReported, FrontLost, Ready, StopRequested, TreeEmpty
+from rankguard.facts import FailureReported, FrontLost, Ready, Resumed, StopRequested, Suspended, TreeEmpty, Warned
 from rankguard.model import Ending, ExceptionInfo, Report
 from rankguard.testing import Clock, Script, ScriptedRun, Stuck
 from rankguard.testing.player import new_spec
@@ -162,3 +162,73 @@ def test_the_clock_goes_forward_only():
     assert (clock(), clock.advance(1.5), clock.move_to(8.0), clock()) == (5.0, 6.5, 8.0, 8.0)
     with pytest.raises(ValueError, match=r"stands at 8\.0 and cannot go back to 7\.0"):
         clock.move_to(7.0)
+
+
+def standing_still(run, seconds, *, at, asleep):
+    """The clock goes on by `seconds` while nothing runs: in the middle of a sleep, or of a turn of work."""
+    agenda = run.driver._selector
+    select = agenda.select
+    left = [seconds]
+
+    def stopped(timeout=None):
+        if left and run.clock() >= at and not asleep:
+            run.driver.emit(Warned(run.clock(), "a turn of work"))
+        news = select(timeout)
+        if left and run.clock() >= at:
+            if asleep:
+                run.clock.advance(left.pop())
+            else:
+                run.driver.launcher.wake = lambda now: left and run.clock.advance(left.pop())
+        return news
+
+    agenda.select = stopped
+    return run
+
+
+@pytest.mark.parametrize("asleep", [True, False])
+@pytest.mark.parametrize("seconds", [1.5, 60.0, 86400.0])
+def test_no_deadline_runs_while_we_stand_still(seconds, asleep):
+    slow = Script(says=((9.9 + seconds, Ready),), ends=(20.0 + seconds, ENDED))
+    run = standing_still(
+        ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {0: slow}), seconds, at=4.0, asleep=asleep
+    )
+
+    told = story(run)
+
+    assert run.job.failed_at is None, told
+    if seconds > 2.0:
+        assert any("TimeLost" in line for line in told)
+
+
+def test_whoever_is_late_is_late_though_time_was_lost():
+    run = standing_still(ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {}), 600.0, at=4.0, asleep=True)
+
+    told = story(run)
+
+    (passed,) = [line for line in told if "DeadlinePassed" in line]
+    assert 610.0 <= float(passed.split()[0]) <= 612.0
+    assert run.job.judged.kind == "ready-timeout"
+
+
+def test_without_a_deadline_nobody_wakes():
+    waits = []
+    run = ScriptedRun(new_spec(1), {0: Script(ends=(7200.0, ENDED))})
+    select = run.driver._selector.select
+    run.driver._selector.select = lambda timeout=None: waits.append(timeout) or select(timeout)
+
+    run.until_finished()
+
+    assert waits.count(None) == len(waits)
+    assert len(waits) < 8
+
+
+def test_a_suspended_job_has_no_deadline_and_goes_on_where_it_was():
+    spec = new_spec(2).replace(ready_timeout=10.0)
+    says = {0: Script(says=((1.0, Ready),))}
+    run = ScriptedRun(spec, says, [(4.0, Suspended), (5000.0, Resumed)])
+
+    told = story(run)
+
+    assert [line for line in told if "DeadlinePassed" in line] == ["5006.000 DeadlinePassed"]
+    assert run.ranks.signals[:4] == [(4.0, 0, 19), (4.0, 1, 19), (5000.0, 0, 18), (5000.0, 1, 18)]
+    assert (run.job.judged.rank, run.job.judged.kind) == (1, "ready-timeout")

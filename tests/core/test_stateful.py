@@ -27,10 +27,12 @@ from rankguard.facts import (
     ProtocolBroken,
     ReadinessExpected,
     Ready,
+    Resumed,
     SignalPassed,
     StatusTold,
     StoppingAnnounced,
     StopRequested,
+    Suspended,
     WardenLost,
     Warned,
 )
@@ -60,6 +62,9 @@ SPECS = st.builds(
     grace=st.sampled_from([0.0, 0.5, 5.0]),
     shutdown_timeout=st.sampled_from([0.0, 1.0, 30.0]),
 )
+
+
+SPOKEN = st.sampled_from(["ready", "ready", "status", "extended", "leaving", "complained"])
 
 
 class Jobs(RuleBasedStateMachine):
@@ -93,8 +98,8 @@ class Jobs(RuleBasedStateMachine):
         while self.world.queue:
             self.world.start()
 
-    @rule(data=st.data(), what=st.sampled_from(["ready", "ready", "status", "extended", "leaving", "complained"]))
-    def speak(self, data, what):
+    @rule(data=st.data(), what=SPOKEN, signal=st.sampled_from([3, 10]))
+    def speak(self, data, what, signal):
         early = ["queued"] if what == "complained" else []  # a signal is faster than the news of the start
         process, now = self.some(data, "alive", "ended", "told", "reaped", *early), self.world.now
         if process is None:
@@ -104,8 +109,9 @@ class Jobs(RuleBasedStateMachine):
             "status": StatusTold(now, process.rank, "loading", 3.0),
             "extended": Extended(now, process.rank, 4.0),
             "leaving": LeavingTold(now, process.rank),
-            "complained": Complained(now, process.rank, 3),
+            "complained": Complained(now, process.rank, signal),
         }
+        process.innocent = process.innocent and (what, signal) != ("complained", 3)
         self.world.tell(made[what])
 
     @rule()
@@ -150,7 +156,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(data=st.data(), answers=st.booleans())
     def obey(self, data, answers):
-        doomed = [process for process in self.world.processes if process.state == "alive" and process.doomed]
+        doomed = self.world.doomed()
         if doomed:
             process = data.draw(st.sampled_from(doomed))
             number = process.doomed
@@ -181,11 +187,21 @@ class Jobs(RuleBasedStateMachine):
         signal=st.sampled_from([1, 2, 2, 15]),
         grace=st.sampled_from([None, None, 2.0]),
         at_once=SELDOM,
+        to=st.sampled_from(["front", "supervisor"]),
         now=SELDOM,
     )
-    def ask_to_end(self, signal, grace, at_once, now):
+    def ask_to_end(self, signal, grace, at_once, to, now):
         if now:
-            self.world.tell(StopRequested(self.world.now, signal, None, grace, at_once))
+            self.world.tell(StopRequested(self.world.now, signal, None, grace, at_once, "signal", to))
+
+    @precondition(lambda self: not self.world.spec.adopted)
+    @rule(suspends=st.booleans())
+    def suspend_or_resume(self, suspends):
+        self.world.tell(Suspended(self.world.now) if suspends else Resumed(self.world.now))
+
+    @rule(seconds=st.sampled_from([1.5, 60.0]))
+    def stand_still(self, seconds):
+        self.world.stand_still(seconds)
 
     @precondition(lambda self: not self.world.spec.adopted)
     @rule(what=st.sampled_from([FrontLost, WardenLost]), now=SELDOM, really=SELDOM)

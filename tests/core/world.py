@@ -16,12 +16,15 @@ from rankguard.facts import (
     Looked,
     NotSpawned,
     Reaped,
+    Resumed,
     Signalled,
     Spawned,
+    TimeLost,
     TreeEmpty,
 )
 from rankguard.model import Ending, Survivor
 from rankguard.orders import (
+    Disarm,
     Finish,
     GiveUp,
     Judge,
@@ -35,7 +38,7 @@ from rankguard.orders import (
     WakeAt,
 )
 
-SIGKILL, SIGTERM = 9, 15
+SIGKILL, SIGTERM, SIGCONT, SIGSTOP = 9, 15, 18, 19
 ENDS = {2: "SIGINT", 9: "SIGKILL", 15: "SIGTERM", 1: "SIGHUP"}
 """Signals that end a process, and that we send."""
 
@@ -49,7 +52,7 @@ class Process:
         self.dying = None
         self.ending = None
         self.doomed = None
-        self.stubborn = self.immortal = False
+        self.stubborn = self.immortal = self.stands = False
         self.innocent = True
         """Nothing of its own doing may be held against it."""
 
@@ -103,6 +106,10 @@ class World:
             case WakeAt():
                 assert order.when >= self.now, f"{order} at {self.now}"
                 self.deadlines[order.name] = (order.when, order.generation)
+            case Disarm(names=names):
+                assert set(names) <= set(self.deadlines)
+                for name in names:
+                    del self.deadlines[name]
             case Spawn():
                 self.queue.extend(range(order.first, order.last + 1))
             case Reap():
@@ -135,7 +142,8 @@ class World:
 
     def _signal_all(self, order, facts):
         assert not self.spec.adopted
-        if order.signal in ENDS:
+        assert order.ends == (order.signal in ENDS)
+        if order.ends:
             while self.queue:
                 rank = self.queue.popleft()
                 self.processes[rank].state = "never"
@@ -146,6 +154,8 @@ class World:
         return Signalled(self.now, order.signal, len(reached))
 
     def _signal(self, process, number):
+        if number in (SIGCONT, SIGSTOP):
+            process.stands = number == SIGSTOP
         if number in ENDS and not process.immortal and (number == SIGKILL or not process.stubborn):
             process.doomed = number
 
@@ -213,6 +223,11 @@ class World:
             self.fire()
         self.now = max(self.now, until)
 
+    def stand_still(self, seconds):
+        """Nothing happened for so long, and we did not know."""
+        self.now += seconds
+        self.tell(TimeLost(self.now, seconds))
+
     def fire(self):
         """The next deadline comes."""
         name = min(self.deadlines, key=self.deadlines.__getitem__)
@@ -229,10 +244,17 @@ class World:
                 return
         raise AssertionError("no end in sight")
 
+    def doomed(self):
+        """Those whom a signal of ours ends: not while they stand still, SIGKILL apart."""
+        doomed = [process for process in self.processes if process.state == "alive" and process.doomed is not None]
+        return [process for process in doomed if process.doomed == SIGKILL or not process.stands]
+
     def _something_happens(self):
         ended = [process for process in self.processes if process.state == "ended"]
-        doomed = [process for process in self.processes if process.state == "alive" and process.doomed is not None]
-        if ended:
+        doomed = self.doomed()
+        if self.job.suspended_at is not None:
+            self.tell(Resumed(self.now))
+        elif ended:
             self.tell_exit(ended[0])
         elif doomed:
             number = doomed[0].doomed
@@ -286,6 +308,12 @@ class World:
             assert job.stopped_at is None
         if job.failed_at is not None and job.stopped_at is None:
             assert job.holding or job.ended == self.spec.nprocs
+        if job.suspended_at is not None:
+            assert not self.deadlines
+            assert all(process.stands for process in self.processes if process.state == "alive")
+        elif not job.finished:
+            assert {name: when for name, (when, _generation) in self.deadlines.items()} == job.due
+            assert not any(process.stands for process in self.processes if process.state == "alive")
         for process in self.processes:
             if process.innocent and not ranks[process.rank].late:
                 assert ranks[process.rank].failed_at is None, f"rank {process.rank} was stopped by us, and is blamed"

@@ -23,7 +23,7 @@ from rankguard.diagnosis.verdict import verdict as verdict_of
 from rankguard.facts import DeadlinePassed, Exited, Fact, JobStarted, Looked, Spawned
 from rankguard.linux.child import by_signal
 from rankguard.model import JobSpec, Verdict
-from rankguard.orders import Judge, Look, Order, Tell, WakeAt
+from rankguard.orders import Disarm, Judge, Look, Order, Tell, WakeAt
 
 FEW = 8
 """Processes that take part in a rehearsal."""
@@ -141,6 +141,9 @@ class Course:
             return self._look()
         if isinstance(order, WakeAt):
             self.deadlines[order.name] = (order.when, order.generation)
+        elif isinstance(order, Disarm):
+            for name in order.names:
+                self.deadlines.pop(name, None)
         elif isinstance(order, Judge):
             return choose(self._case())
         elif isinstance(order, Tell) and order.what == "judged":

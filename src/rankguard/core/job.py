@@ -32,8 +32,11 @@ class RankState:
     """One rank. Instants are monotonic seconds; None has not happened."""
 
     __slots__ = (
+        "accused",
         "broken",
         "complained",
+        "complained_at",
+        "complaint_due",
         "deadline",
         "dying",
         "exited",
@@ -65,6 +68,9 @@ class RankState:
         self.report: FailureReported | None = None
         self.broken: ProtocolBroken | None = None
         self.complained: int | None = None
+        self.complained_at: float | None = None
+        self.complaint_due: float | None = None
+        self.accused = False
         self.dying: str | None = None
         self.suspect = False
         self.late = False
@@ -104,7 +110,8 @@ class Job:
         self.lost: FrontLost | WardenLost | None = None
         # Stopping.
         self.stop: StopRequested | None = None
-        self.interrupts = 0
+        # How often each signal came to each of our processes: the same request to all of them counts once.
+        self.asked: dict[tuple[str, int], int] = {}
         self.announced = False
         self.stopped_at: float | None = None
         self.signalled_first_at: float | None = None
@@ -115,8 +122,12 @@ class Job:
         self.ended_at: float | None = None
         self.tree: TreeEmpty | None = None
         self.finished = False
-        # Deadlines by name: a `DeadlinePassed` of another generation is stale.
+        # Deadlines by name: a `DeadlinePassed` of another generation is stale. `due` has those still to come.
         self.generations: dict[str, int] = {}
+        self.due: dict[str, float] = {}
+        self.suspended_at: float | None = None
+        self.pauses = 0
+        self.lost_while_stopping = 0.0
         self.memory = MemoryState()
         self.other_ooms: tuple[KernelKilled, ...] = ()
         self.warnings: list[str] = []
@@ -197,6 +208,7 @@ class Job:
             report=rank.report,
             broken=rank.broken,
             complained=rank.complained,
+            accused=rank.accused,
             dying=rank.dying,
             suspect=rank.suspect,
             late=rank.late,

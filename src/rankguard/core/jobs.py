@@ -1,12 +1,14 @@
 """The cells of the table that take facts about the job as a whole."""
 
+from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_time
 from rankguard.core.job import Job
 from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
 from rankguard.core.stopping import (
-    Orders,
+    asker,
     bound_passed,
     clock_passed,
+    complaint_passed,
     finish_when_done,
     hold_passed,
     judge,
@@ -20,7 +22,6 @@ from rankguard.core.stopping import (
     suspect,
     suspects_passed,
     sweep_passed,
-    wake,
 )
 from rankguard.facts import (
     DeadlinePassed,
@@ -30,10 +31,13 @@ from rankguard.facts import (
     KernelKilled,
     Looked,
     ReadinessExpected,
+    Resumed,
     Signalled,
     SignalPassed,
     StoppingAnnounced,
     StopRequested,
+    Suspended,
+    TimeLost,
     TreeEmpty,
     WardenLost,
     Warned,
@@ -45,6 +49,7 @@ SIGINT, SIGKILL = 2, 9
 
 _DEADLINES = {
     "ready": ready_passed,
+    "complaint": complaint_passed,
     "hold": hold_passed,
     "settle": settle_passed,
     "suspects": suspects_passed,
@@ -65,14 +70,14 @@ def readiness_expected(job: Job, fact: ReadinessExpected) -> Orders:
     orders: list[Order] = list(expect_readiness(job, fact.at, "somebody waits for readiness"))
     if fact.timeout is not None and job.all_ready_at is None and fact.at + fact.timeout < job.ready_by:
         job.ready_by = fact.at + fact.timeout
-        orders.append(wake(job, "ready", job.ready_by, "the caller's timeout"))
+        orders += wake_in_time(job, "ready", job.ready_by, "the caller's timeout")
     return tuple(orders)
 
 
 def stop_requested(job: Job, fact: StopRequested) -> Orders:
     if (holder := _who_has_the_terminal(job, fact)) is not None:
         return (SignalRank("Ctrl-C is for the rank that has the terminal", holder, fact.signal),)
-    job.interrupts += fact.signal == SIGINT
+    _count(job, fact)
     if not job.holding:
         return stop_on_request(job, fact)
     # A failure came first; its stop is held no longer, and its own clock applies.
@@ -91,18 +96,45 @@ def _who_has_the_terminal(job: Job, fact: StopRequested) -> int | None:
 
 
 def stop_requested_again(job: Job, fact: StopRequested) -> Orders:
-    """While stopping: an interrupt during a teardown, or the second one, ends all at once; others are passed on."""
-    job.interrupts += fact.signal == SIGINT
-    impatient = job.interrupts >= 2 or (job.stop is None and fact.signal == SIGINT)
+    """While stopping: an interrupt during a teardown, or the second one, ends all at once; others are passed on.
+
+    Not what has come already, to another one of our processes: it is the same request.
+    """
+    times, again = _count(job, fact)
+    impatient = fact.signal == SIGINT and again and (times >= 2 or job.stop is None)
+    because = f"asked again to end by {asker(fact)}"
     if fact.at_once or impatient:
-        return kill(job, fact.at, f"asked again to end by {fact.by}")
-    if job.stop is None:
+        return kill(job, fact.at, because)
+    if job.stop is None or not again:
         return ()
-    return (SignalAll(f"asked again to end by {fact.by}", fact.signal),)
+    return (SignalAll(because, fact.signal),)
+
+
+def _count(job: Job, fact: StopRequested) -> tuple[int, bool]:
+    """How often this signal has come to the process that it came to now, and whether that is more than to any other."""
+    most = max((times for (_to, number), times in job.asked.items() if number == fact.signal), default=0)
+    times = job.asked[fact.to, fact.signal] = job.asked.get((fact.to, fact.signal), 0) + 1
+    return times, times > most
 
 
 def signal_passed(_job: Job, fact: SignalPassed) -> Orders:
-    return (SignalAll("forwarded as it came", fact.signal),)
+    return (SignalAll("forwarded as it came", fact.signal, ends=False),)
+
+
+def suspended(job: Job, fact: Suspended) -> Orders:
+    """Every rank stops, no deadline runs. Not once something has failed: then the job is about to end."""
+    if job.suspended_at is not None or job.failed_at is not None:
+        return ()
+    return suspend(job, fact.at, "the job is suspended")
+
+
+def resumed(job: Job, fact: Resumed) -> Orders:
+    return resume(job, fact.at, "the job goes on")
+
+
+def time_lost(job: Job, fact: TimeLost) -> Orders:
+    """All deadlines come later by as much. While the job is suspended that time is counted already."""
+    return () if job.suspended_at is not None else lose(job, fact.at, fact.seconds)
 
 
 def stopping_announced(job: Job, _fact: StoppingAnnounced) -> Orders:
@@ -127,6 +159,7 @@ def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
 def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:
     if fact.generation != job.generations.get(fact.name):
         return ()
+    job.due.pop(fact.name, None)
     return _DEADLINES[fact.name](job, fact.at)
 
 

@@ -17,8 +17,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from rankguard.core import jobs, ranks
+from rankguard.core.clocks import Orders
 from rankguard.core.job import Job
-from rankguard.core.stopping import Orders
 from rankguard.errors import RankguardBug
 from rankguard.facts import (
     Complained,
@@ -40,12 +40,15 @@ from rankguard.facts import (
     ReadinessExpected,
     Ready,
     Reaped,
+    Resumed,
     Signalled,
     SignalPassed,
     Spawned,
     StatusTold,
     StoppingAnnounced,
     StopRequested,
+    Suspended,
+    TimeLost,
     TreeEmpty,
     WardenLost,
     Warned,
@@ -97,7 +100,7 @@ _RANK_ROWS: dict[type[RankFact], tuple[Cell, ...]] = {
     LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
     FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
     ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
-    Complained:      (ranks.complained,   ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained,                       _gone),
+    Complained:      (ranks.complained,   ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained_while_stopping,        _gone),
     Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
     OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
     Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),
@@ -110,6 +113,9 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     ReadinessExpected: (_early,          jobs.readiness_expected,   _late,                     _late,                 _over),
     StopRequested:     (_early,          jobs.stop_requested,       jobs.stop_requested_again, jobs.stop_requested_again, _over),
     SignalPassed:      (_early,          jobs.signal_passed,        jobs.signal_passed,        Ignored("no rank is left"), _over),
+    Suspended:         (_early,          jobs.suspended,            _ours,                     _ours,                 _over),
+    Resumed:           (_early,          jobs.resumed,              _ours,                     _ours,                 _over),
+    TimeLost:          (_early,          jobs.time_lost,            jobs.time_lost,            jobs.time_lost,        _over),
     StoppingAnnounced: (_early,          jobs.stopping_announced,   _ours,                     _ours,                 _over),
     FrontLost:         (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
     WardenLost:        (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),

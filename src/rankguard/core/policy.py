@@ -19,5 +19,9 @@ BOUND = 10.0
 """From the first SIGKILL to giving up on an empty tree. What is left is named. (A fork storm of 64 processes outran a
 loop of SIGKILLs for 43 s; a process in state D cannot be killed at all.)"""
 
+COMPLAINT = 5.0
+"""For a rank to end after it sent its parent a signal that would end it. Engines send SIGQUIT on an exception and then
+end, most often with 0; SGLang's clean-up before that takes up to 3 s."""
+
 STORY = 40
 """How many of the last facts and orders a `RankguardBug` tells."""

@@ -3,8 +3,10 @@
 A cell is called only for the phases that the table in `machine.py` gives it.
 """
 
+from rankguard.core.clocks import Orders, disarm, wake_in_time
 from rankguard.core.job import Job, RankState
-from rankguard.core.stopping import Orders, all_ended, fail, finish_when_done, judge_when_resolved, suspect
+from rankguard.core.policy import COMPLAINT
+from rankguard.core.stopping import all_ended, fail, finish_when_done, judge_when_resolved, suspect
 from rankguard.facts import (
     Complained,
     Exited,
@@ -22,16 +24,19 @@ from rankguard.facts import (
 from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
-SIGKILL, SIGTERM = 9, 15
+SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
+COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM"}
+"""Signals to its parent by which a rank says that it failed. Others are recorded and mean nothing to us."""
 
 
 def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
     rank.pid, rank.spawned_at = fact.pid, fact.at
     job.spawned += 1
+    stands = (SignalRank("the job is suspended", rank.rank, SIGSTOP),) if job.suspended_at is not None else ()
     if job.spawned == job.spec.nprocs:
         job.remember(fact.at, "all ranks started")
-        return (Tell("every rank executes its program", "spawned"),)
-    return ()
+        return (*stands, Tell("every rank executes its program", "spawned"))
+    return stands
 
 
 def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
@@ -39,7 +44,8 @@ def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
     job.spawned += 1
     if job.spec.adopted:
         return ()
-    number = SIGTERM if job.killed_at is None else SIGKILL
+    number = SIGTERM if job.stop is None else job.stop.signal
+    number = number if job.killed_at is None else SIGKILL
     return (SignalRank("the job was told to end while this rank started", rank.rank, number),)
 
 
@@ -71,6 +77,8 @@ def ready(job: Job, rank: RankState, fact: Ready) -> Orders:
         job.all_ready_at = fact.at
         job.remember(fact.at, f"all ranks ready, rank {rank.rank} last")
         orders.append(Tell("the last rank is ready", "all-ready", rank.rank))
+        if job.due.pop("ready", None) is not None:
+            orders += disarm(job, ("ready",), "the last rank is ready")
     return tuple(orders)
 
 
@@ -146,8 +154,20 @@ def broke_protocol(job: Job, rank: RankState, fact: ProtocolBroken) -> Orders:
     return fail(job, rank, fact.at, "protocol", f"rank {rank.rank}: {fact.statement}")
 
 
-def complained(_job: Job, rank: RankState, fact: Complained) -> Orders:
-    rank.complained = fact.signal
+def complained(job: Job, rank: RankState, fact: Complained) -> Orders:
+    """It says by a signal to its parent that it failed: held against it if it then ends, or does not end in time."""
+    if rank.complained is not None or fact.signal not in COMPLAINTS:
+        return ()
+    rank.complained, rank.complained_at, rank.complaint_due = fact.signal, fact.at, fact.at + COMPLAINT
+    if "complaint" in job.due or job.failed_at is not None:
+        return ()
+    because = f"rank {rank.rank} sent {COMPLAINTS[fact.signal]} to its parent"
+    return wake_in_time(job, "complaint", rank.complaint_due, because)
+
+
+def complained_while_stopping(_job: Job, rank: RankState, fact: Complained) -> Orders:
+    if rank.complained is None and fact.signal in COMPLAINTS:
+        rank.complained = fact.signal
     return ()
 
 
@@ -190,6 +210,8 @@ def _why_failed(job: Job, rank: RankState, ending: Ending) -> str | None:
         return f"was ended by {ending.signal}"
     if ending.code != 0:
         return f"ended with exit code {ending.code}"
+    if rank.complained is not None:
+        return f"ended with 0 after it had sent {COMPLAINTS[rank.complained]} to its parent"
     if job.expects_ready and rank.ready_at is None:
         return "ended with 0 before it was ready"
     return "ended with 0 while it was needed" if job.spec.any_end_fails else None

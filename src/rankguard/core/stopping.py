@@ -2,22 +2,18 @@
 
 The order is always the same: look, stop, wait for the suspects, judge, sweep, finish. Only `_hold` departs from it
 (docs/decisions/0004-hold-the-stop.md). Used by the cells of the table in `ranks.py` and `jobs.py`.
+
+A job that is suspended goes on when it is to end: each way to an end calls `resume`. SIGCONT comes after the signal to
+end, so that a rank meets that first, and not the loss of its peers.
 """
 
+from rankguard.core.clocks import Orders, resume, wake
 from rankguard.core.job import Job, RankState
 from rankguard.core.policy import BOUND, SETTLE, SUSPECTS
 from rankguard.facts import JobStarted, StopRequested
-from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
+from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell
 
 SIGKILL, SIGTERM = 9, 15
-
-Orders = tuple[Order, ...]
-
-
-def wake(job: Job, name: str, when: float, because: str) -> WakeAt:
-    """Set a deadline; an earlier one of that name becomes stale."""
-    generation = job.generations[name] = job.generations.get(name, 0) + 1
-    return WakeAt(because, name, generation, when)
 
 
 def suspect(job: Job, rank: RankState, at: float) -> None:
@@ -42,13 +38,22 @@ def fail(job: Job, rank: RankState, at: float, by: str, because: str, peer_death
     first = job.failed_at is None
     if first:
         job.failed_at, job.failed_by = at, by
+        accuse(job)
     job.remember(at, because)
     if peer_death is not None:
         if not first:
             return judge_when_resolved(job)
         job.holding = True
-        return (Look(because),)
+        return (Look(because), *resume(job, at, because))
     return stop_for_failure(job, at, because)
+
+
+def accuse(job: Job) -> None:
+    """Ranks that told their parent of a failure and live on: whatever else fails now, they had failed before."""
+    for rank in job.ranks:
+        if rank.complained_at is not None and rank.exited is None and rank.pid is not None:
+            rank.accused = True
+            suspect(job, rank, rank.complained_at)
 
 
 def stop_for_failure(job: Job, at: float, because: str) -> Orders:
@@ -59,11 +64,13 @@ def stop_for_failure(job: Job, at: float, because: str) -> Orders:
     spared = _spared(job)
     job.spared = frozenset(spared)
     job.looked = None
+    go_on = resume(job, at, because)
     job.stopped_at = at
     orders: list[Order] = [Look(because)]
     if not job.spec.adopted:
         job.remember(at, "told the other ranks to end")
         orders.append(SignalAll(because, SIGTERM, spared))
+        orders += go_on
         orders.append(wake(job, "grace", at + job.spec.grace, "grace"))
         if spared:
             orders.append(wake(job, "settle", at + SETTLE, "they report an exception and end by themselves"))
@@ -91,10 +98,11 @@ def _lost_a_peer(rank: RankState) -> bool:
 
 def stop_on_request(job: Job, fact: StopRequested) -> Orders:
     """End the job because somebody outside asks for it: forward the signal, start the clock of a request."""
-    because = f"asked to end by {f'signal {fact.signal}' if fact.by == 'signal' else fact.by}"
+    because = f"asked to end by {asker(fact)}"
+    go_on = resume(job, fact.at, because)
     job.stop, job.stopped_at = fact, fact.at
     job.remember(fact.at, because)
-    orders: list[Order] = [SignalAll(because, fact.signal)]
+    orders: list[Order] = [SignalAll(because, fact.signal), *go_on]
     limit = job.spec.shutdown_timeout if fact.grace is None else fact.grace
     if fact.at_once:
         return (*orders, *kill(job, fact.at, because))
@@ -103,15 +111,20 @@ def stop_on_request(job: Job, fact: StopRequested) -> Orders:
     return (*orders, Tell(because, "stopping"))
 
 
+def asker(fact: StopRequested) -> str:
+    return f"signal {fact.signal}" if fact.by == "signal" else fact.by
+
+
 def kill(job: Job, at: float, because: str) -> Orders:
     """SIGKILL for all that is left, ranks and whatever they started, and the bound for it."""
     if job.killed_at is not None or job.tree is not None:
         return ()
+    go_on = resume(job, at, because)
     if job.stopped_at is None:
         job.stopped_at = at
     job.killed_at = job.sweeping_at = at
     job.remember(at, f"killed what was left: {because}")
-    return (Sweep(because, kill=True), wake(job, "bound", at + BOUND, "a tree that refuses to become empty"))
+    return (Sweep(because, kill=True), wake(job, "bound", at + BOUND, "a tree that refuses to become empty"), *go_on)
 
 
 def judge_when_resolved(job: Job, because: str = "every suspect has ended or said why it fails") -> Orders:
@@ -141,8 +154,9 @@ def all_ended(job: Job, at: float) -> Orders:
     if job.sweeping_at is None:
         job.sweeping_at = at
         because = "all ranks have ended"
-        orders.append(Sweep(because))
-        began = job.stopped_at if job.stopped_at is not None else at
+        go_on = resume(job, at, because)
+        orders += (Sweep(because), *go_on)
+        began = at if job.stopped_at is None else job.stopped_at + job.lost_while_stopping
         orders.append(wake(job, "sweep", max(at, began + job.spec.grace), "grace of what the ranks left behind"))
     return (*orders, *finish_when_done(job))
 
@@ -174,12 +188,34 @@ def ready_passed(job: Job, at: float) -> Orders:
         soonest = min(r.deadline for r in waiting if r.deadline is not None)
         return (wake(job, "ready", soonest, "a rank asked for more time"),)
     job.failed_at, job.failed_by = at, "ready-timeout"
+    accuse(job)
     for rank in late:
         rank.late = True
         suspect(job, rank, at)
     because = f"{len(late)} of {job.spec.nprocs} ranks were not ready in time"
     job.remember(at, because)
     return stop_for_failure(job, at, because)
+
+
+def complaint_passed(job: Job, at: float) -> Orders:
+    """A rank told its parent of a failure by a signal, and did not end."""
+    if job.failed_at is not None or job.stopped_at is not None:
+        return ()
+    waiting = [rank for rank in job.ranks if rank.complaint_due is not None and rank.exited is None]
+    late = [rank for rank in waiting if rank.pid is not None and _due(rank) <= at]
+    if not late:
+        soonest = min((max(_due(rank), at + 1.0) for rank in waiting), default=None)
+        return () if soonest is None else (wake(job, "complaint", soonest, "another rank told of a failure later"),)
+    job.failed_at, job.failed_by = at, "complaint"
+    accuse(job)
+    which = ", ".join(str(rank.rank) for rank in late)
+    because = f"rank {which} had sent its parent a signal that ends a process, and did not end"
+    job.remember(at, because)
+    return stop_for_failure(job, at, because)
+
+
+def _due(rank: RankState) -> float:
+    return 0.0 if rank.complaint_due is None else rank.complaint_due
 
 
 def hold_passed(job: Job, at: float) -> Orders:

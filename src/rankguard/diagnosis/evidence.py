@@ -83,7 +83,9 @@ def exception_of(rank: RankCase) -> tuple[ExceptionInfo, str] | None:
     report = report_of(rank)
     if report:
         return (report.exception, "rank") if report.exception else None
-    if not rank.exited or ended_by_us(rank) or not (code_of(rank) or signal_of(rank) == SIGABRT or rank.complained):
+    if not rank.exited or (ended_by_us(rank) and not rank.accused):
+        return None
+    if not (code_of(rank) or signal_of(rank) == SIGABRT or rank.complained):
         return None
     logged = last_traceback(clean("\n".join(rank.exited.log_tail)))
     return (logged.exception, "log") if logged else None

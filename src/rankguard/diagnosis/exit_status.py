@@ -8,7 +8,7 @@ Read next: `culprit.py`.
 import errno
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.evidence import code_of, ended_by_us, signal_of
+from rankguard.diagnosis.evidence import code_of, ended_by_us, report_of, signal_of
 
 OURS = 125
 """A fault of rankguard itself, or a limit of the machine met by it."""
@@ -35,7 +35,7 @@ def exit_code(case: Case, rank: RankCase | None, kind: str) -> int:
 def _of_culprit(rank: RankCase | None, kind: str) -> int:
     if kind in ("ready-timeout", "stall"):
         return TIMED_OUT
-    if rank is None or kind in _WITHOUT_CODE:
+    if rank is None or (kind in _WITHOUT_CODE and not _only_complained(rank)):
         return NO_CODE_OF_ITS_OWN
     if rank.not_spawned:
         return _of_errno(rank.not_spawned.errno, rank.not_spawned.stage)
@@ -45,6 +45,11 @@ def _of_culprit(rank: RankCase | None, kind: str) -> int:
         return NO_CODE_OF_ITS_OWN  # it failed by its own word and lived on until we ended it: that ending is ours
     number = signal_of(rank)
     return 128 + number if number else code_of(rank) or NO_CODE_OF_ITS_OWN
+
+
+def _only_complained(rank: RankCase) -> bool:
+    """It said that it failed by a signal to its parent and no more: then the code it ends with is its own word."""
+    return rank.complained is not None and report_of(rank) is None
 
 
 def _of_errno(number: int, stage: str) -> int:

@@ -32,7 +32,8 @@ class FailureClass(IntEnum):
     ABORTED = 3
     """SIGABRT without a known reason: a crash too, but runtimes abort at a peer's death in words that we may not know."""
     FAILED = 4
-    """An exception or an exit that does not speak of a peer. Exit code 0 too early is one."""
+    """An exception or an exit that does not speak of a peer; a signal to its parent by which it says so. Exit code 0 too
+    early is one."""
     TIMED_OUT = 5
     """It waited for the others in a collective in vain, and gave up: those that lose it as a peer come after."""
     PEER_LOST = 6
@@ -62,6 +63,8 @@ def failure_class(case: Case, rank: RankCase) -> FailureClass:
         return _of_ending(rank, lost_peer)
     if rank.broken:
         return FailureClass.REPORTED
+    if rank.accused:
+        return _of_victim(rank) if lost_peer else FailureClass.FAILED
     return FailureClass.UNRESOLVED if _unresolved(rank) else FailureClass.NONE
 
 

@@ -29,8 +29,8 @@ class Launcher(Protocol):
     def look(self, now: float) -> Looked:
         """Who is already dying, who holds what memory. Before any signal of ours."""
 
-    def signal_all(self, number: int, spare: frozenset[int]) -> int:
-        """Signal every rank that has not ended (ranks still to be started are not started); how many were reached."""
+    def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
+        """Signal every rank that has not ended; how many were reached. `ends`: ranks still to be started are not."""
 
     def signal_rank(self, rank: int, number: int) -> None:
         """Signal one rank."""

@@ -8,7 +8,6 @@ said before (datagrams, output) is told: it cannot say anything afterwards.
 import contextlib
 import errno
 import os
-import signal
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -45,8 +44,6 @@ _SLICE = 16
 """Ranks started between two looks at the news."""
 _LAST_WORDS = 32
 """Reads of a pipe, batches of datagrams."""
-FORWARDED = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
-"""Signals that end nothing."""
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
 
 
@@ -351,19 +348,17 @@ class ExecRanks:
                 total += told.rss_bytes
         return Looked(self._around.clock(), tuple(dying), tuple(held), self._around.memory.state(total))
 
-    def signal_all(self, number: int, spare: frozenset[int]) -> int:
+    def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
         reached = 0
-        cancelled, self._queue = self._queue, deque()
         for rank in self._ranks:
             if rank.pid > 0 and not rank.reaped and rank.number not in spare:
                 reached += child.signal_group(rank.pid, number)
-        now = self._around.clock()
-        if number not in FORWARDED:
+        if ends:
+            now = self._around.clock()
+            cancelled, self._queue = self._queue, deque()
             for waiting in cancelled:
                 self._ranks[waiting].exited = self._ranks[waiting].reaped = True
                 self._emit(NotSpawned(now, waiting, "cancelled", 0, "the job was told to end before it started"))
-        else:
-            self._queue = cancelled
         return reached
 
     def signal_rank(self, rank: int, number: int) -> None:

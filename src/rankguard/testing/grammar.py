@@ -5,8 +5,10 @@ and may stand anywhere. Of the job:
 
     0.000 start                                      JobStarted
     0.100 expect-ready [within=60]                   ReadinessExpected
-    3.000 asked SIGTERM [grace=5] [by=caller] [at-once] [pid=7]   StopRequested
+    3.000 asked SIGTERM [grace=5] [by=caller] [at-once] [pid=7] [to=supervisor]   StopRequested
     3.000 signal SIGUSR1                             SignalPassed
+    3.000 suspended · 9.000 resumed                  Suspended, Resumed
+    9.000 time-lost 6.0                              TimeLost
     3.000 stopping                                   StoppingAnnounced
     3.000 lost front|warden [pid=7]                  FrontLost, WardenLost
     3.000 deadline grace [stale]                     DeadlinePassed, of the current (or of an earlier) generation
@@ -136,7 +138,7 @@ def parse(text: str, generation: Callable[[str], int]) -> list[Fact]:
     return made
 
 
-def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]) -> Fact:  # noqa: C901, PLR0911  # one arm a word
+def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]) -> Fact:  # noqa: C901, PLR0911, PLR0912  # one arm a word
     match verb:
         case "start":
             return facts.JobStarted(at, WALL + at)
@@ -146,9 +148,16 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             number, pid = _signal(words.next("the signal")), words.whole("pid")
             sender = None if pid is None else Sender(pid=pid)
             by = words.text("by") or "signal"
-            return facts.StopRequested(at, number, sender, words.number("grace"), words.flag("at-once"), by)
+            grace, at_once, to = words.number("grace"), words.flag("at-once"), words.text("to") or "front"
+            return facts.StopRequested(at, number, sender, grace, at_once, by, to)
         case "signal":
             return facts.SignalPassed(at, _signal(words.next("the signal")))
+        case "suspended":
+            return facts.Suspended(at)
+        case "resumed":
+            return facts.Resumed(at)
+        case "time-lost":
+            return facts.TimeLost(at, float(words.next("the seconds")))
         case "stopping":
             return facts.StoppingAnnounced(at)
         case "lost":

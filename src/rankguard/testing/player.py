@@ -10,7 +10,7 @@ of it. The checked-in file is the scenario and its expected output in one; playi
       ! refused: it has happened already     the fact had no meaning, and changed nothing
 
 The player holds a scenario to what can be: time does not go back, and a deadline comes when it is due, not before and
-not later, unless another one of its name took its place. Not here: who judges, looks and sweeps; a scenario says it.
+not later, unless another one of its name took its place or the time was lost. Not here: who judges, looks and sweeps; a scenario says it.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,9 +18,9 @@ from collections.abc import Collection, Iterable
 from rankguard.core.job import Job
 from rankguard.core.machine import JobPhase, job_phase, step
 from rankguard.errors import RankguardBug
-from rankguard.facts import DeadlinePassed, Fact
+from rankguard.facts import DeadlinePassed, Fact, TimeLost
 from rankguard.model import JobSpec, Phase
-from rankguard.orders import GiveUp, Judge, Look, Order, Reap, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
+from rankguard.orders import Disarm, GiveUp, Judge, Look, Order, Reap, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
 from rankguard.testing.grammar import ScenarioError, Words, parse, signal_name
 
 _LATE = 1e-9
@@ -98,7 +98,11 @@ class Player:
                 continue
             self.steps.append((fact, orders))
             told += [f"> {describe(order)}" for order in orders]
-            self._due |= {order.name: order.when for order in orders if isinstance(order, WakeAt)}
+            for order in orders:
+                if isinstance(order, WakeAt):
+                    self._due[order.name] = order.when
+                elif isinstance(order, Disarm):
+                    self._due = {name: when for name, when in self._due.items() if name not in order.names}
         told += [f"= {change}" for change in _changes(before, self._phases())]
         fresh = self.job.suspects - suspects
         return [*told, f"= {_named('suspect', fresh)}"] if fresh else told
@@ -113,7 +117,8 @@ class Player:
     def _check(self, fact: Fact) -> None:
         if fact.at < self.job.now:
             raise ScenarioError(f"{fact.at} lies before {self.job.now}")
-        if (late := self.overdue(fact.at)) is not None:
+        # Only a driver that stood still can have missed a deadline, and says so first.
+        if not isinstance(fact, TimeLost) and (late := self.overdue(fact.at)) is not None:
             raise ScenarioError(f"the deadline {late} was due at {self._due[late]:.3f}")
         if isinstance(fact, DeadlinePassed) and fact.generation == self.job.generations.get(fact.name):
             when = self._due.pop(fact.name, None)
@@ -131,12 +136,14 @@ def describe(order: Order) -> str:
             what = f"spawn {first}-{last}"
         case Look():
             what = "look"
-        case SignalAll(signal=number, spare=spare, to_groups=_):
+        case SignalAll(signal=number, spare=spare, ends=_):
             what = f"signal all {signal_name(number)}" + (f" but {_ranges(spare)}" if spare else "")
         case SignalRank(rank=rank, signal=number):
             what = f"signal rank {rank} {signal_name(number)}"
         case WakeAt(name=name, generation=generation, when=when):
             what = f"wake {name} #{generation} at {when:.3f}"
+        case Disarm(names=names):
+            what = f"disarm {' '.join(names)}"
         case Reap(rank=rank):
             what = f"reap {rank}"
         case Judge():

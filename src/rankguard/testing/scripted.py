@@ -27,7 +27,7 @@ from rankguard.testing.clock import Clock
 from rankguard.testing.grammar import PID, WALL
 
 SIGKILL = 9
-_STOP_NOTHING = frozenset({10, 12, 18, 28})
+_STOP_NOTHING = frozenset({10, 12, 18, 19, 28})
 _KILLED_WITHIN = 0.001
 
 News = Callable[[float], None]
@@ -126,8 +126,8 @@ class ScriptedRanks:
         dying = [r for r in self._ranks if r.state == "alive" and r.exiting_at is not None and r.exiting_at <= now]
         return Looked(now, tuple((rank.number, "exiting") for rank in dying))
 
-    def signal_all(self, number: int, spare: frozenset[int]) -> int:
-        if number not in _STOP_NOTHING:
+    def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
+        if ends:
             for rank in self._ranks:
                 if rank.state == "waiting":
                     rank.state = "reaped"
