@@ -31,7 +31,7 @@ from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
-from rankguard.linux import child, notify, spawn, tree
+from rankguard.linux import child, notify, pipes, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.model import Ending, JobSpec, Memory
@@ -121,7 +121,7 @@ class ExecRanks:
             given = around.terminal.streams(rank.number)
             if given is None:
                 for which in (0, 1):
-                    rank.outputs[which], end = os.pipe2(os.O_CLOEXEC)
+                    rank.outputs[which], end = pipes.output_pipe(spec.nprocs)
                     opened.append(end)
                 given = opened[0], opened[1]
             join = around.groups.join_fds(rank.number)
