@@ -89,6 +89,8 @@ class JobSpec(Record):
     stdin_rank: int | None = None
     debug_rank: int | None = None
     """The rank that has the terminal itself as stdin, stdout and stderr; no time-out runs meanwhile."""
+    debugger: tuple[str, ...] = ()
+    """Of the debug rank, between Python and its program: the debugger that the front runs under follows it."""
     master_addr: str = "127.0.0.1"
     master_port: int | None = None
     virtual_local_rank: bool = False
@@ -294,11 +296,12 @@ class StoppedBy(Record):
 
 
 class Left(Record):
-    """Something that the job made and that outlives it. `kind`: `shm`, `sysv-shm` or `socket`."""
+    """Something that the job made and that outlives it. `kind`: `shm`, `sysv-shm` or `socket`. `removed`: by us."""
 
     kind: str
     path: str
     bytes: int | None
+    removed: bool = False
 
 
 class Survivor(Record):

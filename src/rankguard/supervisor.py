@@ -34,9 +34,10 @@ from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import PATIENCE, Console
 from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
-from rankguard.linux.leftovers import Leftovers
+from rankguard.linux.leftovers import SHM, Leftovers
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
+from rankguard.linux.shmowners import ShmOwners
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Left, Survivor
 from rankguard.onscreen import Glimpses, OnScreen, consoles, losses
@@ -46,6 +47,7 @@ from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import job_redactor
 from rankguard.report.unkept import say_unkept
+from rankguard.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.snapshots import Snapshots
 from rankguard.wire import Message, Wire
 
@@ -136,6 +138,7 @@ class Supervisor:
             self._files.append(story.note(missing))
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
+        self._shm_owners = ShmOwners(SHM) if spec.clean_shm == "own" else None
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
         self.killed: set[int] = set()
         self._kill = self._said_error = self._wire_watched = self._paused = False
@@ -199,6 +202,8 @@ class Supervisor:
         watch = self._selector.register
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
+        if self._shm_owners is not None and self._shm_owners.fileno() >= 0:
+            watch(self._shm_owners, EVENT_READ, (NEWS_ASIDE, self._shm_owners.on_news))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
@@ -222,11 +227,14 @@ class Supervisor:
     def _idle(self, now: float) -> float | None:
         """What was put off: partial lines, full consoles, a front that reads slowly."""
         self._snapshots.wake(now)
+        if self._shm_owners is not None:
+            self._shm_owners.wake(now)
         due = self._output.next_partial()
         if due is not None and due <= now:
             self._output.show_partial(now)
             due = self._output.next_partial()
-        waits = (due, self._snapshots.next_wake(), self._screen.idle(now))
+        owners_due = self._shm_owners.next_wake() if self._shm_owners is not None else None
+        waits = (due, owners_due, self._snapshots.next_wake(), self._screen.idle(now))
         due = min((at for at in waits if at is not None), default=None)
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:
@@ -296,6 +304,8 @@ class Supervisor:
         """Ask what the ranks left behind to end, or make everything end."""
         self._snapshots.close()  # its programs are no part of the job's tree
         self._leftovers.note()
+        if self._shm_owners is not None:
+            self._shm_owners.look_at_all()
         if kill:
             self._kill = True
             self._groups.forbid_forks()
@@ -325,7 +335,9 @@ class Supervisor:
 
     def _find_leftovers(self) -> tuple[Left, ...]:
         pids = {rank.pid for rank in self._job.ranks if rank.pid is not None}
-        return self._leftovers.find(pids)
+        if self._spec.clean_shm == "report":
+            return self._leftovers.find(pids)
+        return self._leftovers.clean(pids, self._shm_owners)
 
     def _remove_private_dir(self) -> None:
         if self._private_dir is not None and not self._private_dir.startswith("@"):

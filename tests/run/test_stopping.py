@@ -178,5 +178,5 @@ os.kill(os.getpid(), 9)
     path = ended.stdout.strip()
     os.unlink(path)
 
-    assert {"kind": "shm", "path": path, "bytes": 8192} in ended.verdict["teardown"]["left"]
+    assert {"kind": "shm", "path": path, "bytes": 8192, "removed": False} in ended.verdict["teardown"]["left"]
     assert path in ended.stderr

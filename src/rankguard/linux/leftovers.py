@@ -1,12 +1,15 @@
 """What a job leaves behind: shared memory and socket files that outlive all its processes.
 
-Not a cleaner: nothing is removed here. What a living process may still use is never called left; in doubt it is not.
-Things that somebody else with the same user id made and abandoned meanwhile cannot be told from the job's own.
+What a living process may still use is never called left, and never removed; in doubt it is not.
+Things that somebody else with the same user id made and abandoned meanwhile cannot be told from the job's own, so they
+are told and not removed, unless a process of the job was seen to hold them (`shmowners.py`) or everything is to go.
 
 Sources: shm_overview(7), proc_sysvipc(5), proc_pid_net(5), F_SETLEASE in fcntl(2).
 Read next: `tree.py` (that no process is left), `../model.py` (`Left`).
 """
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -16,9 +19,10 @@ from signal import SIGURG
 from time import monotonic
 
 from rankguard.linux.hierarchies import read_text
+from rankguard.linux.shmowners import ShmOwners
 from rankguard.model import Left
 
-_SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
+SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _SCAN_LIMIT = 0.2
 
 
@@ -28,9 +32,10 @@ class Leftovers:
     `started_wall`: the time of day of the start; `uid`: whose things count.
     """
 
-    def __init__(self, started_wall: float, uid: int, shm: str = _SHM) -> None:
+    def __init__(self, started_wall: float, uid: int, shm: str = SHM) -> None:
         self._started, self._uid, self._shm = started_wall, uid, shm
         self._files = set(_entries(shm))
+        self._folders = set(_folders(shm))
         self._segments = {segment[0] for segment in _sysv_segments()}
         self._sockets_before = _bound_sockets()
         self._sockets: set[str] = set()
@@ -45,6 +50,31 @@ class Leftovers:
     def find(self, job_pids: set[int]) -> tuple[Left, ...]:
         """What is left, to be asked when all processes of the job are gone (`job_pids`: those that it had)."""
         return (*self._find_files(), *self._find_segments(job_pids), *self._find_sockets())
+
+    def clean(self, job_pids: set[int], owners: ShmOwners | None) -> tuple[Left, ...]:
+        """As `find`, and what the job's processes held is removed; without `owners` everything that nobody uses.
+
+        Sockets stay: they cost nothing, and their folders are the program's.
+        """
+        known = {left.path: left for left in self.find(job_pids)}
+        pids = job_pids | (owners.pids if owners is not None else set())
+        for path, inode in sorted(set(_entries(self._shm))):
+            if owners is None or (path in known and owners.owns(path, inode)):
+                size = _unlink_unused(path, inode)
+                if size is not None:
+                    known[path] = Left(kind="shm", path=path, bytes=size, removed=True)
+        for shmid, size, maker, attached, _uid, _changed in _sysv_segments():
+            name = f"shmid {shmid}"
+            if not attached and (owners is None or (name in known and maker in pids)) and _remove_segment(shmid):
+                known[name] = Left(kind="sysv-shm", path=name, bytes=size, removed=True)
+        self._remove_folders()
+        return tuple(known.values())
+
+    def _remove_folders(self) -> None:
+        """Empty ones that came since the start (a library's own folder)."""
+        for folder in set(_folders(self._shm)) - self._folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def _find_files(self) -> Iterator[Left]:
         """POSIX shared memory and semaphores (`sem.*`), as `shm_open` makes them, or a library in a folder of its own."""
@@ -88,6 +118,43 @@ def _entries(top: str, deep: bool = True) -> Iterator[tuple[str, int]]:
                     yield entry.path, entry.inode()
     except OSError:
         return
+
+
+def _folders(top: str) -> Iterator[str]:
+    try:
+        with os.scandir(top) as entries:
+            yield from (entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return
+
+
+def _unlink_unused(path: str, inode: int) -> int | None:
+    """Remove a regular file that no process has open or mapped; its size, or None when it stays.
+
+    The lease is held meanwhile: whoever opens the file now waits until it has no name any more (fcntl(2)).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_ino != inode:
+            return None
+        fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        os.unlink(path)
+    except OSError:
+        return None
+    else:
+        return status.st_size
+    finally:
+        os.close(fd)
+
+
+def _remove_segment(shmid: int) -> bool:
+    """shmctl(2), IPC_RMID: the kernel keeps what is attached after all until it is let go."""
+    return int(ctypes.CDLL(None).shmctl(shmid, 0, None)) == 0
 
 
 def _in_use(path: str) -> bool | None:

@@ -279,8 +279,11 @@ def _looked(entry: Entry) -> str:
 def _empty(entry: Entry) -> str:
     killed, survivors, left = (entry.get(key) or () for key in ("killed", "survivors", "left"))
     parts = [f"{len(killed)} needed SIGKILL"] if killed else []
-    parts += [f"left behind: {_text(thing.get('path'))}" for thing in list(left)[:4] if isinstance(thing, dict)]
-    parts += [f"and {len(left) - 4} more things"] if len(left) > 4 else []
+    for removed, word in ((False, "left behind"), (True, "removed")):
+        named = [
+            _text(each.get("path")) for each in left if isinstance(each, dict) and bool(each.get("removed")) is removed
+        ]
+        parts += [f"{word}: {say.some(named, 4)}"] if named else []
     what = f"{len(survivors)} processes refuse to die" if survivors else "no process is left"
     return "; ".join([what, *parts])
 

@@ -206,7 +206,8 @@ def survivor(value: Survivor) -> str:
 
 def left(value: Left) -> str:
     kind = {"shm": "shared memory", "sysv-shm": "System V shared memory"}.get(value.kind, value.kind)
-    return f"{kind} {cut_path(value.path, 70)}" + (f" ({size(value.bytes)})" if value.bytes is not None else "")
+    held = f" ({size(value.bytes)})" if value.bytes is not None else ""
+    return f"{kind} {cut_path(value.path, 70)}{held}{', removed' if value.removed else ''}"
 
 
 # ── A rank's own words ───────────────────────────────────────────────────────────────────────────────────────────
