@@ -89,8 +89,8 @@ class JobSpec(Record):
     stdin_rank: int | None = None
     debug_rank: int | None = None
     """The rank that has the terminal itself as stdin, stdout and stderr; no time-out runs meanwhile."""
-    debugger: tuple[str, ...] = ()
-    """Of the debug rank, between Python and its program: the debugger that the front runs under follows it."""
+    debug_argv: tuple[str, ...] = ()
+    """What the debug rank executes instead of `argv`, when a debugger follows it from the front."""
     master_addr: str = "127.0.0.1"
     master_port: int | None = None
     virtual_local_rank: bool = False

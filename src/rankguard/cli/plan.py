@@ -8,6 +8,7 @@ from argparse import Namespace
 
 from rankguard import inside
 from rankguard.cli import machine, torchrun
+from rankguard.cli.editor import followed
 from rankguard.cli.options import BY_FIELD
 from rankguard.cli.terminal import Said, hands
 from rankguard.cli.values import Streams
@@ -53,6 +54,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
         hidden=hand.hidden,
         stdin_rank=hand.stdin,
         debug_rank=hand.debug,
+        debug_argv=followed(argv) if python and hand.debug is not None else (),
         virtual_local_rank=asked.virtual_local_rank,
         numa_binding=asked.numa_binding,
         master_addr=meeting.addr,

@@ -25,7 +25,7 @@ def first_line(spec: JobSpec) -> str:
     """The journal's beginning. What may hold secrets and decides nothing stays out of it: environment, arguments, and
     the texts that the user gave us to look for.
     """
-    shown = spec.replace(env={}, rank_env=(), argv=(), redact=(), filters=((), ()), elastic_id=None)
+    shown = spec.replace(env={}, rank_env=(), argv=(), debug_argv=(), redact=(), filters=((), ()), elastic_id=None)
     return json.dumps({"schema": VERSION, "spec": to_data(shown)}) + "\n"
 
 

@@ -69,6 +69,8 @@ def rank_environment(
 
 def rank_argv(spec: JobSpec, rank: int) -> tuple[str, ...]:
     """What one rank executes: torchrun puts the local rank for `${local_rank}` in the words behind the program."""
+    if rank == spec.debug_rank and spec.debug_argv:
+        spec = spec.replace(argv=spec.debug_argv)
     if not spec.macros or not any(LOCAL_RANK in word for word in spec.argv[1:]):
         return spec.argv
     return (spec.argv[0], *(word.replace(LOCAL_RANK, str(rank)) for word in spec.argv[1:]))

@@ -194,6 +194,7 @@ def job_redactor(spec: JobSpec) -> Redactor:
     for variables in (spec.env, *spec.rank_env):
         redactor.env(variables)
     redactor.argv(spec.argv)
+    redactor.argv(spec.debug_argv)
     redactor.env(spec.labels)
     return redactor
 
