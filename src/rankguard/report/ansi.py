@@ -75,24 +75,18 @@ class Painter:
         return before + text + (RESET if before or used else b"") if text else b""
 
     def _clean(self, text: bytes) -> tuple[bytes, bool]:
-        used = False
-
-        def one(match: re.Match[bytes]) -> bytes:
-            nonlocal used
-            found = match[0]
+        """The text, and whether it has colours."""
+        parts, used, at = [], False, 0
+        for match in _CONTROLS.finditer(text):
+            parts.append(_characters(text[at : match.start()]))
+            found, at = match[0], match.end()
             if len(found) == 1:
-                return b"\\x%02x" % found[0]
-            if self._color and _SGR.fullmatch(found):
+                parts.append(b"\\x%02x" % found[0])
+            elif self._color and _SGR.fullmatch(found):
                 used = True
                 self._switch(found[2:-1])
-                return found
-            return b""
-
-        text = _CONTROLS.sub(one, text)
-        if not text.isascii():
-            said = text.decode(errors="backslashreplace")
-            text = _C1.sub(lambda match: f"\\x{ord(match[0]):02x}", said).encode()
-        return text, used
+                parts.append(found)
+        return b"".join([*parts, _characters(text[at:])]), used
 
     def _switch(self, parameters: bytes) -> None:
         codes = parameters.split(b";")
@@ -118,6 +112,14 @@ _ON = (
 )
 """ECMA-48 8.3.117 and xterm: what switches on → what switches it off."""
 _OFF = frozenset(_ON.values())
+
+
+def _characters(text: bytes) -> bytes:
+    """Text without control characters of ASCII; those of C1 and what is no UTF-8 are spelt out."""
+    if text.isascii():
+        return text
+    said = text.decode(errors="backslashreplace")
+    return _C1.sub(lambda match: f"\\x{ord(match[0]):02x}", said).encode()
 
 
 def fitted(text: bytes, columns: int) -> bytes:

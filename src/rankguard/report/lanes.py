@@ -56,6 +56,7 @@ class TextLane:
                 part = part[1:]
             self.begun = False
             if not part:
+                self._pane.settle(now)
                 return
         self._pane.lines(self, start + self._body(part), now)
 

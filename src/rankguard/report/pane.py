@@ -110,6 +110,11 @@ class Pane:
             self._sink.write(before + (b"" if before == ERASE else ERASE) + frame)
         self._drawn = self._drawn if frame else None
 
+    def settle(self, now: float) -> None:
+        """Take away a bar that ended and left no line."""
+        if self._drawn is not None and self._drawn not in self._live:
+            self.draw(now)
+
     def _bar(self, now: float) -> bytes:
         """What to draw; the one drawn last while nothing is due."""
         if not self._live:
