@@ -11,7 +11,16 @@ from typing import Any
 from rankguard._version import __version__
 from rankguard.core.job import Job
 from rankguard.diagnosis.verdict import verdict
-from rankguard.facts import Fact, FrontLost, ProtocolBroken, ReadinessExpected, SignalPassed, StopRequested
+from rankguard.facts import (
+    Fact,
+    FrontLost,
+    ProtocolBroken,
+    ReadinessExpected,
+    Resumed,
+    SignalPassed,
+    StopRequested,
+    Suspended,
+)
 from rankguard.model import Sender, Verdict
 from rankguard.orders import Order, Tell
 from rankguard.record import to_data
@@ -40,6 +49,8 @@ class Desk:
             "expect": lambda ask, now: self._emit(ReadinessExpected(now, ask["timeout"])),
             "stop": lambda ask, now: self._emit(_stop(ask, now)),
             "signal": lambda ask, now: self._emit(SignalPassed(now, ask["signal"])),
+            "suspend": lambda _ask, now: self._emit(Suspended(now)),
+            "resume": lambda _ask, now: self._emit(Resumed(now)),
             "reject": lambda ask, now: self._emit(ProtocolBroken(now, ask["rank"], ask["statement"])),
             "progress": self._progress,
             "report": self._report,

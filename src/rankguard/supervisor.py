@@ -273,8 +273,10 @@ class Supervisor:
         pid = received.sender.pid
         if pid is not None and self._ranks.complaint(pid, received.signal, now):
             return
+        if received.signal == signal.SIGHUP and self._spec.ignore_hup:
+            return
         if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._driver.emit(StopRequested(now, received.signal, received.sender))
+            self._driver.emit(StopRequested(now, received.signal, received.sender, to="supervisor"))
 
     def _on_message(self, now: float) -> None:
         self._desk.on_message(now)
@@ -314,6 +316,7 @@ class Supervisor:
             self._kill_rest()
         else:
             tree.signal_all(signal.SIGTERM)
+            tree.signal_all(signal.SIGCONT)  # who stands still hears nothing
 
     def _kill_rest(self) -> None:
         self.killed.update(tree.kill_all(self._ranks.unreaped()))

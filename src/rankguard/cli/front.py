@@ -7,12 +7,12 @@ import contextlib
 import json
 import os
 import select
-import signal
 import time
 from argparse import Namespace
 from typing import Any
 
 from rankguard.cli.progress import Progress
+from rankguard.cli.signals import Signals
 from rankguard.cli.terminal import Hand
 from rankguard.cli.view import View, view
 from rankguard.cli.voice import Voice
@@ -20,17 +20,11 @@ from rankguard.client import Client
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
 from rankguard.linux.console import Console
-from rankguard.linux.libc import ALL_SIGNALS
-from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Verdict
-from rankguard.record import to_data
 from rankguard.runs import run_name
 
 TEXT_S, JSON_S = 5.0, 10.0
 """How long the last words wait for a reader that does not read; it never changes the exit status."""
-STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-PASS_ON = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH})
-LEFT_ALONE = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 
 class Front:
@@ -40,14 +34,20 @@ class Front:
         self.asked, self.spec = asked, spec
         self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
-        self._signals = SignalQueue(ALL_SIGNALS - LEFT_ALONE - _ignored())
+        self._signals = Signals(
+            asked,
+            say=self._say,
+            step_aside=self.step_aside,
+            come_back=self.come_back,
+            on_child=self._reap_strays,
+            on_resize=self._resized,
+        )
         self._began = time.monotonic()
         self._progress = Progress(
             spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
         )
         self._voice = Voice(self._err)
         self._view: View | None = None
-        self._init = os.getpid() == 1
         self._hand = Hand(spec)
 
     def run(self) -> int:
@@ -70,8 +70,7 @@ class Front:
         poll = select.poll()
         poll.register(self.client, select.POLLIN)
         poll.register(self._signals, select.POLLIN)
-        if self._init:
-            self._reap_strays()
+        self._reap_strays()
         while self.verdict is None:
             if self._err.pending:
                 poll.register(self._err, select.POLLOUT)
@@ -81,8 +80,7 @@ class Front:
             due = self._due_at()
             poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
             self._err.flush()
-            for received in self._signals.drain():
-                self._on_signal(received)
+            self._signals.act(self.client)
             self._receive(0)
             if self.client.closed and self.verdict is None:
                 self._lost(None)
@@ -123,20 +121,13 @@ class Front:
         if self._view is not None:
             self._view.go_on(time.monotonic())
 
-    def _on_signal(self, received: Received) -> None:
-        number = received.signal
-        if number == signal.SIGCHLD:
-            if self._init:
-                self._reap_strays()
-        elif number in STOP:
-            self.client.stop(number, sender=to_data(received.sender))
-        elif number in PASS_ON:
-            self.client.send({"do": "signal", "signal": int(number)})
-            if self._view is not None and number in (signal.SIGWINCH, signal.SIGCONT):
-                self._view.resized(time.monotonic())
+    def _resized(self) -> None:
+        if self._view is not None:
+            self._view.resized(time.monotonic())
 
     def _reap_strays(self) -> None:
-        tree.reap_strays({self.client.warden_pid})
+        if os.getpid() == 1:
+            tree.reap_strays({self.client.warden_pid})
 
     def _on_message(self, message: dict[str, Any]) -> None:
         match message["is"]:
@@ -151,6 +142,7 @@ class Front:
                 if self._view is not None:
                     self._view.told(message["what"], time.monotonic())
                 self._say(self._progress.told(message, time.monotonic()))
+                self._signals.told(self.client, message["what"])
             case "glimpse" | "spoken" | "cleared" if self._view is not None:
                 self._view.answered(message, time.monotonic())
             case "said":
@@ -200,8 +192,7 @@ class Front:
         from rankguard.cli.say import message
 
         self._err.flush_within(TEXT_S)
-        came = lambda: frozenset(received.signal for received in self._signals.drain())  # noqa: E731  # read in one place
-        wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), came)
+        wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), self._signals.came)
         if wrong is not None:
             self._err.write(message("warning", wrong).encode(errors="replace"))
 
@@ -219,8 +210,3 @@ def _width() -> int:
         return max(60, os.get_terminal_size(2).columns)
     except OSError:
         return 100
-
-
-def _ignored() -> frozenset[int]:
-    """A SIGHUP that was ignored when we started stays ignored (nohup)."""
-    return frozenset({signal.SIGHUP}) if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else frozenset()

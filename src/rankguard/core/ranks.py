@@ -77,7 +77,7 @@ def ready(job: Job, rank: RankState, fact: Ready) -> Orders:
         job.all_ready_at = fact.at
         job.remember(fact.at, f"all ranks ready, rank {rank.rank} last")
         orders.append(Tell("the last rank is ready", "all-ready", rank.rank))
-        if job.due.pop("ready", None) is not None:
+        if job.due.pop("ready", None) is not None and job.suspended_at is None:
             orders += disarm(job, ("ready",), "the last rank is ready")
     return tuple(orders)
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _READ = 64 << 10
 _SLICE = 16
 """Ranks started between two looks at the news."""
+_COMPLAINTS = 4
+"""Signals of one kind from one rank that are told: it may send any number of them."""
 _LAST_WORDS = 32
 """Reads of a pipe, batches of datagrams."""
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
@@ -49,6 +51,7 @@ NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
 
 class _Rank:
     __slots__ = (
+        "complaints",
         "error_file",
         "exited",
         "heard_at",
@@ -69,6 +72,7 @@ class _Rank:
         self.outputs = [-1, -1]
         self.notify: notify.NotifySocket | None = None
         self.mailbox = Mailbox(number)
+        self.complaints: dict[int, int] = {}
         self.error_file: str | None = None
         self.heard_at: float | None = None
         self.spawned = self.exited = self.reaped = False
@@ -293,7 +297,7 @@ class ExecRanks:
                 oom=counts,
                 oom_readable=readable,
                 log_tail=tail,
-                peer_death=None if _clean(ending) else self._around.peer_death("\n".join(tail)),
+                peer_death=None if _clean(ending) and not rank.complaints else self._around.peer_death("\n".join(tail)),
                 report=report,
             )
         )
@@ -314,12 +318,15 @@ class ExecRanks:
 
     def complaint(self, pid: int, number: int, now: float) -> bool:
         """A signal that came from a rank or its descendants is a fact about that rank. False if it is nobody's."""
-        for rank in self._ranks:
-            if rank.pid > 0 and not rank.reaped and (pid == rank.pid or tree.is_descendant(pid, frozenset({rank.pid}))):
-                self._on_news(rank, now)
-                self._emit(Complained(now, rank.number, number))
-                return True
-        return False
+        found = tree.nearest(pid, self._by_pid)
+        if found is None:
+            return False
+        rank = self._by_pid[found]
+        rank.complaints[number] = rank.complaints.get(number, 0) + 1
+        if rank.complaints[number] <= _COMPLAINTS:
+            self._on_news(rank, now)
+            self._emit(Complained(now, rank.number, number))
+        return True
 
     def pause_output(self, paused: bool) -> None:
         """Leave what ranks print in their pipes (they block when those are full), or read on."""

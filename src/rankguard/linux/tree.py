@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Container
 
 from rankguard.linux.child import state
 from rankguard.model import Survivor
@@ -49,6 +50,16 @@ def is_descendant(pid: int, ancestors: frozenset[int]) -> bool | None:
         first = False
         pid = told[1]
     return pid in ancestors
+
+
+def nearest(pid: int, among: Container[int]) -> int | None:
+    """The first of `among` that a process is, or descends from; None when it is below none of them, or gone."""
+    while pid > 1 and pid not in among:
+        told = state(pid)
+        if told is None:
+            return None
+        pid = told[1]
+    return pid if pid in among else None
 
 
 def reap_strays(keep: frozenset[int] | set[int]) -> list[int]:
