@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch test-uml check format bench clean
+.PHONY: help demo test test-torch test-uml check format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
 format: .venv/.stamp-dev ## let ruff lay out the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: .venv/.stamp-dev ## write anew every page that is made: from the tables, and the scenes
+	@for maker in docs/make_*.py; do $(BIN)/python $$maker || exit 1; done
 
 bench: .venv/.stamp-dev ## what a fact costs, from 10 to 100,000 simulated ranks
 	@$(BIN)/python bench/core_cost.py $(ARGS)
