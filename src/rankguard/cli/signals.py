@@ -63,11 +63,9 @@ class Signals:
             self._on_signal(client, received)
 
     def told(self, client: Client, what: str) -> None:
-        """What the supervisor told: that every rank stands still, or that the job goes on by itself, to its end."""
+        """What the supervisor told. (That the job goes on is told late: Ctrl-Z may have come again since.)"""
         if what == "suspended":
             self._stand_still(client)
-        elif what == "resumed":
-            self._suspends = False
 
     def _on_signal(self, client: Client, received: Received) -> None:
         number = received.signal
