@@ -98,7 +98,7 @@ VERBS = {
             options=(
                 _option("doctor", "--json", "every check as JSON, on stdout"),
                 _option("doctor", "--clean", "remove what killed runs of ours have left, where that is certain"),
-                _option("doctor", "-n --ranks", "the world size that limits are compared with (8)", "RANKS", default=8,
+                _option("doctor", "-n --ranks", "the world size that limits are compared with (one rank a CPU)", "RANKS",
                         parse=values.count),
             ),
         ),
