@@ -14,13 +14,13 @@ from rankguard.case import Case, RankCase
 from rankguard.diagnosis.advice import domain, hints, owner, retry
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.culprit import choose
-from rankguard.diagnosis.evidence import code_of, ending, exception_of
+from rankguard.diagnosis.evidence import SIGHUP, SIGINT, SIGKILL, code_of, ending, exception_of, signal_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.memory_story import memory_of
 from rankguard.diagnosis.relation import log_path, name_of, outcome_of
 from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
-from rankguard.diagnosis.words import clip, shown, signal_name
-from rankguard.facts import Judged
+from rankguard.diagnosis.words import clip, seconds, shown, signal_name
+from rankguard.facts import Judged, StopRequested
 from rankguard.model import (
     Cause,
     Culprit,
@@ -29,10 +29,13 @@ from rankguard.model import (
     Phase,
     Progress,
     Retry,
+    Sender,
     StoppedBy,
     Teardown,
     Verdict,
 )
+
+SIGQUIT = 3
 
 
 def verdict(case: Case, version: str) -> Verdict:
@@ -85,10 +88,7 @@ def _interrupted(case: Case, version: str) -> Verdict:
     by_signal, sender = stop.by == "signal", stop.sender
     name = signal_name(stop.signal)
     statement = f"stopped by {name}" if by_signal else f"stopped on request ({stop.by})"
-    if sender and sender.comm:
-        statement += f" from {sender.comm}" + (f" (pid {sender.pid})" if sender.pid is not None else "")
-    elif sender and sender.pid:
-        statement += f" from pid {sender.pid}"
+    statement += _from(sender, stop.signal) + _impatience(case, stop)
     clean = bool(case.ranks) and all(code_of(rank) == 0 for rank in case.ranks)
     code = 0 if clean else 128 + stop.signal
     how = "every rank ended with exit code 0" if clean else "no rank is called a failure: they were asked to end"
@@ -106,6 +106,32 @@ def _interrupted(case: Case, version: str) -> Verdict:
             comm=sender.comm if sender else None,
         ),
     )
+
+
+def _from(sender: Sender | None, number: int) -> str:
+    """Who sent it, as the kernel says. Where it names nobody at all, it sent the signal itself: Ctrl-C, a closed terminal."""
+    if sender is None:
+        return ""
+    if sender.comm:
+        return f" from {sender.comm}" + (f" (pid {sender.pid})" if sender.pid is not None else "")
+    if sender.pid:
+        return f" from pid {sender.pid}"
+    if sender.uid is not None:
+        return f" from a process that is not visible here (uid {sender.uid})"
+    return " from the terminal" if number in (SIGHUP, SIGINT, SIGQUIT) else ""
+
+
+def _impatience(case: Case, stop: StopRequested) -> str:
+    """Who was killed after all: because the time was over, or because somebody asked again."""
+    killed = [rank.exited.at for rank in case.ranks if rank.killed_by_us and signal_of(rank) == SIGKILL and rank.exited]
+    if not killed:
+        return ""
+    limit = case.spec.shutdown_timeout if stop.grace is None else stop.grace
+    one = len(killed) == 1
+    who = f"; {len(killed)} of {len(case.ranks)} rank{'s' if len(case.ranks) != 1 else ''}"
+    if 0 < limit <= min(killed) - stop.at:
+        return f"{who} had not ended {seconds(limit)} later and {'was' if one else 'were'} killed"
+    return f"{who} {'was' if one else 'were'} killed at once, as asked"
 
 
 def _succeeded(case: Case, version: str) -> Verdict:
