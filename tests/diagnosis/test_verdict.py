@@ -301,6 +301,9 @@ INTERRUPTED = {
     "named": (request(sender=Sender(pid=812, uid=0, comm="slurmstepd")), (by_signal(0, 15),), 143,
               "stopped by SIGTERM from slurmstepd (pid 812)", StoppedBy("SIGTERM", 812, 0, "slurmstepd")),
     "a pid alone": (request(2, sender=Sender(pid=812)), (by_signal(0, 2),), 130, "stopped by SIGINT from pid 812", StoppedBy("SIGINT", 812)),
+    "Ctrl-C": (request(2, sender=Sender()), (by_signal(0, 2),), 130, "stopped by SIGINT from the terminal", StoppedBy("SIGINT")),
+    "from outside a container": (request(sender=Sender(uid=0)), (by_code(0, 0),), 0,
+              "stopped by SIGTERM from a process that is not visible here (uid 0)", StoppedBy("SIGTERM", None, 0)),
     "nobody known": (request(1), (by_code(0, 0), by_code(1, 3)), 129, "stopped by SIGHUP", StoppedBy("SIGHUP")),
     "all ended cleanly": (request(), (by_code(0, 0), by_code(1, 0)), 0, "stopped by SIGTERM", StoppedBy("SIGTERM")),
     "not ended yet": (request(), (None,), 143, "stopped by SIGTERM", StoppedBy("SIGTERM")),
@@ -319,6 +322,26 @@ def test_interrupted(stop, endings, code, statement, by) -> None:
     assert (found.outcome, found.exit_code, found.statement, found.stopped_by) == ("interrupted", code, statement, by)
     assert found.culprit is None
     assert {row.relation for row in found.ranks} == {"stopped"}
+
+
+@pytest.mark.parametrize(
+    ("after", "stop", "said"),
+    [
+        (30.2, request(), "stopped by SIGTERM; 1 of 2 ranks had not ended 30 s later and was killed"),
+        (2.1, request(grace=2.0), "stopped by SIGTERM; 1 of 2 ranks had not ended 2 s later and was killed"),
+        (2.1, request(2), "stopped by SIGINT; 1 of 2 ranks was killed at once, as asked"),
+    ],
+)
+def test_who_took_longer_than_it_was_given(after, stop, said) -> None:
+    slow = by_signal(0, 9).replace(at=START + 10 + after)
+    ranks = [
+        rank(0, exited=slow, signalled_at=START + 10, killed_by_us=True),
+        rank(1, exited=by_code(1, 0).replace(at=START + 11), signalled_at=START + 10),
+    ]
+
+    found = verdict(quiet(*ranks, stop=stop, stopped_at=START + 10), "")
+
+    assert (found.outcome, found.statement) == ("interrupted", said)
 
 
 def test_a_request_before_a_failure_is_an_interruption() -> None:
