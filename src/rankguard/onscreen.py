@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rankguard.core.job import Job, RankState
-from rankguard.facts import Fact, FrontLost, StatusTold
+from rankguard.facts import Fact, StatusTold
 from rankguard.linux.console import Console
 from rankguard.linux.console import missing as text_missing
 from rankguard.linux.memory import MemoryDomain
@@ -99,7 +99,7 @@ class OnScreen:
         """Of every fact and order: those that end a view, and the first status that one may wait for."""
         if isinstance(told, StatusTold) and self._glimpses is not None:
             self._glimpses.spoken()
-        elif isinstance(told, FrontLost) or (isinstance(told, Tell) and told.what in ("judged", "stopping")):
+        elif isinstance(told, Tell) and told.what in ("judged", "stopping"):  # also when the front is gone
             self.close()
 
     def idle(self, now: float) -> float | None:

@@ -263,7 +263,8 @@ def test_stdout_in_a_file_has_the_ranks_lines_and_no_more(tmp_path: Path) -> Non
 
 def test_in_the_background_there_is_none_until_fg(tmp_path: Path) -> None:
     with Stage(tmp_path, 2, *WAIT, shell="set -m; {} & read; fg") as stage:
-        stage.act(0, "say('up\\n')")
+        # In the foreground it would be there half a second after the launch: 1.5 s after that the first look is past.
+        stage.act(0, "import time; time.sleep(1.5); say('up\\n')")
         stage.expect(has("[0] up"))
         assert b"rank  phase" not in stage.terminal.output
         stage.terminal.send("\n")

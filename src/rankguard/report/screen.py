@@ -19,9 +19,10 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
 
+from rankguard.report.pane import ERASE
+
 REDRAW_S = 0.02
 """A frame that gives way to many lines comes back at most so often."""
-_ERASE = b"\r\x1b[2K"
 _UP = b"\x1b[1A"
 _LONGEST = 4096
 """Bytes of an open line that are kept to be written again."""
@@ -89,7 +90,7 @@ class Screen:
         if self._line and self._prompting():
             data = b"\n" + data + self._line
         elif self._line and self._fits(self._size()[0]):
-            data = _ERASE + data + self._line
+            data = ERASE + data + self._line
         elif self._line:
             data, self._line = b"\n" + data, b""
         drawn = b"" if self._console.pending else self._drawing()
@@ -98,7 +99,7 @@ class Screen:
     def _note(self, data: bytes) -> None:
         at = data.rfind(b"\n") + 1
         line = data[at:] if at else self._line + data
-        self._line = line.rpartition(_ERASE)[2]  # a bar erases its line and draws it anew
+        self._line = line.rpartition(ERASE)[2]  # a bar erases its line and draws it anew
         if len(self._line) > _LONGEST:
             self._line = self._line[: _LONGEST + 1]  # too long to be put back, whatever comes
 
@@ -140,7 +141,7 @@ class Screen:
             return self._erasure() + self._drawing()
         if self._frame == self._shown:
             return b""
-        lines = [b"" if new == old else _ERASE + new for new, old in zip(self._frame, self._shown, strict=True)]
+        lines = [b"" if new == old else ERASE + new for new, old in zip(self._frame, self._shown, strict=True)]
         self._shown, self._drawn_at = self._frame, self._clock()
         return _UP * len(lines) + b"".join(line + b"\n" for line in lines)
 
@@ -148,9 +149,9 @@ class Screen:
         """Back to where the ranks' lines end."""
         if not self._shown:
             return b""
-        gone = _ERASE + (_UP + b"\x1b[2K") * len(self._shown)
+        gone = ERASE + (_UP + b"\x1b[2K") * len(self._shown)
         if self._parted:
-            gone += _UP + _ERASE + self._line
+            gone += _UP + ERASE + self._line
         self._shown, self._parted = (), False
         return gone
 
@@ -158,7 +159,7 @@ class Screen:
         if not self._frame or not self._may_stand():
             return b""
         self._shown, self._parted, self._drawn_at = self._frame, bool(self._line), self._clock()
-        lines = b"".join(_ERASE + line + b"\n" for line in self._frame)
+        lines = b"".join(ERASE + line + b"\n" for line in self._frame)
         return (b"\x1b[0m\n" if self._parted else b"\x1b[0m") + lines
 
     def _may_stand(self) -> bool:
