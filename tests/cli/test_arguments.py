@@ -1,6 +1,8 @@
 """The grammar of `rankguard run`: what torchrun's users and argparse's habits have made people write."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rankguard.cli.arguments import HelpAsked, parse
 from rankguard.cli.options import OPTIONS
@@ -192,3 +194,31 @@ def test_help(words, topic):
         parse(words, {})
 
     assert help_.value.topic == topic
+
+
+NAMES = sorted({name for option in OPTIONS for name in option.names})
+WORD = st.one_of(
+    st.sampled_from([*NAMES, "--", "-", "-h", "--help=x", "auto", "0:3", "1", "train.py"]),
+    st.builds(lambda name, value: f"{name}={value}", st.sampled_from(NAMES), st.text(max_size=6)),
+    st.builds(lambda name, end: name[:end], st.sampled_from(NAMES), st.integers(1, 12)),
+    st.builds(lambda letters: "-" + letters, st.text("nmrtqvz3=", max_size=5)),
+    st.text(max_size=8),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(words=st.lists(WORD, max_size=6), value=st.text(max_size=6))
+def test_whatever_is_written_is_understood_or_refused_in_one_line(words, value):
+    read, refused = None, None
+    try:
+        read = parse(words, {"PET_REDIRECTS": value})
+    except UsageError as error:
+        refused = error
+    except HelpAsked:
+        return
+    if refused is not None:
+        assert refused.statement
+        assert refused.hint
+    else:
+        assert read.program in words
+        assert read.args == words[len(words) - len(read.args) :]

@@ -262,5 +262,5 @@ def test_trying_leaves_no_trace():
 
 def test_every_mode_on_this_machine():
     for mode in MODES:
-        (made,) = numa.bindings(mode, 1, {"CUDA_VISIBLE_DEVICES": ""})
+        (made,) = numa.bindings(mode, 1, {"CUDA_VISIBLE_DEVICES": ""}).ranks
         assert set(made.cpus) <= set(ALLOWED), mode

@@ -3,8 +3,11 @@
 Nothing of torch is needed; `tests/torch/test_parity.py` runs the same words under torchrun itself.
 """
 
+import ctypes
+import errno
 import json
 import os
+import struct
 import subprocess
 import sys
 
@@ -94,7 +97,7 @@ def test_every_rank_has_its_own_gpu(ranks):
 @pytest.mark.parametrize("mode", ["node", "socket", "exclusive", "core-complex"])
 def test_ranks_are_where_they_were_bound_to(ranks, mode):
     nprocs = min(2, len(ALLOWED))
-    expected = numa.bindings(mode, nprocs, os.environ)
+    expected = numa.bindings(mode, nprocs, os.environ).ranks
 
     told = said(ranks, nprocs, "--numa-binding", mode)
 
@@ -109,6 +112,45 @@ def test_a_binding_stays_within_what_we_were_given(ranks):
     (rank,) = said(ranks, 1, "--numa-binding=node", preexec_fn=lambda: os.sched_setaffinity(0, {last}))
 
     assert rank["cpus"] == str(last)
+
+
+SECCOMP_NUMBERS = {"x86_64": (238, 203), "aarch64": (237, 122)}
+
+
+def refuse(*numbers: int) -> None:
+    """A seccomp filter of our own, as Docker's default profile has one: these system calls end with EPERM."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    load, equal, give = 0x20, 0x15, 0x06  # BPF: load a word, jump if equal, return
+    program = [(load, 0, 0, 0)]
+    program += [(equal, len(numbers) - n, 0, number) for n, number in enumerate(numbers)]
+    program += [(give, 0, 0, 0x7FFF0000), (give, 0, 0, 0x00050000 | errno.EPERM)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))
+    pr_set_no_new_privs, pr_set_seccomp = 38, 22
+    assert libc.prctl(pr_set_no_new_privs, 1, 0, 0, 0) == 0
+    assert libc.prctl(pr_set_seccomp, 2, ctypes.byref(filter_), 0, 0) == 0
+
+
+@pytest.mark.skipif(os.uname().machine not in SECCOMP_NUMBERS, reason="the numbers of system calls are not listed")
+def test_a_kernel_that_refuses_costs_the_binding_not_the_job(ranks):
+    set_mempolicy, sched_setaffinity = SECCOMP_NUMBERS[os.uname().machine]
+    program = ranks.program("print('ran', flush=True)")
+
+    ended = ranks.words(["--numa-binding", "node", program], preexec_fn=lambda: refuse(set_mempolicy))
+    assert (ended.status, ended.stdout) == (0, "ran\n")
+    first, second, last = ended.stderr.splitlines()
+    assert first == (
+        "warning: `--numa-binding node`: the kernel lets us choose CPUs, but not memory (Operation not permitted)"
+    )
+    assert second.startswith("try:   docker run --cap-add SYS_NICE")
+    assert last.startswith("rankguard: exit 0")
+
+    ended = ranks.words(
+        ["--numa-binding", "node", program], preexec_fn=lambda: refuse(set_mempolicy, sched_setaffinity)
+    )
+    assert (ended.status, ended.stdout) == (0, "ran\n")
+    cpus = numa.in_ranges(ALLOWED)
+    assert f"rankguard: this rank is not bound to CPUs {cpus}: Operation not permitted" in ended.stderr
 
 
 def test_without_a_binding_nothing_is_bound(ranks):

@@ -69,10 +69,9 @@ def _bindings(mode: str, nprocs: int, env: Mapping[str, str], root: str) -> Iter
     except numa.Impossible as error:
         hint = "--numa-binding node" if mode == "exclusive" else "leave out --numa-binding"
         raise UsageError(f"`--numa-binding {mode}`: {error}", hint) from None
-    refused = numa.memory_refused(made[0].nodes)
-    if refused is not None:
+    if made.no_memory is not None:
         yield (
-            f"`--numa-binding {mode}`: the kernel lets us choose CPUs, but not memory ({refused.strerror})",
+            f"`--numa-binding {mode}`: the kernel lets us choose CPUs, but not memory ({made.no_memory})",
             "docker run --cap-add SYS_NICE, if that is Docker's default seccomp profile",
         )
 

@@ -61,6 +61,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
         master_port=meeting.port,
         labels=dict(asked.label),
         redact=asked.redact,
+        verbose=asked.verbose and not asked.quiet,
         exit_codes=asked.exit_codes,
         clean_shm=asked.clean_shm,
     )
@@ -113,7 +114,7 @@ def _hidden(asked: Namespace, nprocs: int) -> tuple[int, ...]:
     """For each rank the streams that the terminal does not show, as bits; empty when it shows all."""
     redirects: Streams = asked.redirects
     tee: Streams = asked.tee
-    shown = asked.local_ranks_filter or range(nprocs)
+    shown = frozenset(asked.local_ranks_filter) or range(nprocs)
     hidden = tuple(
         redirects.of(rank) & ~tee.of(rank) if rank in shown else 3 for rank in range(nprocs)
     )  # fmt: skip

@@ -5,7 +5,6 @@ ignored. What torchrun 2.13 does with each was read in its `distributed/run.py`;
 Only words here, nothing is looked up in DNS. Read next: `plan.py`.
 """
 
-import ipaddress
 import os
 import socket
 from argparse import Namespace
@@ -150,6 +149,8 @@ def _is_here(host: str, port: int | None) -> bool:
     """Whether an endpoint is on this machine, or nowhere in particular: then nothing is lost without it."""
     if port is None or host in ("localhost", socket.gethostname(), socket.gethostname().partition(".")[0]):
         return True
+    import ipaddress
+
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -443,7 +443,7 @@ def _bindings(spec: JobSpec) -> "tuple[Binding, ...]":
     from rankguard.linux.numa import Impossible, bindings
 
     try:
-        return bindings(spec.numa_binding, spec.nprocs, spec.env)
+        return bindings(spec.numa_binding, spec.nprocs, spec.env).ranks
     except Impossible:
         return ()
 

@@ -45,7 +45,7 @@ class Topology(Record):
 
 
 class Binding(Record):
-    """What one rank is bound to: its CPUs, and the nodes that its memory is preferred on."""
+    """What one rank is bound to: its CPUs, and the nodes that its memory is preferred on, if any."""
 
     cpus: tuple[int, ...]
     nodes: tuple[int, ...]
@@ -55,11 +55,22 @@ class Impossible(ValueError):
     """A binding that cannot be made as it was asked for."""
 
 
-def bindings(mode: str, nprocs: int, env: Mapping[str, str], root: str = "") -> tuple[Binding, ...]:
+class Bound(Record):
+    """The bindings of a job's ranks. `no_memory`: why the kernel does not let us choose memory; then only CPUs are."""
+
+    ranks: tuple[Binding, ...]
+    no_memory: str | None = None
+
+
+def bindings(mode: str, nprocs: int, env: Mapping[str, str], root: str = "") -> Bound:
     """One for each rank of a job that starts from here with this environment. Raises `Impossible`."""
     topology = read_topology(root)
     gpus = [numa_node(gpu.pci, root) for gpu in visible_gpus(env, root)]
-    return plan(mode, rank_nodes(nprocs, topology, gpus), topology, os.sched_getaffinity(0))
+    made = plan(mode, rank_nodes(nprocs, topology, gpus), topology, os.sched_getaffinity(0))
+    refused = memory_refused(made[0].nodes)
+    if refused is None:
+        return Bound(made)
+    return Bound(tuple(binding.replace(nodes=()) for binding in made), refused.strerror)
 
 
 def rank_nodes(nprocs: int, topology: Topology, gpu_nodes: Sequence[int]) -> tuple[int, ...]:
@@ -187,7 +198,7 @@ def bind(binding: Binding) -> str | None:
         os.sched_setaffinity(0, binding.cpus)
     except OSError as error:
         refused.append(f"CPUs {in_ranges(binding.cpus)}: {error.strerror}")
-    no_memory = prefer_memory(binding.nodes)
+    no_memory = prefer_memory(binding.nodes) if binding.nodes else None
     if no_memory is not None:
         refused.append(f"memory of NUMA node {in_ranges(binding.nodes)}: {no_memory.strerror}")
     return "; ".join(refused) or None
