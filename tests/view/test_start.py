@@ -4,9 +4,11 @@ import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from tests.terminal import Terminal
 from tests.view.stage import HEADING, Stage, frame, has, has_frame, has_no_frame
 
 WAIT = ("--ready-timeout", "600")
@@ -278,8 +280,9 @@ import json, os, sys
 from rankguard.cli.arguments import parse
 from rankguard.cli.plan import plan
 from rankguard.cli.view import view
-asked = parse(sys.argv[1:], os.environ)
-print(json.dumps(view(asked, plan(asked)[0], 0.0, print, os.environ) is not None))
+asked = parse(sys.argv[2:], os.environ)
+with open(sys.argv[1], "w") as told:
+    json.dump(view(asked, plan(asked)[0], 0.0, print, os.environ) is not None, told)
 """
 
 
@@ -301,12 +304,24 @@ print(json.dumps(view(asked, plan(asked)[0], 0.0, print, os.environ) is not None
     ],
 )
 def test_who_gets_a_view(tmp_path: Path, words: tuple[str, ...], env: dict[str, str], expected: bool) -> None:
-    import sys
+    assert asked(tmp_path, words, env) is expected
 
-    from tests.terminal import Terminal
 
+@pytest.mark.parametrize(
+    ("where", "expected"), [("> out", True), ("> /dev/null", True), ("| cat", False), ("2> out", False), ("2>&1", True)]
+)
+def test_where_stdout_and_stderr_go(tmp_path: Path, where: str, expected: bool) -> None:
+    """`| tee log` writes to the same terminal, and we would not know where the cursor is."""
+    assert asked(tmp_path, (), {}, where) is expected
+
+
+def asked(folder: Path, words: tuple[str, ...], env: dict[str, str], where: str = "") -> bool:
+    """Whether a job with these words has a view, as told by a process on a real terminal."""
+    program = folder / "asks.py"
+    program.write_text(ASKS)
     kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")}
-    words = (*words, "--run-dir", str(tmp_path / "run"), "/bin/true")
-    with Terminal(sys.executable, "-c", ASKS, *words, env=kept | {"TERM": "xterm"} | env) as terminal:
+    told = folder / "told"
+    line = " ".join([sys.executable, str(program), str(told), *words, "--run-dir", f"{folder}/run", "/bin/true", where])
+    with Terminal("bash", "-c", line, env=kept | {"TERM": "xterm"} | env, cwd=folder) as terminal:
         assert terminal.wait() == 0
-        assert json.loads(terminal.screen()[-1]) is expected
+    return bool(json.loads(told.read_text()))

@@ -10,6 +10,7 @@ The front asks for a glimpse, draws it (`cli/frame.py`) and sends the lines to t
 
 import importlib.util
 import os
+import stat
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -139,14 +140,23 @@ class View:
 
 def view(asked: Namespace, spec: JobSpec, began: float, ask: Ask, env: Mapping[str, str]) -> View | None:
     """The view of this job, if stderr is a terminal that may have one: not with `-q`, `--report` or `--log-format` for
-    programs, `--debug` (a rank has the terminal), `NO_COLOR`, `TERM=dumb`, in a CI log, or where rich is missing.
+    programs, `--debug` (a rank has the terminal), `NO_COLOR`, `TERM=dumb`, in a CI log, or where rich is missing. Nor with
+    stdout in a pipe: its reader (`| tee log`) may write to the same terminal, and would be erased with the view.
     """
     plain = asked.quiet or asked.report != "text" or asked.log_format != "text" or spec.debug_rank is not None
     if plain or asked.no_color or not in_color(2) or env.get("CI", "") not in ("", "0", "false"):
         return None
-    if importlib.util.find_spec("rich") is None:
+    if _in_a_pipe(1) or importlib.util.find_spec("rich") is None:
         return None
     return View(spec.nprocs, began, ask, unicode=_speaks_unicode(env))
+
+
+def _in_a_pipe(fd: int) -> bool:
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
 def _form(seen: dict[str, Any]) -> str | None:
