@@ -52,10 +52,14 @@ class Console:
         """Bytes of the first in the queue that are written."""
         self._size = 0
         self._pausing = self._dropping = False
-        self._open_line = False
+        self._open_line = self._open_there = False
+        """What was taken, and what was written, does not end with a newline."""
         self._lost: dict[str, list[int]] = {}
         """Why → lines and bytes."""
         self._unsaid = [0, 0]
+        """Lines and bytes that were dropped and not said yet where they are missing."""
+        self._mark: tuple[bytes, list[int]] | None = None
+        """What waits in the queue to say so, and what it says."""
         self._moved_at = 0.0
         self._moved = 0
         self._own = os.dup(fd)
@@ -124,8 +128,9 @@ class Console:
             self._lose(data, SLOW)
             return
         if self._unsaid[0]:
-            data = (b"\n" if self._open_line else b"") + self._missing(*self._unsaid) + data
-            self._unsaid = [0, 0]
+            mark = (b"\n" if self._open_line else b"") + self._missing(*self._unsaid)
+            self._mark, self._unsaid = (mark, self._unsaid), [0, 0]
+            data = mark + data
         if not self._queue:
             self._moved_at = monotonic()
         self._queue.append(data)
@@ -169,22 +174,32 @@ class Console:
         self._moved += done
         if self._moved >= LEAST or not self._size:
             self._moved, self._moved_at = 0, monotonic()
+        if not self._size:
+            self._mark = None
         done += self._offset
         while self._queue and done >= len(self._queue[0]):
-            done -= len(self._queue.popleft())
+            written = self._queue.popleft()
+            done -= len(written)
+            self._open_there = not written.endswith(b"\n")
         self._offset = done
 
     def _refused(self, error: OSError) -> None:
         """The reader is gone (EPIPE, EIO), or the disk is full: then the next write may do."""
         full = error.errno in _FULL
-        self._open_line = self._offset > 0
+        self._open_there = self._open_line = self._open_there or self._offset > 0
         why = GONE if error.errno == errno.EPIPE else error.strerror or str(error)
         self.gone = not full
         self._give_up(why)
 
     def _give_up(self, why: str) -> None:
         """Count what waits as lost."""
-        self._lose(b"".join(self._queue)[self._offset :], why)
+        waiting = b"".join(self._queue)[self._offset :]
+        if self._mark is not None and self._mark[0] in waiting:
+            mark, unsaid = self._mark
+            waiting = waiting.replace(mark, b"", 1)
+            self._unsaid = [one + other for one, other in zip(self._unsaid, unsaid, strict=True)]
+        self._mark = None
+        self._lose(waiting, why)
         self._queue.clear()
         self._size = self._offset = 0
 

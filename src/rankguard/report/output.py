@@ -178,7 +178,7 @@ class Output:
             return []
         size, lines = sum(file.lost for file in lacking), sum(file.lost_lines for file in lacking)
         first = lacking[0]
-        others = f" and {len(lacking) - 1} more files" if len(lacking) > 1 else ""
+        others = f" and {len(lacking) - 1} other" + "s" * (len(lacking) > 2) if len(lacking) > 1 else ""
         return [f"{lines} lines of output ({size} bytes) are not on disk: `{first.path}`{others}: {first.error}"]
 
 
