@@ -110,6 +110,8 @@ class JobSpec(Record):
     """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
     events: bool = False
     """The front wants to be told of every fact (`on_event`)."""
+    verbose: bool = False
+    """The front wants the journal as it is written (`-v`)."""
     exit_codes: str = "culprit"
     clean_shm: str = "report"
     """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""

@@ -120,6 +120,8 @@ class Supervisor:
         if self._files.folder is None:  # two runs never share one
             spec = spec.replace(run_dir=None)
             self._job, self._spec = Job(spec), spec
+        if spec.verbose:
+            self._files.reader = lambda text: wire.send({"is": "journal", "text": text})
         self._files.append(story.first_line(spec))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
@@ -134,8 +136,9 @@ class Supervisor:
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
             self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")
         self._groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
-        for missing in self._groups.missing:
-            self._files.append(story.note(missing))
+        self._files.append(story.note(f"MASTER_PORT is {port}, {'given' if self._port_lock is None else 'a free one'}"))
+        for note in (*self._groups.made(), *self._groups.missing):
+            self._files.append(story.note(note))
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
         self._shm_owners = ShmOwners(SHM) if spec.clean_shm == "own" else None

@@ -93,7 +93,7 @@ def test_the_traceback_needs_no_decorator(ranks: Ranks) -> None:
         (["./missing.py"], 127, "No such file"),
         (["no-such-command-here"], 127, "No such file"),
         (["--no-python", "/etc/passwd"], 126, "Permission denied"),
-        (["--no-python", "/etc"], 126, "Permission denied"),
+        (["--no-python", "/etc"], 126, "Is a directory"),
     ],
 )
 def test_cannot_start(ranks: Ranks, words: list[str], status: int, said: str) -> None:

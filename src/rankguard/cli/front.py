@@ -9,6 +9,7 @@ import os
 import select
 import time
 from argparse import Namespace
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rankguard.cli.progress import Progress
@@ -47,6 +48,11 @@ class Front:
             spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
         )
         self._voice = Voice(self._err)
+        self._story: Callable[[str], Iterable[str]] | None = None
+        if spec.verbose:
+            from rankguard.cli.verbose import story
+
+            self._story = story(spec)
         self._view: View | None = None
         self._hand = Hand(spec)
 
@@ -147,12 +153,19 @@ class Front:
                 self._view.answered(message, time.monotonic())
             case "said":
                 self._voice.said(message["number"])
-            case "progress":
-                self._say(self._progress.line(message, time.monotonic()))
+            case "progress" | "journal":
+                for line in self._lines(message):
+                    self._say(line)
             case "stacks":
                 self._voice.say(message["text"].rstrip("\n"))
             case "payload":
                 self._progress.ready(message["rank"], time.monotonic())
+
+    def _lines(self, message: dict[str, Any]) -> Iterable[str | None]:
+        """What is said of a start that takes long, and of decisions (`-v`)."""
+        if message["is"] == "progress":
+            return [self._progress.line(message, time.monotonic())]
+        return [] if self._story is None else self._story(message["text"])
 
     def _lost(self, bug: str | None) -> None:
         from rankguard.lost import verdict_without_supervisor

@@ -213,6 +213,12 @@ class JobGroups:
                 f"no memory group for each rank, so OOM kills are counted together with others': {reason}"
             )
 
+    def made(self) -> list[str]:
+        """What there is, in words; `missing` is what there is not."""
+        told = [f"a memory group for each rank in {self._ranks}"] if self._ranks else []
+        how = "cgroup.kill" if self.kill_file else "the group's list of processes"
+        return told + ([f"all ranks can be ended in one stroke: {how} of {self._kill_dir}"] if self._kill_dir else [])
+
     def _make_job(self, hierarchy: str) -> tuple[str | None, str | None]:
         """The job's directory in a hierarchy, made once, or why there is none."""
         own = self._own.get(hierarchy)

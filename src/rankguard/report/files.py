@@ -19,6 +19,8 @@ class RunFiles:
     def __init__(self, folder: str | None, hold: Callable[[int], bool] = lambda _fd: True) -> None:
         self.error: str | None = None
         self.folder = folder
+        self.reader: Callable[[str], None] | None = None
+        """Told what the journal is told, also where there is none."""
         self._journal = -1
         if folder is None:
             return
@@ -36,6 +38,8 @@ class RunFiles:
 
     def append(self, text: str) -> None:
         """Add lines to the journal. The kernel has them when this returns, so our own death loses none."""
+        if self.reader is not None:
+            self.reader(text)
         if self._journal < 0:
             return
         data = text.encode(errors="replace")

@@ -47,6 +47,20 @@ def tale(journal: Iterable[Entry | None]) -> Iterator[Told]:
     yield from teller.flush()
 
 
+def follow() -> Callable[[str], Iterator[Told]]:
+    """The story while it is written: a function that takes what was appended to the journal. What many ranks do alike
+    is told once the last of them has done it, or something is decided.
+    """
+    teller = _Teller()
+
+    def appended(text: str) -> Iterator[Told]:
+        for entry in entries(text.splitlines()):
+            yield from teller.take(entry)
+        yield from teller.settle()
+
+    return appended
+
+
 def raw(journal: Iterable[Entry | None]) -> Iterator[Told]:
     """Every fact with all its fields, and every order: nothing is left out, nothing explained."""
     began: float | None = None
@@ -119,6 +133,12 @@ class _Teller:
             self._open = Told(None, f"note: {say.printable(str(entry['note']), 300)}")
         elif isinstance(entry.get("spec"), dict) and isinstance(entry["spec"].get("nprocs"), int):
             self._nprocs = entry["spec"]["nprocs"]
+
+    def settle(self) -> Iterator[Told]:
+        """What can be told although nothing follows yet."""
+        yield from self._close()
+        if any(len(group.ranks) == self._nprocs for group in self._quiet.values()):
+            yield from self._groups()
 
     def flush(self) -> Iterator[Told]:
         """What is left at the end."""
