@@ -129,6 +129,18 @@ def _memory_limit(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     return [f"compare what the rank needs with `ulimit -v` and `ulimit -d` in its environment{known}"]
 
 
+def _exception(case: Case, rank: RankCase, cause: Cause) -> list[str]:
+    """Only for what has no terminal or no stdin here: an exception says by itself what there is to do."""
+    spec, raised = case.spec, cause.exception
+    if raised is None or spec.adopted:
+        return []
+    if raised.type == "bdb.BdbQuit" and rank.rank not in (spec.debug_rank, spec.stdin_rank):
+        return [f"run again with `--debug {rank.rank}`: `breakpoint()` found nothing to read from, and quit"]
+    if raised.type == "EOFError" and raised.message == "EOF when reading a line" and spec.stdin_rank is None:
+        return [f"run again with `--stdin {rank.rank}`, which gives it our stdin: it had none to read from"]
+    return []
+
+
 def _cuda_oom(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     return [
         "lower the batch size or the share of GPU memory for caches; `nvidia-smi` shows who else holds memory there"
@@ -243,6 +255,7 @@ _HINTS = {
     "killed": _killed,
     "crash": _crash,
     "exit-code": _exit_code,
+    "exception": _exception,
     "exit-before-ready": _before_ready,
     "cannot-start": _cannot_start,
     "ready-timeout": _timed_out,
@@ -251,4 +264,4 @@ _HINTS = {
     "disk-full": _disk,
     "gpu-error": _gpu,
 }
-"""Kinds without a row say by themselves what there is to do (an exception, a reported failure, a protocol error)."""
+"""Kinds without a row say by themselves what there is to do (a reported failure, a protocol error)."""

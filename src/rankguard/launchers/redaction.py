@@ -22,7 +22,8 @@ def redacted(fact: F, redact: Callable[[str], str]) -> F:
 
 def redacted_tail(lines: Iterable[str], redact: Callable[[str], str]) -> tuple[str, ...]:
     """The last lines of a rank. They go through together: a private key or a quoted text spans several."""
-    return tuple(line[:TAIL_LINE] for line in redact("\n".join(lines)).split("\n"))
+    text = redact("\n".join(lines))
+    return tuple(line[:TAIL_LINE] for line in text.split("\n")) if text else ()
 
 
 def _hidden(value: Any, redact: Callable[[str], str]) -> Any:

@@ -1,0 +1,81 @@
+"""Somebody who debugs: the real command on a real terminal, with the folder of its run, and what is alive of it."""
+
+import os
+import re
+import select
+import shlex
+import termios
+import time
+from pathlib import Path
+
+from tests.run.command import Ranks
+from tests.terminal import PATIENCE, Terminal
+
+PDB = "(Pdb) "
+
+
+class Session(Terminal):
+    """A job on a terminal. `run` is its folder."""
+
+    def __init__(self, run: Path, *command: str, **more: object) -> None:
+        super().__init__(*command, **more)
+        self.run = run
+
+    def log(self, rank: int, stream: str = "stdout") -> str:
+        path = self.run / f"rank-{rank}/attempt-0/{stream}.log"
+        return path.read_text() if path.exists() else ""
+
+    def usable(self) -> bool:
+        """The modes that a shell leaves to a command: lines, echo, keys that send signals, newlines that return."""
+        _iflag, oflag, _cflag, lflag, *_rest = termios.tcgetattr(self.fd)
+        return bool(lflag & termios.ICANON and lflag & termios.ECHO and lflag & termios.ISIG and oflag & termios.OPOST)
+
+    def told_pid(self, text: str) -> int:
+        """A pid that a rank prints as `<text> <pid>.`."""
+        return int(self.expect(re.compile(re.escape(text.encode()) + rb" (\d+)\."))[1])
+
+
+class Desk(Ranks):
+    """Starts jobs on terminals."""
+
+    def session(self, n: int, text: str, *options: str, args: tuple[str, ...] = (), **more: object) -> Session:
+        run = self.next_dir()
+        words = self.command("-n", str(n), "--run-dir", str(run), *options, self.program(text), *args)
+        return Session(run, *words, **more)
+
+    def shell(self, n: int, text: str, *options: str, then: str) -> Session:
+        """The job in a shell without job control, which goes on with `then`."""
+        run = self.next_dir()
+        words = self.command("-n", str(n), "--run-dir", str(run), *options, self.program(text))
+        return Session(run, "sh", "-c", f"{shlex.join(words)}; {then}")
+
+    def fifo(self, name: str = "gate") -> str:
+        path = str(self.folder / name)
+        os.mkfifo(path)
+        return path
+
+
+def wait_gone(pid: int, timeout: float = PATIENCE) -> None:
+    """Until a process that need not be ours has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([pidfd], [], [], timeout)[0], f"process {pid} lives after {timeout} s"
+    finally:
+        os.close(pidfd)
+
+
+def wait_reaped(pid: int, timeout: float = PATIENCE) -> None:
+    """Until its parent has taken its ending, which nothing tells to others than by the entry that is gone."""
+    wait_gone(pid, timeout)
+    until = time.monotonic() + timeout
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < until, f"process {pid} is not reaped after {timeout} s"
+        select.select([], [], [], 0.005)
+
+
+def below(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
