@@ -46,7 +46,7 @@ def parse(words: Sequence[str], env: Mapping[str, str]) -> Namespace:
             set_option(asked, option, value)
             asked.written[option.field] = option.name if value is None else f"{option.name} {value}"
             asked.texts[option.field] = value
-    if not left:
+    if not left or not left[0]:
         raise UsageError("no PROGRAM is given", "rankguard run -n 2 train.py")
     asked.program, *asked.args = left
     return asked

@@ -16,7 +16,8 @@ from rankguard.cli import say
 def say_fault(error: BaseException, words: Sequence[str]) -> None:
     """Tell it on stderr."""
     details = "".join(traceback.format_exception(error))
-    say_bug(f"{type(error).__name__}: {error}{_where(error)}", details, words)
+    what = "".join(traceback.format_exception_only(error)).strip()
+    say_bug(f"{what}{_where(error)}", details, words)
 
 
 def say_bug(what: str, details: str, words: Sequence[str], folder: str | None = None) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rankguard.cli.progress import Progress
+from rankguard.cli.say import in_color
 from rankguard.cli.signals import Signals
 from rankguard.cli.terminal import Hand
 from rankguard.cli.view import View, view
@@ -194,7 +195,7 @@ class Front:
             from rankguard.report.text import final_report
 
             text = final_report(
-                verdict, color=self._color(), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
+                verdict, color=in_color(2), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
             )
             self._err.write(text.encode(errors="replace") + b"\n", whole=True)
         self._err.flush_within(TEXT_S)
@@ -208,13 +209,6 @@ class Front:
         wrong = tell(self.asked.on_verdict, verdict, self.spec, self._signals.fileno(), self._signals.came)
         if wrong is not None:
             self._err.write(message("warning", wrong).encode(errors="replace"))
-
-    def _color(self) -> bool:
-        plain = self.asked.no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")
-        try:
-            return not plain and os.isatty(2)
-        except OSError:
-            return False
 
 
 def _width() -> int:
