@@ -13,6 +13,7 @@ from argparse import Namespace
 from collections.abc import Callable
 
 from rankguard.client import Client
+from rankguard.linux.child import state
 from rankguard.linux.libc import ALL_SIGNALS
 from rankguard.linux.signals import Received, SignalQueue, name
 from rankguard.record import to_data
@@ -40,12 +41,11 @@ class Signals:
         on_child: Callable[[], None],
         on_resize: Callable[[], None],
     ) -> None:
-        self._end = STOP | (getattr(asked, "signals_to_handle", None) or frozenset())
+        self._end = STOP | (asked.signals_to_handle or frozenset())
         self._say, self._on_child, self._on_resize = say, on_child, on_resize
         self._step_aside, self._come_back = step_aside, come_back
         ignored = {number for number in KEPT_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
         self._queue = SignalQueue(ALL_SIGNALS - LEFT_ALONE - ignored)
-        self._is_init = os.getpid() == 1
         self._suspends = False
         """We have asked for it, and nobody has told us to go on since."""
         self._said: set[int] = set()
@@ -84,13 +84,18 @@ class Signals:
             client.send({"do": "stacks"})
         elif number == signal.SIGCHLD:
             self._on_child()
-        elif number not in _NO_WORD and number not in self._said:
+        elif number not in _NO_WORD:
+            self._warn(number, "SIGUSR1 and SIGUSR2 are passed on to the ranks")
+
+    def _warn(self, number: int, hint: str) -> None:
+        """Once a signal."""
+        if number not in self._said:
             self._said.add(number)
-            self._say(f"warning: {name(number)} has no effect: SIGUSR1 and SIGUSR2 are passed on to the ranks")
+            self._say(f"warning: {name(number)} has no effect: {hint}")
 
     def _suspend(self, client: Client) -> None:
-        if self._is_init:  # the kernel lets nobody in a container stop its PID 1, so nobody would ever go on
-            self._say("warning: this is PID 1, which cannot be suspended: `docker pause` does it from outside")
+        if os.getpid() == 1 or _is_orphaned():
+            self._warn(signal.SIGTSTP, "no shell is there to go on with `fg`; SIGSTOP and SIGCONT do it from outside")
         else:
             self._suspends = True
             client.send({"do": "suspend"})
@@ -102,3 +107,20 @@ class Signals:
         self._step_aside()
         os.kill(os.getpid(), signal.SIGSTOP)
         self._come_back()
+
+
+def _is_orphaned() -> bool:
+    """No process of our session could continue us, as POSIX has it: then the kernel lets SIGTSTP stop nobody, either.
+
+    That is whoever has a parent in our session and outside of our process group, most often the shell of the first of us.
+    """
+    group, session, pid = os.getpgrp(), os.getsid(0), os.getpid()
+    while (told := state(pid)) is not None and (pid := told[1]) > 0:
+        try:
+            if os.getsid(pid) != session:
+                return True
+            if os.getpgid(pid) != group:
+                return False
+        except (ProcessLookupError, PermissionError):
+            return True
+    return True
