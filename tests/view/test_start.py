@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.terminal import Terminal
+from tests.terminal import CTRL_Z, Terminal
 from tests.view.stage import HEADING, Stage, frame, has, has_frame, has_no_frame
 
 WAIT = ("--ready-timeout", "600")
@@ -271,6 +271,22 @@ def test_in_the_background_there_is_none_until_fg(tmp_path: Path) -> None:
         assert b"rank  phase" not in stage.terminal.output
         stage.terminal.send("\n")
         stage.expect(has_frame())
+
+
+def test_ctrl_z_takes_it_away_and_fg_brings_it_back(tmp_path: Path) -> None:
+    with Stage(tmp_path, 2, *WAIT, shell="set -m; {}; echo the shell is back; read; fg") as stage:
+        stage.act(0, "say('up\\n')")
+        stage.expect(has_frame_below("[0] up"))
+        stage.terminal.send(CTRL_Z)
+        rows = stage.expect(has_no_frame("the shell is back"))
+        assert rows[0] == "[0] up"
+        stage.terminal.send("\n")
+        stage.expect(has_frame_below("[0] up"))
+        stage.all("notify('READY=1')")
+        assert stage.close() == 0
+        stopped = [row for row in stage.told() if "rankguard run" not in row and "ready" not in row]
+        assert stopped[:2] == ["[0] up", stopped[1]]
+        assert [row for row in stage.told() if row.startswith(("rank  ", "   0", "   1")) or " ready · " in row] == []
 
 
 # ── Where there is none ──────────────────────────────────────────────────────────────────────────────────────────────
