@@ -48,7 +48,7 @@ class Front:
         self._progress = Progress(
             spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
         )
-        self._voice = Voice(self._err)
+        self._voice = Voice(self._err, spec.log_format == "json")
         self._story: Callable[[str], Iterable[str]] | None = None
         if spec.verbose:
             from rankguard.cli.verbose import story
@@ -194,9 +194,17 @@ class Front:
         elif self.asked.report == "text":
             from rankguard.report.text import final_report
 
+            as_json = self.spec.log_format == "json"
             text = final_report(
-                verdict, color=in_color(2), width=_width(), saved=run_name(self.spec.run_dir, self.spec.run_id)
+                verdict,
+                color=in_color(2) and not as_json,
+                width=_width(),
+                saved=run_name(self.spec.run_dir, self.spec.run_id),
             )
+            if as_json:
+                from rankguard.report.jsonlines import reported
+
+                text = reported(verdict.outcome, text)
             self._err.write(text.encode(errors="replace") + b"\n", whole=True)
         self._err.flush_within(TEXT_S)
         return verdict.exit_code

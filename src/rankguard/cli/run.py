@@ -1,11 +1,13 @@
 """`rankguard run`: parse, plan, launch; the front does the rest."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 
 from rankguard.cli import say
 from rankguard.cli.arguments import HelpAsked, parse
 from rankguard.cli.plan import plan
+from rankguard.cli.terminal import Said
 
 
 def run(words: Sequence[str]) -> int:
@@ -20,10 +22,22 @@ def run(words: Sequence[str]) -> int:
         say.without_color()
     spec, said = plan(asked)
     for line in said:
-        if isinstance(line, str):
+        if asked.log_format == "json":
+            _say_in_json(line)
+        elif isinstance(line, str):
             say.note(line)
         else:
             say.warning(*line)
     from rankguard.cli.front import Front
 
     return Front(asked, spec).run()
+
+
+def _say_in_json(said: Said) -> None:
+    """On stderr, where a collector reads the ranks' lines too."""
+    from rankguard.report.jsonlines import message
+
+    statement, *hints = (said,) if isinstance(said, str) else said
+    level = "info" if isinstance(said, str) else "warning"
+    with contextlib.suppress(OSError):
+        os.write(2, message(level, statement, hints=hints) if hints else message(level, statement))

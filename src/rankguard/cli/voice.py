@@ -14,7 +14,8 @@ from rankguard.linux.console import Console
 class Voice:
     """Of one front. `ask` sends to the supervisor; set it once there is one."""
 
-    def __init__(self, err: Console) -> None:
+    def __init__(self, err: Console, as_json: bool = False) -> None:
+        self._as_json = as_json
         self.ask: Callable[[dict[str, Any]], None] | None = None
         self._err = err
         self._shared = _is_terminal()
@@ -23,6 +24,10 @@ class Voice:
 
     def say(self, text: str) -> None:
         """Lines, without the last newline."""
+        if self._as_json:
+            from rankguard.report.jsonlines import spoken
+
+            text = spoken(text)
         if self.ask is None or not self._shared:
             self._write(text)
             return

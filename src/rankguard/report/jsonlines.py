@@ -66,6 +66,27 @@ def message(level: str, text: str, at: float | None = None, **more: object) -> b
     return json.dumps({"ts": stamp, "level": level, "message": text, **more}).encode() + b"\n"
 
 
+def spoken(text: str, at: float | None = None) -> str:
+    """What the front says, as objects, without the last newline: long lists of lines are several."""
+    level, said = "info", text.removeprefix("rankguard: ")
+    for kind in ("warning", "error", "note"):
+        if said.startswith(f"{kind}: "):
+            level, said = "info" if kind == "note" else kind, said.removeprefix(f"{kind}: ").lstrip()
+    pieces = [""]
+    for line in said.split("\n"):
+        if pieces[-1] and len(pieces[-1]) + len(line) > LARGEST // 8:
+            pieces.append("")
+        pieces[-1] += ("\n" if pieces[-1] else "") + line[: LARGEST // 8]
+    return b"".join(message(level, piece, at) for piece in pieces).decode().rstrip("\n")
+
+
+def reported(outcome: str, report: str, at: float | None = None) -> str:
+    """The final report, in one object without a newline: its last line is the message."""
+    level = {"succeeded": "info", "interrupted": "warning"}.get(outcome, "error")
+    report = report.strip("\n")
+    return message(level, report.rpartition("\n")[2], at, outcome=outcome, report=report).decode().rstrip("\n")
+
+
 def missing(lines: int, size: int) -> bytes:
     """What is written where lines were dropped (`linux/console.py`)."""
     return message("warning", f"{lines} lines ({size} bytes) are missing here", lines=lines, bytes=size)
