@@ -140,3 +140,18 @@ def test_words_for_lines_of_pairs():
 )
 def test_cut_path(path, expected):
     assert expected == say.cut_path(path, 20)
+
+
+@pytest.mark.parametrize(
+    ("home", "expected"),
+    [
+        ("/home/me", "~/runs/7f3a"),
+        ("/home/me/", "~/runs/7f3a"),
+        ("/home/m", "/home/me/runs/7f3a"),
+        ("/", "/home/me/runs/7f3a"),
+        ("", "/home/me/runs/7f3a"),
+        (None, "/home/me/runs/7f3a"),
+    ],
+)
+def test_from_home(home, expected):
+    assert say.from_home("/home/me/runs/7f3a", home) == expected

@@ -200,6 +200,7 @@ class Front:
                 color=in_color(2) and not as_json,
                 width=_width(),
                 saved=run_name(self.spec.run_dir, self.spec.run_id),
+                home=os.environ.get("HOME"),
             )
             if as_json:
                 from rankguard.report.jsonlines import reported

@@ -93,8 +93,13 @@ class Hand:
         if self._spec.nprocs == 1:
             return f"rank {rank} has the terminal, and Ctrl-C is for it"
         kept = folder is not None and self._spec.log_max > 0
-        others = f"the others write to {folder}/rank-*/attempt-0/" if kept else "what the others print is not kept"
-        return f"rank {rank} has the terminal, and Ctrl-C is for it; {others}"
+        if kept:
+            from rankguard.report.wording import from_home
+
+            others = f"the others write to {from_home(f'{folder}/rank-*/attempt-0', os.environ.get('HOME'))}"
+        else:
+            others = "what the others print is not kept"
+        return f"rank {rank} has the terminal, and Ctrl-C is for it\nrankguard: {others}"
 
     def take_back(self) -> bytes:
         """Before the last words: the modes are as they were. What to write first, so that they begin on a fresh line."""

@@ -19,11 +19,13 @@ SILENT_AFTER_S = 30.0
 """A rank that has said nothing for this long is called silent."""
 
 
-def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved: bool | str = True) -> str:
+def final_report(
+    verdict: Verdict, color: bool = False, width: int = 100, saved: bool | str = True, home: str | None = None
+) -> str:
     """What is shown on stderr when a job has ended; no final newline.
 
     `saved` says that the run has a folder, which `rankguard report` and `explain` need, or by which name they find it
-    (else its id). Colour does not count as bytes.
+    (else its id). `home`: the reader's home, which is told as `~`. Colour does not count as bytes.
     """
     width = max(60, min(width, 160))
     last = last_line(verdict)
@@ -31,7 +33,7 @@ def final_report(verdict: Verdict, color: bool = False, width: int = 100, saved:
         notes = [f"left behind: {text}" for text in _leftovers(verdict, 2)] + list(verdict.warnings[:2])
         return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
     rows = _failed_rows if verdict.outcome == "failed" else _other_rows
-    lines = say.fitted(lambda room: rows(verdict, saved, Block(width, room)), ["", last])
+    lines = say.fitted(lambda room: rows(verdict, saved, home, Block(width, room)), ["", last])
     return "\n".join([*(map(_painted, lines[:-1]) if color else lines[:-1]), lines[-1]])
 
 
@@ -86,7 +88,7 @@ def all_ready_line(n: int, seconds: float, slowest_rank: int | None = None, lead
 # ── The blocks ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _failed_rows(verdict: Verdict, saved: bool | str, block: Block) -> list[str]:
+def _failed_rows(verdict: Verdict, saved: bool | str, home: str | None, block: Block) -> list[str]:
     culprit, room = verdict.culprit, block.room
     hints = [say.cut_bytes(say.printable(hint, max(room.cell, 200)), 300) for hint in verdict.hints[: room.groups]]
     block.lines.append(f"error: {_headline(verdict)}")
@@ -103,7 +105,7 @@ def _failed_rows(verdict: Verdict, saved: bool | str, block: Block) -> list[str]
     block.cells(_consequences(verdict, culprit, room))
     if culprit is not None:
         block.lines += _own_words(culprit, room)
-    block.cell("more", _more(verdict, culprit, saved, block.room))
+    block.cell("more", _more(verdict, culprit, saved, home, block.room))
     return block.lines
 
 
@@ -120,13 +122,13 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     return block.lines
 
 
-def _other_rows(verdict: Verdict, saved: bool | str, block: Block) -> list[str]:
+def _other_rows(verdict: Verdict, saved: bool | str, home: str | None, block: Block) -> list[str]:
     """Interrupted, or (`state.json`) still running: nobody is called a failure."""
     block.lines += [f"{say.word(verdict.outcome)}: {_headline(verdict)}", ""]
     by = say.stopper(verdict.stopped_by) if verdict.stopped_by and verdict.stopped_by.pid is not None else None
     block.cell("when", "; ".join(filter(None, [say.when(verdict.ended_at), by])))
     block.cells(_consequences(verdict, None, block.room))
-    block.cell("more", _more(verdict, None, saved, block.room))
+    block.cell("more", _more(verdict, None, saved, home, block.room))
     return block.lines
 
 
@@ -329,13 +331,13 @@ def _trace(culprit: Culprit) -> str | None:
     return culprit.traceback or (exception.traceback if exception else None)
 
 
-def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, room: Room) -> str:
+def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, home: str | None, room: Room) -> str:
     """Where to read on. Only what exists is named, and a path is whole or left out."""
     if not saved:
         return ""
-    run = say.printable(verdict.run_id if saved is True else str(saved), 200)
+    run = say.printable(verdict.run_id if saved is True else say.from_home(str(saved), home), 200)
     text = f"rankguard report {run} · rankguard explain {run}"
-    path = culprit.log_path if culprit else None
+    path = say.from_home(culprit.log_path, home) if culprit and culprit.log_path else None
     return f"{text} · {path}" if path and len(text) + len(path) + 3 <= room.cell else text
 
 

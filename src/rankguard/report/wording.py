@@ -55,6 +55,12 @@ def cut_path(path: str, limit: int) -> str:
     return "…" + (end[slash:] if slash >= 0 else end)
 
 
+def from_home(path: str, home: str | None) -> str:
+    """`~/runs/7f3a`: shorter, and a shell takes it as it stands."""
+    whole = (home or "").rstrip("/")
+    return f"~{path[len(whole) :]}" if whole and path.startswith(f"{whole}/") else path
+
+
 def word(text: str, limit: int = 40) -> str:
     """One word for `key=value` lines: ASCII, without blanks, quotes or `=`; `?` when nothing is left."""
     return re.sub(r"[^A-Za-z0-9._:/@+-]", "_", text)[:limit] or "?"
