@@ -61,6 +61,7 @@ class Ranks:
         env = more.pop("env", dict(os.environ))
         ended = subprocess.run(
             self.command("--run-dir", str(run_dir), *words),
-            capture_output=True, text=True, env=env, timeout=60, check=False, **({"stdin": subprocess.DEVNULL} | more),
+            text=True, env=env, timeout=60, check=False,
+            **({"capture_output": True, "stdin": subprocess.DEVNULL} | more),
         )  # fmt: skip
         return Ended(ended, run_dir)
