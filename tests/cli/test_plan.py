@@ -279,6 +279,15 @@ def test_no_gpu_is_told_with_the_reason(tmp_path, text, env, statement):
     assert (error.value.statement, error.value.hint) == (statement, "-n cpu")
 
 
+def test_more_ranks_than_there_can_be_processes(tmp_path):
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/pid_max").write_text("32768\n")
+
+    assert machine.count_ranks("32768", {}, str(tmp_path)) == (32768, [])
+    with pytest.raises(UsageError, match="`-n 32769`: expected at most 32768 ranks"):
+        machine.count_ranks("32769", {}, str(tmp_path))
+
+
 def test_a_quota_below_the_number_of_cpus_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr("rankguard.linux.cpus.cpu_quota", lambda: 0.5)
 

@@ -15,6 +15,11 @@ from rankguard.linux import cpus
 def count_ranks(text: str, env: Mapping[str, str], root: str = "") -> tuple[int, list[Said]]:
     """The number of ranks that `-n` means, and what is to be said of it. Raises `UsageError`."""
     if text.isdecimal():
+        most = cpus.most_processes(root)
+        if int(text) > most:
+            raise UsageError(
+                f"`-n {text}`: expected at most {most} ranks, the processes that this kernel has room for", "-n 8"
+            )
         return int(text), []
     from rankguard.linux import devices
 

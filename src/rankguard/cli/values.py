@@ -9,8 +9,6 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _HOST = re.compile(r"[\w.:-]+")
 _STREAMS = "0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1"
 STDOUT, STDERR = 1, 2
-MOST_RANKS = 4_194_304
-"""The kernel has no more processes (PID_MAX_LIMIT)."""
 
 
 class Streams:
@@ -69,10 +67,9 @@ def shown_ranks(text: str) -> tuple[int, ...]:
 
 def nproc(text: str) -> str:
     """A number of ranks, or what to count."""
-    if text in ("auto", "cpu", "gpu", "xpu") or (_whole(text) and 0 < int(text) <= MOST_RANKS):
+    if text in ("auto", "cpu", "gpu", "xpu") or (_whole(text) and int(text) > 0):
         return text
-    most = f" (at most {MOST_RANKS})" if text.isdecimal() and text.strip("0") else ""
-    raise ValueError(f"a number of ranks{most}, `auto`, `cpu`, `gpu` or `xpu`")
+    raise ValueError("a number of ranks, `auto`, `cpu`, `gpu` or `xpu`")
 
 
 def nodes(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The CPUs of this process: those it may run on, and how much of them its cgroup pays for.
+"""The CPUs of this process: those it may run on, how much of them its cgroup pays for, how many processes there can be.
 
 Not where they are (`numa.py`). Sources: sched(7), Documentation/admin-guide/cgroup-v2.rst ("cpu.max") and
 Documentation/scheduler/sched-bwc.rst.
@@ -9,10 +9,19 @@ from collections.abc import Iterator
 
 from rankguard.linux.hierarchies import Group, own_groups, read_text
 
+PID_MAX_LIMIT = 4_194_304
+"""The kernel's own bound, with 64 bits."""
+
 
 def usable_cpus() -> int:
     """How many CPUs the scheduler may put us on: what torch counts, too."""
     return len(os.sched_getaffinity(0))
+
+
+def most_processes(root: str = "") -> int:
+    """The highest number of processes that this kernel gives out (proc_sys_kernel(5))."""
+    text = (read_text(f"{root}/proc/sys/kernel/pid_max") or "").strip()
+    return int(text) if text.isdecimal() else PID_MAX_LIMIT
 
 
 def cpu_quota(groups: dict[str, Group] | None = None) -> float | None:
