@@ -124,7 +124,7 @@ class Control:
 
     def _answer(self, client: _Client, message: Message, now: float) -> None:
         asked = message.get("do")
-        if asked not in ASKS:
+        if not isinstance(asked, str) or asked not in ASKS:
             self._reply(client, {"is": "error", "statement": f"`{str(asked)[:40]}` cannot be asked here"})
         else:
             self._ask(message, now, partial(self._reply, client))
@@ -162,7 +162,7 @@ def _listen(address: str) -> socket.socket:
                 listening.bind(address)
             finally:
                 os.umask(before)
-        listening.listen(CLIENTS)
+        listening.listen(64)
     except OSError:
         listening.close()
         raise

@@ -69,12 +69,13 @@ def ask(address: str, message: Message, timeout: float) -> Message:
 def _connect(address: str, timeout: float) -> Wire:
     end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        end.settimeout(timeout)  # a stopped supervisor accepts nobody
+        # A stopped supervisor accepts nobody; a timeout of Python's would give up at once where a queue is full.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), 0))
         end.connect("\0" + address[1:] if address.startswith("@") else address)
         _pid, uid, _gid = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    except TimeoutError:
+    except BlockingIOError:
         end.close()
-        raise
+        raise TimeoutError(f"nobody took the call within {timeout:g} s") from None
     except (OSError, ValueError) as error:
         end.close()
         raise NotLive(address) from error

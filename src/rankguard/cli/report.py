@@ -76,7 +76,8 @@ def _live(name: str, run: Run | None, address: str | None, *, as_json: bool) -> 
     waiting = answer.get("progress", {}).get("waiting", ())
     news = "asked just now" if answer else f"last news {_ago(run)} ago, since it does not answer here"
     more = f"rankguard stacks {name} · rankguard explain {name}"
-    print(state_text(f"running: {verdict.statement}", verdict, ranks_now(verdict, waiting), news, more=more))
+    head = f"running: {verdict.statement}"
+    print(state_text(head, verdict, ranks_now(verdict, waiting), news, more=more, since="ago"))
     return _TOLD
 
 

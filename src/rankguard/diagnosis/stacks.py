@@ -36,11 +36,12 @@ def sentence(group: Group, world: int) -> str:
     who = f"rank {group.ranks[0]}" if one else f"ranks {ranges(group.ranks)}"
     if not one and len(group.ranks) == world:
         who = f"all {world} ranks"
-    how = held(group.stack)
-    verb = (f"is {how}," if how else "waits" if _waits(group.stack) else "is") if one else None
-    verb = verb or (f"are {how}," if how else "wait" if _waits(group.stack) else "are")
-    where = _where(group.stack)
-    return f"{who} {verb} in {where}" if where else f"{who} {verb.rstrip(',')}".removesuffix(" are").removesuffix(" is")
+    be, how, where = "is" if one else "are", held(group.stack), _where(group.stack)
+    if how is not None:
+        return f"{who} {be} {how}" + (f", in {where}" if where else "")
+    if _waits(group.stack):
+        return f"{who} wait{'s' if one else ''}" + (f" in {where}" if where else "")
+    return f"{who} {be} in {where}" if where else f"{who} {be} running"
 
 
 def held(stack: Stack) -> str | None:

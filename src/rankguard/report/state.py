@@ -48,15 +48,19 @@ def state_text(
     news: str,
     tails: Sequence[tuple[int, Sequence[str]]] = (),
     more: str = "",
+    since: str = "before",
 ) -> str:
-    """`headline` is the first line; `news` tells when and what was last known; `more` where to read on."""
+    """`headline` is the first line; `news` tells when and what was last known; `more` where to read on.
+
+    `since`: how the age of a status is told, `ago` or `before` (the last news).
+    """
     lines = [say.printable(headline, 400), ""]
     cells = [
         ("when", f"launched {say.when(verdict.started_at) or 'at an unknown time'}; {news}"),
         ("ranks", _phases(ranks)),
     ]
     telling = [rank for rank in ranks if rank.status is not None and rank.phase is not Phase.ENDED]
-    cells += [(f"rank {rank.rank}", _said(rank)) for rank in telling[:_NAMED]]
+    cells += [(f"rank {rank.rank}", _said(rank, since)) for rank in telling[:_NAMED]]
     cells += [("", f"and {len(telling) - _NAMED} more ranks said something")] if len(telling) > _NAMED else []
     cells.append(("memory", _memory(verdict, ranks)))
     for label, text in cells:
@@ -68,18 +72,18 @@ def state_text(
 
 
 def _phases(ranks: Sequence[RankNow]) -> str:
-    groups: dict[str, list[tuple[int | None, str | None]]] = {}
+    groups: dict[str, list[int]] = {}
     for rank in ranks:
-        groups.setdefault(say.phase(rank.phase), []).append((rank.rank, None))
-    return "; ".join(f"{say.many(members).removeprefix('ranks ')} {phase}" for phase, members in groups.items())
+        groups.setdefault(say.phase(rank.phase), []).append(rank.rank)
+    return "; ".join(f"{say.ranges(members)} {phase}" for phase, members in groups.items())
 
 
-def _said(rank: RankNow) -> str:
+def _said(rank: RankNow, since: str) -> str:
     far = ""
     if rank.done is not None:
         far = f", {say.number(rank.done)}" + (f" of {say.number(rank.total)}" if rank.total else "")
-    since = f", {say.whole_seconds(rank.silent_s)} before" if rank.silent_s is not None else ""
-    return f'"{say.printable(rank.status or "", 80)}"{far}{since}'
+    age = f", {say.whole_seconds(rank.silent_s)} {since}" if rank.silent_s is not None else ""
+    return f'"{say.printable(rank.status or "", 80)}"{far}{age}'
 
 
 def _memory(verdict: Verdict, ranks: Sequence[RankNow]) -> str:

@@ -291,13 +291,13 @@ def _sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case 
 
 
 def _looked(entry: Entry) -> str:
-    dying = [pair for pair in entry.get("dying") or () if isinstance(pair, list) and len(pair) == 2]
+    dying = [pair for pair in _list(entry.get("dying")) if isinstance(pair, list) and len(pair) == 2]
     told = [f"rank {number} was on its way out ({_text(how)})" for number, how in dying]
     return f"looked at all ranks: {say.some(told, 4) if told else 'none was on its way out'}"
 
 
 def _empty(entry: Entry) -> str:
-    killed, survivors, left = (entry.get(key) or () for key in ("killed", "survivors", "left"))
+    killed, survivors, left = (_list(entry.get(key)) for key in ("killed", "survivors", "left"))
     parts = [f"{len(killed)} needed SIGKILL"] if killed else []
     for removed, word in ((False, "left behind"), (True, "removed")):
         named = [
@@ -322,7 +322,7 @@ def _order(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  #
             first, last = entry.get("first"), entry.get("last")
             return f"start rank {_text(first)}" if first == last else f"start ranks {_text(first)}-{_text(last)}"
         case "SignalAll":
-            spared = [(n, None) for n in entry.get("spare") or () if isinstance(n, int)]
+            spared = [(n, None) for n in _list(entry.get("spare")) if isinstance(n, int)]
             return f"{_signal(entry.get('signal'))} to all ranks{f' but {say.many(spared)}' if spared else ''}"
         case "SignalRank":
             return f"{_signal(entry.get('signal'))} to rank {_text(entry.get('rank'))}"
@@ -373,6 +373,10 @@ def _signal(number: object) -> str:
 
 def _text(value: object) -> str:
     return say.printable(str(value), 200)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _number(value: object) -> float | None:
