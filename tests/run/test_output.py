@@ -160,11 +160,16 @@ else:
 
 
 def test_everything_that_a_collector_reads_is_json(ranks: Ranks) -> None:
-    text = (
-        "os.write(1, b'\\xff\\x1b[2J' + b'y' * 40_000 + b'\\n')\nprint('half', end='', file=sys.stderr)\nRANK and 1 / 0"
-    )
+    fifo = ranks.folder / "fifo"
+    os.mkfifo(fifo)
+    text = """
+os.write(1, b"\\xff\\x1b[2J" + b"y" * 40_000 + b"\\n")
+print("half", end="", file=sys.stderr)
+open(sys.argv[1], "r" if RANK else "w").close()
+RANK and 1 / 0
+"""
 
-    ended = ranks.run(2, text, "--log-format", "json", "--monitor-interval", "1")
+    ended = ranks.run(2, text, "--log-format", "json", "--monitor-interval", "1", args=(str(fifo),))
 
     out = [json.loads(line) for line in ended.stdout.splitlines()]
     err = [json.loads(line) for line in ended.stderr.splitlines()]
