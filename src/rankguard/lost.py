@@ -19,7 +19,7 @@ from rankguard.errors import RankguardBug, SpawnFailed, UsageError
 from rankguard.facts import JobStarted, Judged, Looked, NotSpawned, SupervisorLost, TreeEmpty
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.files import RunFiles
-from rankguard.report.redact import job_redactor
+from rankguard.report.redact import for_telling, job_redactor
 
 
 def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) -> Verdict:
@@ -59,7 +59,7 @@ def _keep_details(spec: JobSpec, bug: str) -> str | None:
 def verdict_never_begun(spec: JobSpec, error: SpawnFailed) -> Verdict:
     """`cannot-start` of all ranks: a limit of this machine did not let even our own processes begin."""
     now = time.monotonic()
-    job = Job(spec)
+    job = Job(for_telling(spec))
     step(job, JobStarted(now, time.time()))
     step(job, NotSpawned(now, 0, "limits", error.errno or errno.EMFILE, error.statement))
     step(job, Looked(now))
@@ -98,6 +98,6 @@ def _told(spec: JobSpec, now: float) -> Job:
                 return job
         except (OSError, UsageError, RankguardBug):
             pass
-    job = Job(spec)
+    job = Job(for_telling(spec))
     step(job, JobStarted(now, time.time()))
     return job

@@ -12,7 +12,7 @@ from typing import Any
 
 from rankguard.errors import SpawnFailed
 from rankguard.model import JobSpec
-from rankguard.report.redact import job_redactor
+from rankguard.report.redact import without_secrets
 from rankguard.runs import make_run_dir, new_run_id
 
 
@@ -48,12 +48,6 @@ def job_spec(
         **more,
     )
     return without_secrets(spec), warning
-
-
-def without_secrets(spec: JobSpec) -> JobSpec:
-    """The same job; what of it is shown again (command, labels) has no secrets in it. What ranks get stays as it is."""
-    redactor = job_redactor(spec)
-    return spec.replace(command=tuple(redactor.argv(spec.command)), labels=redactor.env(spec.labels))
 
 
 def _cwd() -> str:

@@ -45,7 +45,7 @@ from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
-from rankguard.report.redact import job_redactor
+from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
 from rankguard.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.snapshots import Snapshots
@@ -108,7 +108,8 @@ class Supervisor:
         self._wire, self._signals, self._tell = wire, signals, tell
         self._wall = time.time()
         self._warden_pid = os.getppid()
-        self._job, self._spec = Job(spec), spec
+        redactor = job_redactor(spec)
+        self._job, self._spec = Job(for_telling(spec, redactor)), spec
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
         terminal = Terminal(spec, (stdin, out, err), front_pid)
@@ -119,10 +120,10 @@ class Supervisor:
         self._files = RunFiles(spec.run_dir, lock.hold)
         if self._files.folder is None:  # two runs never share one
             spec = spec.replace(run_dir=None)
-            self._job, self._spec = Job(spec), spec
+            self._job, self._spec = Job(for_telling(spec, redactor)), spec
         if spec.verbose:
             self._files.reader = lambda text: wire.send({"is": "journal", "text": text})
-        self._files.append(story.first_line(spec))
+        self._files.append(story.first_line(self._job.spec))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
         self._port_lock: socket.socket | None = None
@@ -158,7 +159,7 @@ class Supervisor:
             memory=self._memory,
             output=self._output,
             clock=clock,
-            redact=job_redactor(spec).text,
+            redact=redactor.text,
             peer_death=peer_death,
             on_payload=self._on_payload,
         )

@@ -49,7 +49,16 @@ def message(kind: str, statement: str, hints: tuple[str | None, ...] = (), *, co
     paint = in_color(2) if color is None else color
     given = [hint for hint in hints if hint]
     labelled = [(kind, statement), *(("or" if n else "try", hint) for n, hint in enumerate(given))]
-    return "".join(f"{_label(label, paint)} {printable(text, 4000)}\n" for label, text in labelled)
+    return "".join(f"{_label(label, paint)} {printable(_without_secrets(text), 4000)}\n" for label, text in labelled)
+
+
+def _without_secrets(text: str) -> str:
+    """What was typed is quoted in messages, and messages end up in logs."""
+    from rankguard.report.redact import Redactor
+
+    redactor = Redactor()
+    redactor.env(os.environ)
+    return redactor.text(text)
 
 
 def _label(label: str, paint: bool) -> str:

@@ -28,12 +28,12 @@ from rankguard.report.sensitive import (
     SENSITIVE,
     STEMS,
     WORDS,
+    Known,
     is_secret,
-    spellings,
     worth_learning,
 )
 
-__all__ = ["HIDDEN", "Redactor", "is_secret", "job_redactor"]
+__all__ = ["HIDDEN", "Redactor", "for_telling", "is_secret", "job_redactor", "without_secrets"]
 
 Learn = Callable[[str, str], None]
 _CUT = 8
@@ -86,8 +86,8 @@ class Redactor:
 
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         self._patterns = [_compiled(pattern) for pattern in patterns]
-        self._learnt: set[str] = set()
-        self._longest_first: list[str] | None = []
+        self._learnt: dict[str, Known] = {}
+        self._longest_first: list[Known] | None = []
 
     def text(self, s: str) -> str:
         """Any text: a line of a log, a message, a traceback, a shell command."""
@@ -124,12 +124,10 @@ class Redactor:
         return HIDDEN
 
     def _learn(self, name: str, value: str) -> None:
-        if value in self._learnt or not any(worth_learning(name, line) for line in {value, *value.splitlines()}):
-            return
-        for spelling in spellings(value):
-            if worth_learning(name, spelling):
-                self._learnt.add(spelling)
-        self._longest_first = None
+        for line in {value, *value.splitlines()}:  # the lines of a private key turn up one by one
+            if line not in self._learnt and worth_learning(name, line):
+                self._learnt[line] = Known(line)
+                self._longest_first = None
 
     def _text(self, s: str, learn: Learn) -> str:
         for pattern in self._patterns:
@@ -171,14 +169,14 @@ class Redactor:
         """Known values go, and what is left of one where `s` was cut off in its middle (a long line, two messages)."""
         known = self._longest_first
         if known is None:
-            known = self._longest_first = sorted(self._learnt, key=len, reverse=True)
+            known = self._longest_first = sorted(self._learnt.values(), key=lambda each: -len(each.value))
         if not known:
             return s
-        for value in known:
-            if value in s:
-                s = s.replace(value, HIDDEN)
-        head, tail = s[: len(known[0])], s[-len(known[0]) :]
-        for value in known:
+        for each in known:
+            s = each.hide(s)
+        longest = len(known[0].value)
+        head, tail = s[:longest], s[-longest:]
+        for value in (each.value for each in known):
             at = tail.rfind(value[:_CUT])
             if at >= 0 and len(value) > _CUT and value.startswith(tail[at:]):
                 return self._without_known(s[: len(s) - len(tail) + at] + HIDDEN)
@@ -195,8 +193,30 @@ def job_redactor(spec: JobSpec) -> Redactor:
         redactor.env(variables)
     redactor.argv(spec.argv)
     redactor.argv(spec.debug_argv)
-    redactor.env(spec.labels)
     return redactor
+
+
+def without_secrets(spec: JobSpec) -> JobSpec:
+    """The same job; what of it is shown again (command, labels) has no secrets in it. What ranks get stays as it is."""
+    redactor = job_redactor(spec)
+    found = [value for name, value in spec.labels.items() if is_secret(name, value) and worth_learning(name, value)]
+    return spec.replace(
+        command=tuple(redactor.argv(spec.command)),
+        labels=redactor.env(spec.labels),
+        redact=(*spec.redact, *map(re.escape, found)),  # they may be in what the ranks print
+    )
+
+
+def for_telling(spec: JobSpec, redactor: Redactor | None = None) -> JobSpec:
+    """What those may know who only tell of the job (core, diagnosis, journal): nothing that has to be hidden."""
+    redactor = redactor or job_redactor(spec)
+    return spec.replace(
+        env={},
+        rank_env=(),
+        argv=tuple(redactor.argv(spec.argv)),
+        debug_argv=tuple(redactor.argv(spec.debug_argv)),
+        cwd=redactor.text(spec.cwd),
+    )
 
 
 # ── How ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -76,33 +76,39 @@ def worth_learning(name: str, value: str) -> bool:
     return len(value) >= SHORTEST_WORD or (len(value) >= SHORTEST and not (value.isalpha() and value.islower()))
 
 
-def spellings(value: str) -> set[str]:
-    """The value itself and as JSON, Python, a shell or a URL writes it; each line of it too (a private key)."""
-    found: set[str] = set()
-    for text in {value, *value.splitlines()}:
-        if text.isalnum() and text.isascii():
-            found.add(text)
-            continue
-        in_json = json.dumps(text)[1:-1]
-        found |= {text, in_json, json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(in_json)[1:-1]}
-        found |= {repr(text)[1:-1], ascii(text)[1:-1], repr(text.encode(errors="replace"))[2:-1]}
-        found |= {text.replace("'", "'\"'\"'"), text.replace("'", "'\\''"), _escaped(text)}
-        found |= {_percent(text, "-._~"), _percent(text, "-._~/"), _percent(text, "-._~").replace("%20", "+")}
-    return found
+class Known:
+    """A secret value, and how to find it again: as it is, and as JSON, Python, a shell, a URL or HTML writes it, escaped
+    as often as it may have been passed on.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self._anchor = max(_PLAIN.findall(value), key=len, default="")
+        plain = value == self._anchor
+        self._pattern = None if plain else re.compile("".join(_spelt(char) for char in value))
+
+    def hide(self, text: str) -> str:
+        """Without it. Cheap where it is not there: a search for its longest plain part."""
+        if self._anchor not in text:
+            return text
+        return text.replace(self.value, HIDDEN) if self._pattern is None else self._pattern.sub(HIDDEN, text)
 
 
-_UNSAFE = re.compile(r"[^\w@%+=:,./-]", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9]+")
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;|&#39;"}
+_SHELL_QUOTE = r"\\*'\\*\"\\*'\\*\"\\*'|\\*'\\+'\\*'"  # '"'"' and '\''
 
 
-def _escaped(text: str) -> str:
-    """As bash's `printf %q` writes it."""
-    return _UNSAFE.sub(lambda found: "\\" + found[0], text)
-
-
-def _percent(text: str, safe: str) -> str:
-    def one(char: str) -> str:
-        if char in safe or (char.isascii() and char.isalnum()):
-            return char
-        return "".join(f"%{byte:02X}" for byte in char.encode(errors="replace"))
-
-    return "".join(map(one, text))
+def _spelt(char: str) -> str:
+    """One character in all its spellings, as an expression; any number of backslashes before what may be escaped."""
+    if char.isascii() and char.isalnum():
+        return char
+    percent = "".join(f"%{byte:02x}" for byte in char.encode(errors="replace"))
+    codes = [json.dumps(char)[1:-1], ascii(char)[1:-1], repr(char.encode(errors="replace"))[2:-1]]
+    codes += [f"\\u{ord(char):04x}"] if ord(char) < 0x80 else []
+    escaped = {re.escape(code).replace(r"\\", r"\\+") for code in codes if code.startswith("\\") and len(code) > 1}
+    ways = [_SHELL_QUOTE] if char == "'" else []
+    ways += [r"\\+" if char == "\\" else rf"\\*{re.escape(char)}", f"(?i:{percent})", *sorted(escaped)]
+    ways += [_HTML[char]] if char in _HTML else []
+    ways += [r"\+"] if char == " " else []
+    return f"(?:{'|'.join(ways)})"
