@@ -6,6 +6,7 @@ import select
 import shlex
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.run.command import Ranks
@@ -67,12 +68,17 @@ def wait_gone(pid: int, timeout: float = PATIENCE) -> None:
         os.close(pidfd)
 
 
-def wait_reaped(pid: int, timeout: float = PATIENCE) -> None:
-    """Until its parent has taken its ending, which nothing tells to others than by the entry that is gone."""
-    wait_gone(pid, timeout)
+def wait_reaped(pid: int) -> None:
+    """Until its parent has taken its ending."""
+    wait_gone(pid)
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def wait_until(true: Callable[[], bool], timeout: float = PATIENCE) -> None:
+    """For what nothing tells of: look again and again."""
     until = time.monotonic() + timeout
-    while os.path.exists(f"/proc/{pid}"):
-        assert time.monotonic() < until, f"process {pid} is not reaped after {timeout} s"
+    while not true():
+        assert time.monotonic() < until, f"not so after {timeout} s"
         select.select([], [], [], 0.005)
 
 

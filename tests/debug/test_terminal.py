@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from tests.debug.desk import Desk, Session, below, wait_gone
+from tests.debug.desk import Desk, Session, below, wait_gone, wait_until
 
 RAW = """
 import tty
@@ -86,8 +86,7 @@ def test_the_modes_come_back_while_other_ranks_go_on(desk: Desk) -> None:
     with desk.session(2, text, "--debug", "0", env=hand(0)) as term:
         pid = term.told_pid("raw")
         wait_gone(pid)
-        while not term.usable():  # the supervisor has the news at the same time as we
-            term.drain(0.01)
+        wait_until(term.usable)  # the supervisor has the news at the same time as we
         term.send(b"\x03")
 
         assert term.wait() == 130
