@@ -182,6 +182,9 @@ def test_filters_and_prefix(planned, monkeypatch):
     assert (spec.filters, spec.prefix) == ((("loss", "a,b"), ("Error",)), "<${rank}>")
 
     assert planned("--log-line-prefix-template", "[${role_name}]")[0].prefix == "[${role_name}]"
+    assert planned("--log-line-prefix-template", "")[0].prefix == ""
+    monkeypatch.setenv("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE", "")  # as if it were not set, under torchrun too
+    assert planned()[0].prefix is None
 
 
 def test_no_files_are_asked_for_with_torchruns_word(tmp_path):

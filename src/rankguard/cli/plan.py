@@ -125,7 +125,7 @@ def _prefix(asked: Namespace) -> str | None:
     """Torchrun 2.13 has the template as a variable, later versions as an option too."""
     if asked.log_line_prefix_template is not None:
         return str(asked.log_line_prefix_template)
-    return os.environ.get("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE")
+    return os.environ.get("TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE") or None
 
 
 # ── torchrun's habits ────────────────────────────────────────────────────────────────────────────────────────────
