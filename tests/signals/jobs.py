@@ -53,7 +53,13 @@ class Job:
             *wrap, sys.executable, "-m", "rankguard", "run", "-n", str(n), "--run-dir", str(self.run_dir), *options,
             str(program), str(fifo),
         ]  # fmt: skip
-        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder} | how
+        how = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "cwd": folder,
+        } | how
         self.process = subprocess.Popen(self.words, **how) if not how.pop("by_hand", False) else None
         if self.process is not None:
             self.until("up", n if up is None else up)
@@ -127,6 +133,13 @@ class Job:
             if len(found) >= times:
                 return
             assert time.monotonic() < until, f"no {times} × {kind} {fields} after {timeout} s: {self.facts(kind)}"
+            time.sleep(0.01)
+
+    def until_verdict(self, timeout: float = 30.0) -> None:
+        """Wait until the verdict is on disk."""
+        until = time.monotonic() + timeout
+        while not (self.run_dir / "verdict.json").exists():
+            assert time.monotonic() < until, f"no verdict after {timeout} s: {self.facts('TreeEmpty')}"
             time.sleep(0.01)
 
     def ended(self, timeout: float = 40.0) -> tuple[int, dict[str, Any], str]:

@@ -125,7 +125,9 @@ def test_sigint_twice(tmp_path: Path) -> None:
 @row("SIGINT", "`pkill`, a batch system that signals every process", "running",
      "front, supervisor and warden have it at once: one request, forwarded once", "0 or 130")  # fmt: skip
 def test_all_of_ours_at_once(tmp_path: Path) -> None:
-    with Job(tmp_path, 2, COUNTS + "while not heard: time.sleep(0.01)\ntime.sleep(0.5)\nsys.exit(0 if heard == [2] else 3)") as job:
+    with Job(
+        tmp_path, 2, COUNTS + "while not heard: time.sleep(0.01)\ntime.sleep(0.5)\nsys.exit(0 if heard == [2] else 3)"
+    ) as job:
         for pid in job.ours().values():
             os.kill(pid, signal.SIGINT)
         status, _verdict, _err = job.ended()
@@ -279,7 +281,9 @@ def test_a_failure_during_a_requested_stop(tmp_path: Path) -> None:
 @row("SIGTERM, SIGHUP", "anybody", "stopping because a rank failed", "no effect: SIGTERM has been sent, `--grace` runs",
      "the culprit's")  # fmt: skip
 def test_a_request_during_the_grace(tmp_path: Path) -> None:
-    with Job(tmp_path, 2, SAVE + "on(15, save)\nsay('up')\nRANK and (wait_for_go(), os._exit(3))\nforever()", "--grace", "20") as job:
+    with Job(
+        tmp_path, 2, SAVE + "on(15, save)\nsay('up')\nRANK and (wait_for_go(), os._exit(3))\nforever()", "--grace", "20"
+    ) as job:
         job.go()
         job.until("saving")
         job.kill(signal.SIGTERM)
