@@ -40,7 +40,6 @@ _CUT = 8
 """Characters of a known secret that are enough to be hidden where a text was cut in the middle of it."""
 
 _NOTHING = re.compile(r"none|null|true|false|\*\*\*", re.IGNORECASE)
-_NAME_BEFORE = re.compile(r"[\w.\-]{0,100}\Z")
 _SEPARATED = re.compile(
     rf"""(?:{WORDS})[\w.\-]{{0,100}}  # the end of a name
     (?: \\*["']?\]?[ \t]*(?::=|=>|==?|:)[ \t]*  # name=value, "name": value, ["name"] = value
@@ -237,9 +236,8 @@ def _named_values(s: str, learn: Learn) -> str:
         found = _SEPARATED.match(s, stem) if stem >= at else None
         if found is None:
             continue
-        before = _NAME_BEFORE.search(s, max(at, stem - 100), stem)
-        start = before.start() if before else stem
-        name = s[start : _NAME.match(s, start).end()]  # type: ignore[union-attr]  # it matches the empty text, too
+        start = stem - _length(s[max(at, stem - 100) : stem][::-1])
+        name = s[start : start + _length(s, start)]
         value = _VALUE.match(s, found.end())
         done.append(s[at : found.end()])
         at = found.end()
@@ -266,6 +264,12 @@ def _stems(s: str) -> Iterator[int]:
 
 
 _NAME = re.compile(r"[\w.\-]*")
+
+
+def _length(s: str, at: int = 0) -> int:
+    """How many characters of a name stand there."""
+    found = _NAME.match(s, at)
+    return found.end() - at if found else 0
 
 
 def _hides(name: str, separator: str, value: re.Match[str]) -> bool:
