@@ -1,0 +1,150 @@
+"""We stood still, and nobody told us: SIGSTOP of the supervisor, of everything, a frozen group. No deadline has run."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.signals.jobs import Job, until_state
+from tests.signals.rows import row
+
+READY = """
+import socket
+def ready():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s: s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+say("up")
+while not os.path.exists("go"): time.sleep(0.01)
+ready()
+"""
+TIMEOUT, STANDS = 3.0, 6.0
+"""The deadline, and how long everything stands still: nothing can show but the passing of that time that none has run."""
+
+
+def stop(pids: list[int]) -> None:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in pids:
+        until_state(pid, "T")
+    time.sleep(STANDS)
+    for pid in reversed(pids):
+        os.kill(pid, signal.SIGCONT)
+
+
+def all_of(job: Job) -> list[int]:
+    ours = job.ours()
+    return [ours["warden"], ours["supervisor"], *job.pids(), ours["front"]]
+
+
+@row("SIGSTOP, then SIGCONT", "anybody, to the supervisor", "starting", "no deadline has run meanwhile", "of the ranks")
+@row("SIGSTOP, then SIGCONT", "anybody, to every process", "starting", "no deadline has run meanwhile", "of the ranks")
+@pytest.mark.parametrize("who", [lambda job: [job.ours()["supervisor"]], all_of], ids=["supervisor", "everything"])
+def test_stopped_while_the_ranks_start(tmp_path: Path, who: Callable[[Job], list[int]]) -> None:
+    with Job(tmp_path, 2, READY, "--ready-timeout", str(TIMEOUT)) as job:
+        stop(who(job))
+        job.until_fact("TimeLost")
+        (tmp_path / "go").touch()
+        status, verdict, _err = job.ended()
+
+    assert (status, verdict["outcome"]) == (0, "succeeded"), verdict["statement"]
+    assert verdict["ready_at"] is not None
+    assert any("stood still for" in moment["what"] for moment in verdict["timeline"])
+
+
+def test_who_is_late_is_late_after_that(tmp_path: Path) -> None:
+    with Job(tmp_path, 2, READY, "--ready-timeout", "2") as job:
+        stop([job.ours()["supervisor"]])
+        status, verdict, _err = job.ended()
+
+    assert (status, verdict["culprit"]["cause"]["kind"]) == (124, "ready-timeout")
+    (lost,), (passed,) = job.facts("TimeLost"), [f for f in job.facts("DeadlinePassed") if f["name"] == "ready"]
+    assert passed["at"] - job.facts("JobStarted")[0]["at"] == pytest.approx(2 + lost["seconds"], abs=1.0)
+    assert STANDS - 0.1 <= lost["seconds"] <= STANDS + 4
+
+
+@row(
+    "SIGSTOP, then SIGCONT",
+    "anybody, to every process",
+    "stopping",
+    "the clock of the stop has not run meanwhile",
+    "0 or 143",
+)
+def test_stopped_while_the_ranks_end(tmp_path: Path) -> None:
+    text = "on(15, lambda: (say('heard'), wait_for_go(), os._exit(0))); say('up'); forever()"
+    with Job(tmp_path, 1, text, "--shutdown-timeout", str(TIMEOUT)) as job:
+        job.kill(signal.SIGTERM)
+        job.until("heard")
+        stop(all_of(job))
+        job.until_fact("TimeLost")
+        job.go()
+        status, verdict, _err = job.ended()
+
+    assert (status, verdict["outcome"]) == (0, "interrupted"), verdict["statement"]
+
+
+@contextlib.contextmanager
+def freezer() -> Iterator[tuple[Path, str, str, str]]:
+    """A group that can be frozen: its folder, the switch, the words for frozen and thawed. Skips where there is none."""
+    for top, switch, freeze, thaw in (
+        ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN", "THAWED"),
+        ("/sys/fs/cgroup", "cgroup.freeze", "1", "0"),
+        ("/sys/fs/cgroup/unified", "cgroup.freeze", "1", "0"),
+    ):
+        group = Path(top, f"rankguard-test-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if not (group / switch).exists():
+            group.rmdir()
+            continue
+        try:
+            yield group, switch, freeze, thaw
+        finally:
+            for inner in sorted(group.glob("**/"), key=lambda path: -len(path.parts)):
+                with contextlib.suppress(OSError):
+                    inner.rmdir()
+        return
+    pytest.skip("no cgroup here can be frozen by this user")
+
+
+@row("a container that is paused, a machine that is frozen", "the kernel's freezer", "starting", "no deadline has run meanwhile",
+     "of the ranks")  # fmt: skip
+def test_frozen(tmp_path: Path) -> None:
+    with freezer() as (group, switch, freeze, thaw):
+        wrap = ("sh", "-c", f'echo $$ >{group}/cgroup.procs; exec "$@"', "sh")
+        with Job(tmp_path, 2, READY, "--ready-timeout", str(TIMEOUT), wrap=wrap) as job:
+            # Ranks have a group of their own in some hierarchies, below that of the supervisor, or none: see to all.
+            for pid in (*job.ours().values(), *job.pids()):
+                (group / "cgroup.procs").write_text(str(pid))
+            (group / switch).write_text(freeze)
+            try:
+                time.sleep(STANDS)
+            finally:
+                (group / switch).write_text(thaw)
+            job.until_fact("TimeLost")
+            (tmp_path / "go").touch()
+            status, verdict, _err = job.ended()
+
+        assert (status, verdict["outcome"]) == (0, "succeeded"), verdict["statement"]
+
+
+@pytest.mark.parametrize(("options", "least", "most"), [((), 0, 0), (("--ready-timeout", "600"), 1, 5)])
+def test_wake_ups(tmp_path: Path, options: tuple[str, ...], least: int, most: int) -> None:
+    """While no deadline is to come the supervisor sleeps until something happens; else it looks at the clock each 2 s."""
+    with Job(tmp_path, 2, "on(15, lambda: sys.exit(0)); say('up'); forever()", *options) as job:
+        job.until_fact("Spawned", 2)
+        time.sleep(0.5)  # what the start still had to do
+        before = _sleeps(job)
+        time.sleep(4.5)
+        assert least <= _sleeps(job) - before <= most
+        job.kill(signal.SIGTERM)
+        assert job.ended()[0] == 0
+
+
+def _sleeps(job: Job) -> int:
+    """How often the supervisor has gone to sleep."""
+    lines = Path(f"/proc/{job.ours()['supervisor']}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("voluntary")))
