@@ -12,6 +12,7 @@ from rankguard._version import __version__
 from rankguard.core.job import Job
 from rankguard.diagnosis.verdict import verdict
 from rankguard.facts import (
+    Exited,
     Fact,
     FrontLost,
     ProtocolBroken,
@@ -117,6 +118,8 @@ class Desk:
     def listen(self, told: Fact | Order) -> None:
         """Every fact and order, once it is done: the front is told what it waits for, or all if it asked for that."""
         if not isinstance(told, Tell):
+            if isinstance(told, Exited) and told.rank == self._job.spec.debug_rank:
+                self._wire.send({"is": "told", "what": "let-go", "rank": told.rank, "text": "the terminal is free"})
             if self._job.spec.events and isinstance(told, Fact):
                 self._wire.send({"is": "fact", "name": type(told).__name__, "fact": to_data(told)})
             return

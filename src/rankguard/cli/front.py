@@ -41,6 +41,7 @@ class Front:
             say=self._say,
             step_aside=self.step_aside,
             come_back=self.come_back,
+            stays=self._stays,
             on_child=self._reap_strays,
             on_resize=self._resized,
         )
@@ -116,6 +117,7 @@ class Front:
 
     def step_aside(self, seconds: float = 0.5) -> None:
         """Take the view off the terminal before somebody else gets it (we are about to be stopped)."""
+        self._hand.step_aside()
         if self._view is None:
             return
         self._view.hold()
@@ -125,8 +127,12 @@ class Front:
 
     def come_back(self) -> None:
         """The terminal is ours again; whether we are in its foreground is looked at before anything is drawn."""
+        self._hand.come_back()
         if self._view is not None:
             self._view.go_on(time.monotonic())
+
+    def _stays(self) -> bool:
+        return self._hand.stays()
 
     def _resized(self) -> None:
         if self._view is not None:
@@ -150,6 +156,7 @@ class Front:
                     self._view.told(message["what"], time.monotonic())
                 self._say(self._progress.told(message, time.monotonic()))
                 self._signals.told(self.client, message["what"])
+                self._hand.told(message["what"])
             case "glimpse" | "spoken" | "cleared" if self._view is not None:
                 self._view.answered(message, time.monotonic())
             case "said":

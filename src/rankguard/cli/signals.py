@@ -38,12 +38,13 @@ class Signals:
         say: Callable[[str], None],
         step_aside: Callable[[], None],
         come_back: Callable[[], None],
+        stays: Callable[[], bool],
         on_child: Callable[[], None],
         on_resize: Callable[[], None],
     ) -> None:
         self._end = STOP | (asked.signals_to_handle or frozenset())
         self._say, self._on_child, self._on_resize = say, on_child, on_resize
-        self._step_aside, self._come_back = step_aside, come_back
+        self._step_aside, self._come_back, self._stays = step_aside, come_back, stays
         ignored = {number for number in KEPT_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
         self._queue = SignalQueue(ALL_SIGNALS - LEFT_ALONE - ignored)
         self._suspends = False
@@ -106,7 +107,12 @@ class Signals:
             return
         self._step_aside()
         os.kill(os.getpid(), signal.SIGSTOP)
+        while self._stays() and not signal.sigpending() & self._end:  # `bg`, and a rank would read what is typed there
+            os.kill(os.getpid(), signal.SIGSTOP)
         self._come_back()
+        client.send(
+            {"do": "signal", "signal": int(signal.SIGWINCH)}
+        )  # who is in the background is not told of a new size
 
 
 def _is_orphaned() -> bool:

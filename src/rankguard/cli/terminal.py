@@ -8,6 +8,7 @@ it (job control does not ask it, since it leads a session of its own) would take
 
 import os
 from argparse import Namespace
+from typing import Any
 
 from rankguard.errors import UsageError
 from rankguard.linux.modes import Modes, in_background
@@ -84,6 +85,8 @@ class Hand:
         self._spec = spec
         holds = spec.debug_rank is not None or spec.stdin_rank is not None
         self._modes = Modes((0, 1, 2), os.getpid()) if holds else None
+        self._theirs: dict[int, list[Any]] = {}
+        self._in_use = spec.debug_rank is not None
 
     def first_line(self) -> str | None:
         """What to say at the start: who has the terminal, and where the others are to be read."""
@@ -100,6 +103,24 @@ class Hand:
         else:
             others = "what the others print is not kept"
         return f"rank {rank} has the terminal, and Ctrl-C is for it\nrankguard: {others}"
+
+    def told(self, what: str) -> None:
+        """What the supervisor told."""
+        self._in_use = self._in_use and what != "let-go"
+
+    def step_aside(self) -> None:
+        """The job is suspended: the terminal is somebody else's, with the modes of before."""
+        if self._modes is not None:
+            self._theirs = self._modes.step_aside()
+
+    def stays(self) -> bool:
+        """Whether a job that was told to go on in the background has to stand still there."""
+        return self._in_use and in_background(0)
+
+    def come_back(self) -> None:
+        """The job goes on, and its rank finds the modes that it had set."""
+        if self._modes is not None:
+            self._modes.come_back(self._theirs)
 
     def take_back(self) -> bytes:
         """Before the last words: the modes are as they were. What to write first, so that they begin on a fresh line."""

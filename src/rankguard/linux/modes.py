@@ -31,6 +31,26 @@ class Modes:
         except ProcessLookupError:
             self._group = self._session = -1
 
+    def step_aside(self) -> dict[int, list[Any]]:
+        """Put the saved modes back for a while; what was there instead, by device, for `come_back`."""
+        found: dict[int, list[Any]] = {}
+        for device, (fd, _modes) in self._saved.items():
+            try:
+                found[device] = termios.tcgetattr(fd)
+            except (OSError, termios.error):
+                continue
+        self.restore()
+        return found
+
+    def come_back(self, found: dict[int, list[Any]]) -> None:
+        """Set what `step_aside` found, unless somebody else has the terminal now."""
+        for device, modes in found.items():
+            try:
+                if self._may(device):
+                    termios.tcsetattr(self._saved[device][0], termios.TCSANOW, modes)
+            except (OSError, termios.error):
+                continue
+
     def restore(self) -> bool:
         """Put back what has changed; whether something had."""
         changed = False
