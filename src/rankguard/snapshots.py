@@ -75,7 +75,9 @@ class Snapshots:
 
     def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack]) -> None:
         elapsed = self._clock() - (self._job.started_at or self._clock())
-        text = self._redact(stacks_text(found, len(wanted), elapsed))
+        states = [self._job.ranks[rank] for rank in wanted]
+        ended = sum(rank.pid is None or rank.exited is not None for rank in states)
+        text = self._redact(stacks_text(found, len(wanted), ended, elapsed))
         saved = self._save(text)
         message: dict[str, Any] = {"is": "stacks", "text": text, "saved": saved}
         for reply, data in self._asking.pop(wanted, []):

@@ -23,6 +23,8 @@ class Live:
 
     def __init__(self, process: subprocess.Popen[str], folder: Path | None, run_id: str) -> None:
         self.process, self.folder, self.id = process, folder, run_id
+        self.litter: str | None = None
+        """The private folder that nobody is left to remove."""
 
     @property
     def facts(self) -> list[dict]:
@@ -40,6 +42,7 @@ class Live:
     def cut_off(self) -> None:
         """SIGKILL for all three in one instant: each is held before any dies, so that none can act."""
         pids = self.ours()
+        self.litter = os.path.dirname(os.readlink(self.folder / "control"))
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
                 os.kill(pid, number)
@@ -97,9 +100,8 @@ class Jobs:
             if live.process.poll() is None:
                 live.process.kill()  # its warden ends the rest
             live.process.communicate()
-            if live.folder is not None:
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(os.path.dirname(os.readlink(live.folder / "control")), ignore_errors=True)
+            if live.litter is not None:
+                shutil.rmtree(live.litter)
                 for group in glob.glob(f"/sys/fs/cgroup/**/rankguard-{live.id}*", recursive=True):
                     for folder, _folders, _files in os.walk(group, topdown=False):
                         with contextlib.suppress(OSError):

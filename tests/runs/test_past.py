@@ -245,7 +245,6 @@ def test_a_run_that_was_cut_off_can_be_removed(jobs: Jobs, cut_off: Live) -> Non
     jobs.ask("runs", "--prune", "--keep", "0", "--json")
 
     assert os.listdir(jobs.home) == []
-    cut_off.folder = None
 
 
 # ── report ───────────────────────────────────────────────────────────────────────────────────────────────────────

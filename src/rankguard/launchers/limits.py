@@ -8,8 +8,10 @@ from rankguard.errors import SpawnFailed
 FDS_PER_RANK = 4
 """Its pidfd, notify socket and two pipes."""
 FDS_FOR_LOGS = 2
-FDS_OF_OURS = 24
-"""Control, watch and journal, and what one start needs for a moment."""
+FDS_STARTING = 16
+"""Ranks that are started in one go (`exec.py`): each has a pipe that tells when it executes."""
+FDS_OF_OURS = 32
+"""Front, control socket, watch and journal, and what one start needs for a moment."""
 
 
 def ensure_fds(nprocs: int) -> bool:
@@ -17,7 +19,7 @@ def ensure_fds(nprocs: int) -> bool:
 
     Raises `SpawnFailed` when there are too few for the ranks themselves.
     """
-    needed = nprocs * FDS_PER_RANK + FDS_OF_OURS
+    needed = nprocs * FDS_PER_RANK + min(nprocs, FDS_STARTING) + FDS_OF_OURS
     wanted = needed + nprocs * FDS_FOR_LOGS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY

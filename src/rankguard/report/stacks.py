@@ -14,12 +14,13 @@ _GROUPS, _FRAMES, _THREADS = 12, 30, 16
 _WIDTH = 80
 
 
-def stacks_text(stacks: Mapping[int, Stack], asked: int, elapsed_s: float) -> str:
-    """All of it. `asked`: how many ranks the question was about (those that have ended have no stack)."""
+def stacks_text(stacks: Mapping[int, Stack], asked: int, ended: int, elapsed_s: float) -> str:
+    """All of it. `asked`: how many ranks the question was about, `ended` of which have no process."""
     told = groups(stacks)
-    gone = asked - len(stacks)
-    ended = f"; {gone} {'has' if gone == 1 else 'have'} ended" if gone else ""
-    lines = [f"stacks of {len(stacks)} of {asked} ranks, {elapsed_s:.1f} s after launch{ended}", ""]
+    unread = asked - ended - len(stacks)
+    rest = f"; {ended} {'has' if ended == 1 else 'have'} no process" if ended else ""
+    rest += f"; {unread} cannot be read" if unread > 0 else ""
+    lines = [f"stacks of {len(stacks)} of {asked} ranks, {elapsed_s:.1f} s after launch{rest}", ""]
     for group in told[:_GROUPS]:
         lines += _folded(sentence(group, asked))
     if len(told) > _GROUPS:
