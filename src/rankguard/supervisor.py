@@ -252,6 +252,7 @@ class Supervisor:
         if paused != self._paused:
             self._paused = paused
             self._ranks.pause_output(paused)
+            self._output.hold(paused, now)
         return min(now + PATIENCE, due or now + PATIENCE) if paused else due
 
     def _watch_writable(self, index: int, console: Console) -> None:

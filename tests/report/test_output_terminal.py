@@ -212,6 +212,7 @@ def test_bars_of_eight_ranks_share_one_line_and_leave_their_last_states() -> Non
     assert terminal.lines[1].startswith("[0] 100%")
     for rank in (0, 5, 1, 2, 3, 4, 6, 7):
         out.feed(rank, 1, b"\n", 1.5)
+    out.show_partial(1.7)  # until then another bar may come below
 
     assert [line[:8] for line in terminal.lines if line.startswith("[")] == [
         "[3] a li", "[0] 100%", "[5] 100%", "[1] 100%", "[2] 100%", "[3] 100%", "[4] 100%", "[6] 100%", "[7] 100%",
@@ -263,6 +264,7 @@ def test_a_prompt_becomes_a_bar_in_place() -> None:
     out.feed(0, 0, b"\rloading 50%", 0.3)
     out.show_partial(0.5)
     out.feed(0, 0, b"\rloaded\n", 0.6)
+    out.ended(0, 0, 0.6)
 
     assert terminal.lines == ["loaded"]
 
@@ -275,6 +277,7 @@ def test_not_on_a_terminal_a_prompt_that_becomes_a_bar_stays() -> None:
     out.feed(0, 0, b"\rloading 50%", 0.3)
     out.show_partial(0.9)
     out.feed(0, 0, b"\rloaded\n", 1.0)
+    out.ended(0, 0, 1.0)
 
     assert file.data == b"[0] loading\n[0] loaded\n"
 
@@ -292,6 +295,32 @@ def test_a_prompt_that_another_rank_interrupts_goes_on_below() -> None:
     assert terminal.lines == ["[0] name?", "[1] other", "[0] ada"]
 
 
+def test_a_bar_below_a_bar() -> None:
+    """As tqdm draws it that has no terminal to ask."""
+    terminal = Terminal()
+    out = output(job(1), terminal)
+    for step, data in enumerate(
+        (b"\repoch 1", b"\n", b"\r batch 1", b"\x1b[A", b"\n\r batch 2\x1b[A", b"\repoch 2", b"\nend\n")
+    ):
+        out.feed(0, 1, data, step / 10)
+        out.show_partial(step / 10)
+
+    assert terminal.lines == ["epoch 2", "end"]
+
+
+def test_a_line_is_not_torn_while_its_reader_is_behind() -> None:
+    file = File()
+    out = output(job(2), file)
+    out.feed(0, 0, b"half", 0.0)
+    out.hold(True, 0.1)
+    assert out.next_partial() is None
+    out.hold(False, 9.0)
+
+    assert out.next_partial() == 9.2
+    out.show_partial(9.1)
+    assert file.data == b""
+
+
 def test_dots_are_shown_while_they_come() -> None:
     terminal = Terminal()
     out = output(job(2), terminal)
@@ -307,9 +336,9 @@ def test_a_dumb_terminal_gets_no_bar() -> None:
     out = output(job().replace(env={"TERM": "dumb"}), terminal)
     out.feed(0, 1, b"\r1%\r2%", 0.0)
     out.show_partial(9.0)
-    out.feed(0, 1, b"\r3%\n", 9.0)
+    out.feed(0, 1, b"\r3%\nnext\n", 9.0)
 
-    assert terminal.data == b"[0] 3%\n"
+    assert terminal.data == b"[0] 3%\n[0] next\n"
 
 
 def test_a_long_line_of_one_rank_stays_one_line() -> None:

@@ -14,6 +14,7 @@ from rankguard.report.jsonlines import JsonLines
 from rankguard.report.lanes import JsonLane, Lane, TextLane
 from rankguard.report.lines import Lines
 from rankguard.report.logfile import LogFile
+from rankguard.report.nested import Nested
 from rankguard.report.pane import Pane, Sink
 from rankguard.report.prefix import hidden, marked, prefix
 from rankguard.report.ranklog import RankLog
@@ -30,10 +31,11 @@ _FILTERED_MAX = 64 << 20
 
 
 class _Stream:
-    __slots__ = ("due", "lane", "lines", "log")
+    __slots__ = ("due", "lane", "lines", "log", "nested", "rank", "which")
 
-    def __init__(self, log: RankLog | None) -> None:
-        self.log = log
+    def __init__(self, rank: int, which: int, log: RankLog | None) -> None:
+        self.rank, self.which, self.log = rank, which, log
+        self.nested = Nested()
         self.lines = Lines()
         self.lane: Lane | None = None
         self.due: float | None = None
@@ -51,14 +53,14 @@ class Output:
     ) -> None:
         self._spec, self._warn = spec, warn
         self._streams = [
-            tuple(_Stream(_log(spec, rank, STREAMS[which], not few_fds)) for which in (0, 1))
+            tuple(_Stream(rank, which, _log(spec, rank, STREAMS[which], not few_fds)) for which in (0, 1))
             for rank in range(spec.nprocs)
         ]
         self._panes = self._open_lanes(consoles)
         self._tails: list[deque[bytes]] = [deque(maxlen=TAIL) for _ in range(spec.nprocs)]
         self._waiting: dict[_Stream, None] = {}
         self._filters = tuple(_filter(spec, which, not few_fds) for which in (0, 1))
-        self._said_disk = False
+        self._said_disk = self._held = False
 
     def _open_lanes(self, consoles: tuple[Sink | None, Sink | None]) -> list[Pane]:
         spec = self._spec
@@ -85,37 +87,45 @@ class Output:
     def feed(self, rank: int, which: int, data: bytes, now: float) -> None:
         """Bytes that a rank wrote to its stdout (0) or stderr (1)."""
         stream = self._streams[rank][which]
-        if stream.log is not None:
-            stream.log.write(data)
-            if stream.log.file.error is not None:
-                self._say_disk(rank, stream.log.file)
-        lines = stream.lines
-        self._take(rank, which, lines.feed(data), now)
-        if stream.lane is not None and stream.lane.waits(now):
-            if stream.due is None:
-                stream.due = now + PARTIAL_AFTER
-                self._waiting[stream] = None
-        elif stream.due is not None:
-            self._settled(stream)
+        data = stream.nested.feed(data)
+        if data:
+            self._pass(stream, data, now)
+        elif stream.due is None:
+            self._wait(stream, now)
 
     def ended(self, rank: int, which: int, now: float = 0.0) -> None:
         """Nothing more comes on this stream."""
         stream = self._streams[rank][which]
         self._settled(stream)
+        held = stream.nested.flush()
+        if held:
+            self._pass(stream, held, now)
+            self._settled(stream)
         rest = stream.lines.rest()
         if rest or (stream.lane is not None and stream.lane.begun):
-            self._take(rank, which, [rest + b"\n"], now)
+            self._take(stream, [rest + b"\n"], now)
         if stream.log is not None:
             stream.log.close()
 
-    def _take(self, rank: int, which: int, parts: list[bytes], now: float) -> None:
-        stream = self._streams[rank][which]
-        lane, skip = stream.lane, stream.lines.skip
+    def _pass(self, stream: _Stream, data: bytes, now: float) -> None:
+        if stream.log is not None:
+            stream.log.write(data)
+            if stream.log.file.error is not None:
+                self._say_disk(stream.rank, stream.log.file)
+        self._take(stream, stream.lines.feed(data), now)
+        if stream.nested.held or (stream.lane is not None and stream.lane.waits(now)):
+            if stream.due is None:
+                self._wait(stream, now)
+        elif stream.due is not None:
+            self._settled(stream)
+
+    def _take(self, stream: _Stream, parts: list[bytes], now: float) -> None:
+        rank, lane, skip = stream.rank, stream.lane, stream.lines.skip
         if lane is not None and stream.lines.again:
             lane.again()
         for part in parts:
             self._keep(rank, part)
-            kept = self._filters[which]
+            kept = self._filters[stream.which]
             if kept is not None:
                 kept.take(rank, part)
             if lane is not None:
@@ -135,8 +145,16 @@ class Output:
 
     # ── Put off ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def hold(self, held: bool, now: float) -> None:
+        """The readers are behind, so nobody sees a partial line yet, and the rest of it is left in its pipe."""
+        self._held = held
+        for stream in self._waiting:
+            stream.due = now + PARTIAL_AFTER
+
     def next_partial(self) -> float | None:
         """When a partial line or a progress bar should be shown, if one waits."""
+        if self._held:
+            return None
         due = [stream.due for stream in self._waiting if stream.due is not None]
         due += [at for at in (pane.due_at() for pane in self._panes) if at is not None]
         return min(due, default=None)
@@ -144,13 +162,21 @@ class Output:
     def show_partial(self, now: float) -> None:
         """Show lines that have waited for their end for 200 ms (a prompt), and bars as they are now."""
         for stream in list(self._waiting):
-            if stream.due is not None and stream.due <= now + 1e-4 and stream.lane is not None:
-                stream.lane.show(now)
+            if stream.due is not None and stream.due <= now + 1e-4:
                 self._settled(stream)
+                held = stream.nested.flush()
+                if held:
+                    self._pass(stream, held, now)
+                elif stream.lane is not None:
+                    stream.lane.show(now)
         for pane in self._panes:
             at = pane.due_at()
             if at is not None and at <= now + 1e-4:
                 pane.draw(now)
+
+    def _wait(self, stream: _Stream, now: float) -> None:
+        stream.due = now + PARTIAL_AFTER
+        self._waiting[stream] = None
 
     def _settled(self, stream: _Stream) -> None:
         stream.due = None

@@ -50,11 +50,11 @@ class RankLog:
 
     def _first(self, line: bytes, ends: bool) -> tuple[bytes, int]:
         """What to write of the current line, and how much of it to take back before."""
-        end = line[len(line.rstrip(b"\r")) :] if ends else b""
-        body = line[: len(line) - len(end)]
+        body = line.rstrip(b"\r") if ends else line
+        end = b"\r" if len(body) < len(line) else b""
         at = body.rfind(b"\r")
         if at < 0:
-            return line, 0
+            return body + end, 0
         if self._line > min(FARTHEST, self.file.can_go_back):
             self._line = 0
             return b"\r" + body[at + 1 :] + end, 0
@@ -62,6 +62,6 @@ class RankLog:
 
 
 def _last(line: bytes) -> bytes:
-    r"""The last state of a whole line; the `\r` before its end is kept."""
+    r"""The last state of a whole line; one `\r` before its end is kept."""
     state = line.rstrip(b"\r")
-    return state[state.rfind(b"\r") + 1 :] + line[len(state) :]
+    return state[state.rfind(b"\r") + 1 :] + (b"\r" if len(state) < len(line) else b"")
