@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,13 @@ from rankguard.drills.catalogue import DRILLS
 from rankguard.drills.checks import Expect, checked
 
 SRC = Path(__file__).parents[2] / "src"
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A short path, so that the runs make their private folders below it too."""
+    with tempfile.TemporaryDirectory(prefix="rgd") as made:
+        yield Path(made)
 
 
 def drill(tmp_path: Path, *words: str, command: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -161,6 +168,7 @@ def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
         poll.register(fd, select.POLLIN)
         assert poll.poll(10_000)
         os.close(fd)
+    assert list((tmp_path / "tmp").glob("rg-*")) == []
 
 
 @pytest.mark.parametrize(

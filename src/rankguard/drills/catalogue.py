@@ -128,6 +128,12 @@ DRILLS = {
             Expect("reported-failure", 1, also=(("quotes it", _last_words("of another model")),)),
             part="reported-failure",
         ),
+        Drill(
+            "complaint", "rank 1 sends SIGQUIT to its parent, and ends with 0",
+            Expect("reported-failure", 1, confidence="likely",
+                   also=(("says that it told its parent", _last_words("SIGQUIT")),)),
+            part="complaint",
+        ),
         Drill("memory-limit", "rank 1 asks for more than its RLIMIT_AS", Expect("memory-limit", 1), part="memory-limit"),
         Drill(
             "disk-full", "rank 1 writes to a full disk (/dev/full)", Expect("disk-full", 1), part="disk-full",

@@ -73,6 +73,13 @@ def reported_failure(me: rankguard.Rank) -> None:
         me.failed("the checkpoint is of another model")
 
 
+def complaint(me: rankguard.Rank) -> None:
+    """Tells its parent by a signal, as engines do that expect a launcher which dies of it."""
+    if me.rank == CULPRIT:
+        os.kill(os.getppid(), signal.SIGQUIT)
+        sys.exit(0)
+
+
 def memory_limit(me: rankguard.Rank) -> None:
     if me.rank == CULPRIT:
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
@@ -144,6 +151,7 @@ PARTS = {
     "exit-code": exit_code,
     "ready-timeout": ready_timeout,
     "reported-failure": reported_failure,
+    "complaint": complaint,
     "memory-limit": memory_limit,
     "disk-full": disk_full,
     "shm-leak": shm_leak,
