@@ -163,6 +163,14 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
+def until_in(path: Path, text: str, timeout: float = 30.0) -> None:
+    """Wait until a file has this text."""
+    until = time.monotonic() + timeout
+    while text not in path.read_text():
+        assert time.monotonic() < until, f"no {text!r} after {timeout} s: {path.read_text()}"
+        time.sleep(0.01)
+
+
 def until_state(pid: int, letters: str, timeout: float = 20.0) -> None:
     """Wait until a process is in one of these states; who stops or goes on tells nobody but its parent."""
     until = time.monotonic() + timeout

@@ -34,3 +34,16 @@ def row(signal: str, sender: str, state: str, happens: str, status: str) -> Call
         return test
 
     return mark
+
+
+class Status(NamedTuple):
+    """An exit status: what it is called, when it is given; and the job that shows it (`does` null: no program of ours)."""
+
+    name: str
+    when: str
+    does: str | None
+    options: tuple[str, ...] = ()
+    code: int = 0
+
+
+STATUS: list[Status] = []
