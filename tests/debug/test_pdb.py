@@ -17,7 +17,7 @@ if RANK == 1:
     print("x is", x, "on a terminal" if sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty() else "")
 """
     with desk.session(4, text, "--debug", "1") as term:
-        term.expect("rank 1 has the terminal, and Ctrl-C is for it\r\nrankguard: the others write to ")
+        term.expect("rank 1 has the terminal, and Ctrl-C is for it\r\nrankguard: the others: ")
         term.expect(PDB)
         term.send("p RANK\r")
         term.expect("p RANK\r\n1\r\n(Pdb) ")
