@@ -155,3 +155,10 @@ def test_cut_path(path, expected):
 )
 def test_from_home(home, expected):
     assert say.from_home("/home/me/runs/7f3a", home) == expected
+
+
+def test_a_number_is_not_parted_from_its_unit():
+    assert say.row("then", "stopped ranks 0-36, 38-63 because rank 37 failed; all gone after 0.10 s; done", 77) == [
+        "  then    stopped ranks 0-36, 38-63 because rank 37 failed; all gone after",
+        "          0.10 s; done",
+    ]

@@ -99,7 +99,7 @@ class Hand:
         if kept:
             from rankguard.report.wording import from_home
 
-            others = f"the others write to {from_home(f'{folder}/rank-*/attempt-0', os.environ.get('HOME'))}"
+            others = f"the others: {from_home(f'{folder}/rank-*/attempt-0', os.environ.get('HOME'))}"
         else:
             others = "what the others print is not kept"
         return f"rank {rank} has the terminal, and Ctrl-C is for it\nrankguard: {others}"

@@ -15,7 +15,7 @@ from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, Ran
 from rankguard.report import wording as say
 from rankguard.report.wording import Block, Room
 
-SILENT_AFTER_S = 30.0
+SILENT_AFTER_S = 29.5
 """A rank that has said nothing for this long is called silent."""
 
 
@@ -369,11 +369,11 @@ def _short(cause: Cause | None, how: str) -> str:
 
 def _doing(status: str | None, done: float | None, total: float | None, quiet_s: float) -> str:
     what = say.printable(status, 60) if status else ""
-    if quiet_s >= SILENT_AFTER_S:
-        return f" (silent for {say.whole_seconds(quiet_s)}{f', last: {what}' if what else ''})"
     if done is not None:
         far = f"{100 * done / total:.0f} %" if total else say.number(done)
         what = f"{what} {far}".strip()
+    if quiet_s >= SILENT_AFTER_S:
+        return f" (silent for {say.whole_seconds(quiet_s)}{f', last: {what}' if what else ''})"
     return f" ({what})" if what else ""
 
 

@@ -247,11 +247,16 @@ def top_of_stack(stacks: str, most: int) -> list[str]:
 
 INDENT = 10
 """Two blanks, a label of six, two blanks."""
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|ms|min|h|%|bytes|[KMG]iB)\b)")
 
 
 def row(label: str, text: str, width: int) -> list[str]:
-    """A labelled cell, wrapped under itself. Words are never broken: a path has to survive copy and paste."""
-    lines = textwrap.wrap(text, max(width, 40) - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
+    """A labelled cell, wrapped under itself. Words are never broken: a path has to survive copy and paste. Nor is a
+    number parted from its unit.
+    """
+    whole = _UNIT.sub("\u00a0", text)  # textwrap breaks at ASCII blanks only
+    lines = textwrap.wrap(whole, max(width, 40) - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [line.replace("\u00a0", " ") for line in lines]
     return [f"  {label:<6}  {lines[0]}", *(" " * INDENT + line for line in lines[1:])]
 
 
