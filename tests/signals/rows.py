@@ -22,15 +22,18 @@ class Row(NamedTuple):
     status: str
 
 
-ROWS: dict[str, Row] = {}
-"""By test: the module and the name."""
+ROWS: dict[tuple[str, str, int], Row] = {}
+"""By test: its module, its name, and which of its rows, counted from below."""
 
 
 def row(signal: str, sender: str, state: str, happens: str, status: str) -> Callable[[Test], Test]:
     """This test is that row of the table."""
 
     def mark(test: Test) -> Test:
-        ROWS[f"{test.__module__.rpartition('.')[2]}.{test.__name__}"] = Row(signal, sender, state, happens, status)
+        module = test.__module__.rpartition(".")[2]
+        new = Row(signal, sender, state, happens, status)
+        before = [key for key, known in ROWS.items() if key[:2] == (module, test.__name__) and known != new]
+        ROWS[module, test.__name__, len(before)] = new
         return test
 
     return mark
