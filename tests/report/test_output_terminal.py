@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rankguard.model import JobSpec
-from rankguard.report.ansi import Painter, fitted, held_back, is_plain
+from rankguard.report.ansi import Painter, fitted, held_back, is_harmless, is_plain
 from rankguard.report.output import Output, prefix
 from rankguard.report.prefix import marked
 from rankguard.testing.player import new_spec
@@ -119,6 +119,26 @@ def test_no_control_character_reaches_a_terminal(chunks: list[bytes]) -> None:
     assert b"\x1b" not in painted or painted.endswith(b"\x1b[0m")
     if is_plain(text):
         assert painted == text
+
+
+@given(CHUNKS)
+@example([b"\x1b[31mred\x1b[0m\n", "é".encode()])
+@example([b"\x1b[31mred\n"])
+@example([b"\xc3", b"\x1b[m", b"\x9b"])
+@example([b"\x1b[31"])
+def test_what_is_harmless_looks_the_same_when_it_is_painted(chunks: list[bytes]) -> None:
+    lines = b"".join(chunks) + b"\n"
+    painter = Painter(color=True)
+
+    painted = b"\n".join([painter.paint(line) for line in lines.split(b"\n")])
+
+    if is_harmless(lines):
+        assert painter.idle
+        assert _without_last_resets(painted) == _without_last_resets(lines)
+
+
+def _without_last_resets(lines: bytes) -> bytes:
+    return re.sub(rb"(?:\x1b\[0?m)+\n", b"\n", lines)
 
 
 @given(CHUNKS)

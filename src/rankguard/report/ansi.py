@@ -14,6 +14,9 @@ from functools import lru_cache
 
 RESET = b"\x1b[0m"
 _PLAIN = bytes([9, 10, *range(32, 127)])
+_PLAIN_OR_HIGH = _PLAIN + bytes(range(128, 256))
+_LEFT_ON = re.compile(rb"\x1b\[(?!0?m)[^m\n]*m[^\x1b\n]*\n")
+"""The last SGR of a line, and it is no reset."""
 _SGR = re.compile(rb"\x1b\[[0-9;:]{0,200}m")  # no real one is longer
 _CONTROLS = re.compile(
     rb"\x1b\[[0-9;:]{0,200}m"
@@ -31,6 +34,25 @@ _TOKENS = re.compile("(\x1b\\[[0-9;:]*m)")
 def is_plain(data: bytes) -> bool:
     """ASCII, tabs and newlines only: nothing to be done (the common case, at a gigabyte a second)."""
     return not data.translate(None, _PLAIN)
+
+
+def is_harmless(lines: bytes) -> bool:
+    """Whole lines of UTF-8 without control characters, each of which switches off the colours that it switches on.
+
+    Looks at all of them at once: a terminal may have them as they are, if no attribute was on before.
+    """
+    if not lines.isascii():
+        try:
+            text = lines.decode()
+        except UnicodeDecodeError:
+            return False
+        if _C1.search(text):
+            return False
+    if b"\x1b" in lines:
+        if _LEFT_ON.search(lines):
+            return False
+        lines = _SGR.sub(b"", lines)
+    return not lines.translate(None, _PLAIN_OR_HIGH)
 
 
 def without_colors(data: bytes) -> bytes:

@@ -7,7 +7,7 @@ asks the pane whether that is still the console's last line. Most bytes are plai
 import time
 from typing import Protocol
 
-from rankguard.report.ansi import Painter, held_back, is_plain, without_colors
+from rankguard.report.ansi import Painter, held_back, is_harmless, is_plain, without_colors
 from rankguard.report.jsonlines import JsonLines
 from rankguard.report.lines import Lines, last_state
 from rankguard.report.pane import Pane
@@ -63,7 +63,7 @@ class TextLane:
     def _body(self, part: bytes) -> bytes:
         if self._painter is None:
             text = part if self._color else without_colors(part)
-        elif self._painter.idle and is_plain(part):
+        elif self._painter.idle and (is_plain(part) or (self._color and is_harmless(part))):
             text = part
         else:
             paint = self._painter.paint
