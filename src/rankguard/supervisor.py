@@ -84,7 +84,7 @@ def _first_message(wire: Wire, front: int) -> tuple[Message, list[int]]:
     poll.register(front, select.POLLIN)
     while not wire.closed:
         ready = {fd for fd, _event in poll.poll()}
-        for message, fds in wire.receive():
+        for message, fds in wire.receive(1):  # what the front has asked since is for `run`
             return message, fds
         if front in ready:
             break
@@ -212,6 +212,7 @@ class Supervisor:
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
+        self._on_message(clock())  # what was asked while we started
         driver.run(self._idle)
         now = clock()
         self._control.close()
@@ -270,6 +271,7 @@ class Supervisor:
     def _on_signals(self, now: float) -> None:
         for received in self._signals.drain():
             if received.signal == signal.SIGCHLD:
+                self._ranks.look_at_traced(now)
                 tree.reap_strays(self._ranks.unreaped())
             else:
                 self._on_signal(received, now)

@@ -91,6 +91,7 @@ class ExecRanks:
         self._due: set[int] = set()
         self._paused = False
         self._same_pids = in_init_pid_namespace()
+        self._traced: set[int] = set()
         self._bindings = _bindings(self._spec)
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -164,7 +165,7 @@ class ExecRanks:
             os.set_blocking(rank.outputs[which], False)
             if not self._paused:
                 self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
-        self._register(rank.pidfd, NEWS_EXIT, partial(self._on_exit, rank))
+        self._register(rank.pidfd, NEWS_EXIT, partial(self._on_pidfd, rank))
         self._register(rank.news, NEWS_EXIT, partial(self._on_news, rank))
         self._register(rank.notify.fileno(), NEWS_NOTIFY, partial(self._on_notify, rank))
 
@@ -263,6 +264,20 @@ class ExecRanks:
             self._emit(OutputClosed(now, rank.number))
         return False
 
+    def _on_pidfd(self, rank: _Rank, now: float) -> None:
+        """It has ended. While a debugger traces it, its status is the debugger's first (ptrace(2)), and then SIGCHLD comes."""
+        self._on_exit(rank, now)
+        if not rank.exited:
+            self._forget(rank.pidfd)
+            self._traced.add(rank.number)
+
+    def look_at_traced(self, now: float) -> None:
+        """SIGCHLD has come: a debugger may have let go of a rank that has ended."""
+        for number in tuple(self._traced):
+            self._on_exit(self._ranks[number], now)
+            if self._ranks[number].exited:
+                self._traced.discard(number)
+
     def _on_exit(self, rank: _Rank, now: float) -> None:
         """The process has ended: first what it said, then what the kernel says of it, then that."""
         if rank.exited:
@@ -273,7 +288,7 @@ class ExecRanks:
         self._on_news(rank, now)
         if rank.exited:  # it had never executed
             return
-        self._selector.unregister(rank.pidfd)
+        self._forget(rank.pidfd)
         rank.exited = True
         self._around.terminal.ended(rank.number)
         # What the rank said itself fits into a socket's queue and into two pipes; a child of it may go on for ever.
