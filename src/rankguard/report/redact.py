@@ -39,7 +39,7 @@ Learn = Callable[[str, str], None]
 _CUT = 8
 """Characters of a known secret that are enough to be hidden where a text was cut in the middle of it."""
 
-_NOTHING = re.compile(r"none|null|true|false|\*\*\*", re.IGNORECASE)
+_NOTHING = re.compile(r"none|null|true|false|value|\*\*\*", re.IGNORECASE)
 _SEPARATED = re.compile(
     rf"""(?:{WORDS})[\w.\-]{{0,100}}  # the end of a name
     (?: \\*["']?\]?[ \t]*(?::=|=>|==?|:)[ \t]*  # name=value, "name": value, ["name"] = value
