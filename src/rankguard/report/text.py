@@ -15,7 +15,7 @@ from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, Ran
 from rankguard.report import wording as say
 from rankguard.report.wording import Block, Room
 
-SILENT_AFTER_S = 29.5
+SILENT_AFTER_S = 25.0
 """A rank that has said nothing for this long is called silent."""
 
 

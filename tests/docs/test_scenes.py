@@ -1,0 +1,49 @@
+"""docs/scenes.md holds what docs/make_scenes.py recorded, six scenes of 80 columns; one is recorded again here."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_scenes", ROOT / "docs" / "make_scenes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_holds_the_scenes(maker: ModuleType) -> None:
+    assert maker.page() == maker.PAGE.read_text()
+    assert {path.stem for path in maker.SCENES.iterdir()} == set(maker.SCENE)
+    assert len(maker.SCENE) >= 6
+
+
+def test_they_fit_80_columns_and_name_nothing_of_the_machine_they_were_made_on(maker: ModuleType) -> None:
+    for path in maker.SCENES.iterdir():
+        text = path.read_text()
+        assert [line for line in text.splitlines() if len(line) > 80] == [], path.name
+        assert re.findall(r"Traceback.*rankguard|/root|/work|pytest", text) == [], path.name
+        assert re.findall(r"\x1b|\x08|\t", text) == [], path.name
+
+
+def test_a_start_still_looks_like_that(maker: ModuleType) -> None:
+    pytest.importorskip("rich")
+    pytest.importorskip("pyte")
+    recorded = (maker.SCENES / "start.txt").read_text()
+
+    now = maker.SCENE["start"]()
+
+    assert _comparable(now) == _comparable(recorded)
+
+
+def _comparable(scene: str) -> str:
+    """Without the sum of memory, which this machine may not be able to tell, and without times: it may be slow."""
+    scene = re.sub(r" · memory .*", "", scene)
+    scene = re.sub(r"\+?\d+(\.\d+)? m?s\b", "N s", scene)
+    return re.sub(r" +\d+\.\d+$| +silent$| +N s$", "", scene, flags=re.MULTILINE)
