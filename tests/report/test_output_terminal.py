@@ -328,6 +328,16 @@ def test_a_bar_below_a_bar() -> None:
     assert terminal.lines == ["epoch 2", "end"]
 
 
+def test_the_end_of_a_bar_comes_before_what_its_rank_says_next() -> None:
+    file = File()
+    out = output(job(2), file)
+    out.feed(0, 1, b"\r100%\n", 0.0)
+    out.feed(1, 0, b"another\n", 0.1)
+    out.feed(0, 0, b"next\n", 0.1)
+
+    assert file.data == b"[1] another\n[0] 100%\n[0] next\n"
+
+
 def test_a_line_is_not_torn_while_its_reader_is_behind() -> None:
     file = File()
     out = output(job(2), file)

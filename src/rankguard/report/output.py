@@ -86,7 +86,9 @@ class Output:
 
     def feed(self, rank: int, which: int, data: bytes, now: float) -> None:
         """Bytes that a rank wrote to its stdout (0) or stderr (1)."""
-        stream = self._streams[rank][which]
+        stream, other = self._streams[rank][which], self._streams[rank][1 - which]
+        if other.nested.held:  # the end of a bar comes before what its rank says next
+            self._flush(other, now)
         data = stream.nested.feed(data)
         if data:
             self._pass(stream, data, now)
@@ -96,11 +98,8 @@ class Output:
     def ended(self, rank: int, which: int, now: float = 0.0) -> None:
         """Nothing more comes on this stream."""
         stream = self._streams[rank][which]
+        self._flush(stream, now)
         self._settled(stream)
-        held = stream.nested.flush()
-        if held:
-            self._pass(stream, held, now)
-            self._settled(stream)
         rest = stream.lines.rest()
         if rest or (stream.lane is not None and stream.lane.begun):
             self._take(stream, [rest + b"\n"], now)
@@ -118,6 +117,12 @@ class Output:
                 self._wait(stream, now)
         elif stream.due is not None:
             self._settled(stream)
+
+    def _flush(self, stream: _Stream, now: float) -> None:
+        held = stream.nested.flush()
+        if held:
+            self._settled(stream)
+            self._pass(stream, held, now)
 
     def _take(self, stream: _Stream, parts: list[bytes], now: float) -> None:
         rank, lane, skip = stream.rank, stream.lane, stream.lines.skip
@@ -164,9 +169,8 @@ class Output:
         for stream in list(self._waiting):
             if stream.due is not None and stream.due <= now + 1e-4:
                 self._settled(stream)
-                held = stream.nested.flush()
-                if held:
-                    self._pass(stream, held, now)
+                if stream.nested.held:
+                    self._flush(stream, now)
                 elif stream.lane is not None:
                     stream.lane.show(now)
         for pane in self._panes:
