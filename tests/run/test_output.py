@@ -360,6 +360,25 @@ def test_logs_that_may_not_grow_hurt_no_rank(ranks: Ranks) -> None:
     assert said[:40] in ended.stderr
 
 
+def test_a_full_disk_under_the_run_leaves_room_for_the_verdict(ranks: Ranks) -> None:
+    """A tmpfs of 400 KB in a mount namespace of the job's own, and 1.2 MB of output."""
+    disk, copy = ranks.folder / "disk", ranks.folder / "verdict"
+    disk.mkdir()
+    words = ranks.command("-n", "2", "--run-dir", f"{disk}/run", ranks.program(FLOOD), "10", str(ranks.folder / "done"))
+    script = (
+        f"mount -t tmpfs -o size=400k tmpfs {disk} || exit 77; {' '.join(words)}; cp {disk}/run/verdict.json {copy}"
+    )
+
+    ended = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+
+    if ended.returncode == 77 or "unshare failed" in ended.stderr:
+        pytest.skip("no mounts for this user")
+    assert ended.stdout.count("\n") == 20_000
+    told = json.loads(copy.read_text())
+    assert told["outcome"] == "succeeded"
+    assert any("are not on disk" in said and "No space left on device" in said for said in told["warnings"])
+
+
 # ── Bounds ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
