@@ -72,8 +72,11 @@ class Wire:
         for fd in fds:
             os.close(fd)
 
-    def receive(self) -> list[tuple[Message, list[int]]]:
-        """The messages that are complete, with their descriptors (now the caller's). Sets `closed` at the end."""
+    def receive(self, most: int | None = None) -> list[tuple[Message, list[int]]]:
+        """The messages that are complete, with their descriptors (now the caller's). Sets `closed` at the end.
+
+        More than `most` are left for the next call; nothing but another message makes the socket readable for them.
+        """
         while not self.closed:
             try:
                 data, ancillary, _flags, _address = self._socket.recvmsg(
@@ -94,11 +97,11 @@ class Wire:
                     received = array.array("i")
                     received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
                     self._fds.extend(received)
-        return list(self._messages())
+        return self._messages(most)
 
-    def _messages(self) -> list[tuple[Message, list[int]]]:
-        found = []
-        while len(self._in) >= _HEAD.size:
+    def _messages(self, most: int | None) -> list[tuple[Message, list[int]]]:
+        found: list[tuple[Message, list[int]]] = []
+        while len(self._in) >= _HEAD.size and len(found) != most:
             size, count = _HEAD.unpack_from(self._in)
             end = _HEAD.size + size
             if len(self._in) < end:
