@@ -202,3 +202,14 @@ def test_quiet_says_nothing_of_itself(desk: Desk) -> None:
         term.send("c\r")
         assert term.wait() == 0
     assert "has the terminal" not in term.output.decode()
+
+
+def test_an_unguarded_breakpoint_stops_one_rank_only(desk: Desk) -> None:
+    text = "breakpoint()\nprint('through', RANK, flush=True)"
+    with desk.session(3, text, "--debug", "1", env=os.environ | {"PYTHONBREAKPOINT": "pdb.set_trace"}) as term:
+        term.expect(PDB)
+        term.send("c\r")
+        term.expect("through 1")
+
+        assert term.wait() == 0
+    assert [term.log(rank) for rank in (0, 2)] == ["through 0\n", "through 2\n"]

@@ -61,6 +61,8 @@ def rank_environment(
         env["RANKGUARD_RUN_DIR"] = spec.run_dir
     if notify is not None:
         env["NOTIFY_SOCKET"] = notify
+    if spec.debug_rank not in (None, rank):
+        env["PYTHONBREAKPOINT"] = "0"  # only one rank has somebody who would answer
     if spec.python:
         # A killed rank would take its last 8 KiB of output with it, that is, the evidence.
         env.setdefault("PYTHONUNBUFFERED", "1")
