@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from rankguard.model import Verdict
+from rankguard.report.ballast import Ballast
 
 
 class RunFiles:
@@ -22,6 +23,7 @@ class RunFiles:
         self.reader: Callable[[str], None] | None = None
         """Told what the journal is told, also where there is none."""
         self._journal = -1
+        self._ballast: Ballast | None = None
         if folder is None:
             return
         try:
@@ -35,6 +37,8 @@ class RunFiles:
             os.close(self._journal)
             self._journal, self.folder = -1, None
             self.error = f"no files are kept of this run: `{folder}` holds another one"
+            return
+        self._ballast = Ballast(folder)
 
     def append(self, text: str) -> None:
         """Add lines to the journal. The kernel has them when this returns, so our own death loses none."""
@@ -55,9 +59,11 @@ class RunFiles:
 
     def finish(self, final: Verdict) -> None:
         """`verdict.json`, complete or not there at all."""
+        if self._ballast is not None:
+            self._ballast.drop()
         self._replace("verdict.json", final)
         if self.folder is not None:
-            for name in ("state.json", "control"):
+            for name in ("state.json", "samples.json", "control"):
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.folder}/{name}")
 
