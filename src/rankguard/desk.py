@@ -59,6 +59,8 @@ class Desk:
         """What can be asked, and its answer, if it has one."""
         self.later: dict[str, Callable[[Message, float, Callable[[Message], None]], None]] = {}
         """What is answered when the answer is there (`stacks`)."""
+        self.sampled: Callable[[], Message] = dict
+        """What the ranks held when they were looked at last (`samples.py`)."""
         self._reported: tuple[float, Message] | None = None
 
     # ── Asked ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,10 +101,11 @@ class Desk:
         return {"is": "progress", "ready": self._job.ready, "waiting": waiting[:NAMED], "unsaid": unsaid}
 
     def _report(self, _ask: Message, now: float) -> Message:
-        """What is known so far; made anew at most once a second, whoever asks."""
-        if self._reported is None or now - self._reported[0] >= 1.0:
-            known = self.known().replace(outcome="running")
-            self._reported = now, {"is": "report", "verdict": known.to_dict(), "progress": self._progress({}, now)}
+        """What is known so far; made anew at most once a second (of a large job: more seldom), whoever asks."""
+        if self._reported is None or now - self._reported[0] >= max(1.0, len(self._job.ranks) / 100):
+            known = self.known().replace(outcome="running").to_dict()
+            progress = self._progress({}, now)
+            self._reported = now, {"is": "report", "verdict": known, "progress": progress, "samples": self.sampled()}
         return self._reported[1]
 
     # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ since. Read next: `lost.py` (the verdict that a front gives which survives), `re
 """
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -20,9 +21,12 @@ from rankguard.errors import RankguardBug, UsageError
 from rankguard.facts import Fact, Judged, SupervisorLost
 from rankguard.model import JobSpec, Phase, Verdict
 from rankguard.record import Record
-from rankguard.report.state import RankNow
+from rankguard.report.state import RankNow, Sampled, sampled
 
 _TAILS, _LINES, _READ = 3, 5, 8192
+_SAMPLES = 16 << 20
+_CLOCK = 1e10
+"""No machine is up for so many seconds."""
 
 
 class Remains(Record):
@@ -35,6 +39,7 @@ class Remains(Record):
     """When this machine was started again after the last news (seconds since the epoch); null if it was not, or is another."""
     tails: tuple[tuple[int, tuple[str, ...]], ...]
     """The last lines of the ranks that wrote last and had not ended."""
+    samples: Sampled
 
 
 def remains(folder: Path) -> Remains | None:
@@ -48,6 +53,8 @@ def remains(folder: Path) -> Remains | None:
         return None
     if job.started_at is None or last is None:
         return None
+    data, looked_at = _last_look(folder)
+    last = max(last, looked_at) if looked_at is not None else last
     case = job.case()
     if case.judged is None:
         judged = Judged(last, None, "supervisor-lost", 125)
@@ -57,6 +64,7 @@ def remains(folder: Path) -> Remains | None:
         ranks=tuple(_now(job, rank, last) for rank in job.ranks),
         last_s=last - job.started_at,
         rebooted_at=_rebooted_after(wrote_at) if job.spec.node == socket.gethostname() else None,
+        samples=sampled(data, last - looked_at if looked_at is not None else None),
         tails=_tails(folder, [rank.rank for rank in job.ranks if rank.exited is None]),
     )
 
@@ -85,8 +93,17 @@ def _now(job: Job, rank: RankState, last: float) -> RankNow:
         done=said.done if said is not None else None,
         total=said.total if said is not None else None,
         silent_s=last - said.at if said is not None else None,
-        rss_bytes=rank.memory.rss_bytes,
     )
+
+
+def _last_look(folder: Path) -> tuple[object, float | None]:
+    """The last look at the ranks' memory, and its instant on the journal's clock."""
+    try:
+        data = json.loads((folder / "samples.json").read_bytes()[:_SAMPLES])
+    except (OSError, ValueError, RecursionError):
+        return None, None
+    at = data.get("at") if isinstance(data, dict) else None
+    return (data, float(at)) if isinstance(at, int | float) and 0 <= at < _CLOCK else (None, None)
 
 
 def _rebooted_after(wrote_at: float) -> float | None:

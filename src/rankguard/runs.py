@@ -19,7 +19,7 @@ from rankguard.record import Record
 EARLIER = "earlier"
 JOURNAL, VERDICT, STATE = "events.jsonl", "verdict.json", "state.json"
 OURS = re.compile(
-    r"(verdict|state)\.json(\.new)?|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)\.log|fault\.txt"
+    r"(verdict|state)\.json(\.new)?|samples\.json|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)\.log|fault\.txt"
 )
 """Every name that a run makes in its folder."""
 _MOST = 64 << 20
@@ -123,6 +123,13 @@ class Run(Record):
         told = _json(self.folder / JOURNAL, first_line=True)
         spec = told.get("spec") if isinstance(told, dict) else None
         return spec if isinstance(spec, dict) else {}
+
+    def last_at(self) -> float:
+        """When its supervisor wrote anything last: a fact, or a look at the ranks."""
+        try:
+            return max(self.at, os.lstat(self.folder / "samples.json").st_mtime)
+        except OSError:
+            return self.at
 
     def is_live(self) -> bool | None:
         """Whether it still goes on, here or elsewhere; None when that cannot be told."""

@@ -47,6 +47,7 @@ from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
+from rankguard.samples import Samples
 from rankguard.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.snapshots import Snapshots
 from rankguard.wire import Message, Wire
@@ -171,6 +172,8 @@ class Supervisor:
         self._driver.launcher = self._ranks
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
         self._desk.later["stacks"] = self._snapshots.ask
+        self._samples = Samples(self._job, self._memory, self._files, clock)
+        self._desk.sampled = self._samples.told
         self._control = Control(self._private_dir, self._selector, self._desk.ask)
         self._files.link("control", self._control.address)
         if self._control.error is not None:
@@ -232,6 +235,7 @@ class Supervisor:
     def _idle(self, now: float) -> float | None:
         """What was put off: partial lines, full consoles, a front that reads slowly."""
         self._snapshots.wake(now)
+        self._samples.wake(now)
         if self._shm_owners is not None:
             self._shm_owners.wake(now)
         due = self._output.next_partial()
@@ -239,7 +243,7 @@ class Supervisor:
             self._output.show_partial(now)
             due = self._output.next_partial()
         owners_due = self._shm_owners.next_wake() if self._shm_owners is not None else None
-        waits = (due, owners_due, self._snapshots.next_wake(), self._screen.idle(now))
+        waits = (due, owners_due, self._samples.next_wake(), self._snapshots.next_wake(), self._screen.idle(now))
         due = min((at for at in waits if at is not None), default=None)
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:

@@ -32,8 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "onscreen": DRIVER,
     "control": NOUNS | {"wire"},
     "snapshots": DRIVER,
+    "samples": DRIVER,
     "remains": DRIVER,
-    "supervisor": DRIVER | {"desk", "control", "snapshots", "onscreen"},
+    "supervisor": DRIVER | {"desk", "control", "samples", "snapshots", "onscreen"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),

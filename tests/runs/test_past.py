@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -143,6 +144,7 @@ def test_an_edited_verdict_harms_nobody(jobs: Jobs, told, content: bytes) -> Non
     run = jobs.run(1, "pass")
     verdict_of(jobs, run).write_bytes(content)
 
+    (jobs.home / run / "samples.json").write_bytes(content)
     for words in (["runs"], ["report"], ["report", "--json"], ["explain"], ["stacks"]):
         told(*words)
     json.loads(told("runs", "--json"))
@@ -167,6 +169,9 @@ def test_an_edited_verdict_harms_nobody(jobs: Jobs, told, content: bytes) -> Non
 def test_an_edited_journal_harms_nobody(jobs: Jobs, told, content: bytes) -> None:
     run = jobs.run(1, "pass")
     (jobs.home / run / "events.jsonl").write_bytes(content)
+    (jobs.home / run / "samples.json").write_text(
+        '{"at": 1, "ranks": [[0, "x"], 3, [1, 1e400]], "memory": {"limit_bytes": -1}}'
+    )
     verdict_of(jobs, run).unlink()
 
     for words in (["explain"], ["explain", "--all"], ["explain", "--json"], ["report"], ["report", "--json"], ["runs"]):
@@ -283,8 +288,23 @@ def test_the_report_of_a_run_that_was_cut_off(jobs: Jobs, cut_off: Live) -> None
     assert "  ranks   0 ready; 1, 2 starting" in lines
     assert any(line.startswith('  rank 2  "loading shards", 41 of 100') for line in lines)
     assert "    | the last line of 1" in lines
+    assert not any(line.startswith("  memory") for line in lines)  # it was too short for a look
     as_json = json.loads(jobs.ask("report", "--json").stdout)
     assert (as_json["outcome"], as_json["culprit"]["cause"]["kind"]) == ("failed", "supervisor-lost")
+
+
+def test_what_the_ranks_held_at_the_last_look_is_told(jobs: Jobs) -> None:
+    live = jobs.start(2, "kept = bytearray(64 << 20)\n" + LOADS)
+    until(lambda: (live.folder / "samples.json").exists() and json.loads((live.folder / "samples.json").read_text()))
+    alive = jobs.ask("report").stdout
+    live.cut_off()
+    dead = jobs.ask("report").stdout
+
+    held = re.compile(
+        r"^  memory  ranks 1\d\d\.\d MiB in all, the largest rank [01] with \d\d\.\d MiB, \d+ s (ago|before)",
+        re.MULTILINE,
+    )
+    assert [held.search(text)[1] for text in (alive, dead)] == ["ago", "before"]
 
 
 def test_there_is_no_such_run(jobs: Jobs) -> None:
@@ -334,6 +354,19 @@ def test_every_fact_with_all(jobs: Jobs) -> None:
             assert fact["fact"] in told.stdout
     moments = json.loads(jobs.ask("explain", "--all", "--json").stdout)
     assert len([m for m in moments if m["at_s"] is not None]) == sum("fact" in fact for fact in facts)
+
+
+def test_samples_that_are_no_samples_harm_nobody(jobs: Jobs, cut_off: Live) -> None:
+    for text in (
+        "[]",
+        "{",
+        '{"at": "x"}',
+        '{"at": 1e300, "ranks": 3}',
+        '{"at": 5, "ranks": [[0, true], [0, -4], [1, 1e9], "x"]}',
+    ):
+        (cut_off.folder / "samples.json").write_text(text)
+        told = jobs.ask("report")
+        assert (told.returncode, "memory" in told.stdout) == (0, False)
 
 
 def test_a_journal_that_was_torn_is_told_as_far_as_it_goes(jobs: Jobs) -> None:

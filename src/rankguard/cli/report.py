@@ -66,7 +66,7 @@ def _live(name: str, run: Run | None, address: str | None, *, as_json: bool) -> 
         return _ended(Run(run.id, run.folder, run.at), as_json=as_json)  # it ended while we asked
     if as_json and data:
         return _print(data)
-    from rankguard.report.state import ranks_now, state_text
+    from rankguard.report.state import ranks_now, sampled, state_text
 
     try:
         verdict = Verdict.from_dict(data)
@@ -76,8 +76,10 @@ def _live(name: str, run: Run | None, address: str | None, *, as_json: bool) -> 
     waiting = answer.get("progress", {}).get("waiting", ())
     news = "asked just now" if answer else f"last news {_ago(run)} ago, since it does not answer here"
     more = f"rankguard stacks {name} · rankguard explain {name}"
+    told = answer.get("samples", {})
+    held = sampled(told, told.get("age_s"))
     head = f"running: {verdict.statement}"
-    print(state_text(head, verdict, ranks_now(verdict, waiting), news, more=more, since="ago"))
+    print(state_text(head, verdict, ranks_now(verdict, waiting), news, more=more, since="ago", samples=held))
     return _TOLD
 
 
@@ -97,7 +99,17 @@ def _cut_off(run: Run, *, as_json: bool) -> int:
         why = f"this machine was started again at {_clock(left.rebooted_at)}"
     news = f"the last news came {seconds(left.last_s)} later; this is how it stood then"
     more = f"rankguard explain {run.id} · {run.folder}"
-    print(state_text(f"no verdict: run {run.id} was cut off: {why}", left.verdict, left.ranks, news, left.tails, more))
+    print(
+        state_text(
+            f"no verdict: run {run.id} was cut off: {why}",
+            left.verdict,
+            left.ranks,
+            news,
+            left.tails,
+            more,
+            samples=left.samples,
+        )
+    )
     return _TOLD
 
 

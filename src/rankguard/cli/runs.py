@@ -58,7 +58,7 @@ def _row(run: Run) -> dict[str, Any]:
     spec = {} if data else run.spec()
     command = data.get("command") or spec.get("command")
     started = _instant(data.get("started_at"))
-    ended = _instant(data.get("ended_at")) or (time.time() if live else run.at)
+    ended = _instant(data.get("ended_at")) or (time.time() if live else run.last_at())
     outcome = data.get("outcome") if run.ended else "running" if live else None
     return {
         "run": run.id,

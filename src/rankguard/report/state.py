@@ -18,7 +18,28 @@ class RankNow(Record):
     done: float | None = None
     total: float | None = None
     silent_s: float | None = None
-    rss_bytes: int | None = None
+
+
+class Sampled(Record):
+    """The last look at what the ranks held: bytes by rank, the job's limit, and how long before it was."""
+
+    held: tuple[tuple[int, int], ...] = ()
+    limit_bytes: int | None = None
+    age_s: float | None = None
+
+
+def sampled(data: object, age_s: object) -> Sampled:
+    """From `samples.json` or a live run's answer; whatever has not its shape is left out."""
+    told = data if isinstance(data, dict) else {}
+    pairs = told.get("ranks") if isinstance(told.get("ranks"), list) else []
+    held = [tuple(pair) for pair in pairs or () if isinstance(pair, list) and list(map(type, pair)) == [int, int]]
+    memory = told.get("memory")
+    limit = memory.get("limit_bytes") if isinstance(memory, dict) else None
+    return Sampled(
+        held=tuple((rank, size) for rank, size in held if 0 <= size < 1 << 60),
+        limit_bytes=limit if isinstance(limit, int) and 0 < limit < 1 << 60 else None,
+        age_s=float(age_s) if isinstance(age_s, int | float) else None,
+    )
 
 
 def ranks_now(verdict: Verdict, waiting: Sequence[Sequence[object]] = ()) -> tuple[RankNow, ...]:
@@ -37,7 +58,6 @@ def _of(row: RankOutcome, said: Sequence[object] | None) -> RankNow:
         done=float(done) if isinstance(done, int | float) else None,
         total=float(total) if isinstance(total, int | float) else None,
         silent_s=float(silent) if isinstance(silent, int | float) else None,
-        rss_bytes=row.memory.rss_bytes,
     )
 
 
@@ -49,6 +69,7 @@ def state_text(
     tails: Sequence[tuple[int, Sequence[str]]] = (),
     more: str = "",
     since: str = "before",
+    samples: Sampled = Sampled(),  # noqa: B008  # frozen
 ) -> str:
     """`headline` is the first line; `news` tells when and what was last known; `more` where to read on.
 
@@ -62,7 +83,7 @@ def state_text(
     telling = [rank for rank in ranks if rank.status is not None and rank.phase is not Phase.ENDED]
     cells += [(f"rank {rank.rank}", _said(rank, since)) for rank in telling[:_NAMED]]
     cells += [("", f"and {len(telling) - _NAMED} more ranks said something")] if len(telling) > _NAMED else []
-    cells.append(("memory", _memory(verdict, ranks)))
+    cells.append(("memory", _memory(samples, since)))
     for label, text in cells:
         lines += say.row(label, say.printable(text, 600), 80) if text else []
     for number, told in tails:
@@ -86,13 +107,11 @@ def _said(rank: RankNow, since: str) -> str:
     return f'"{say.printable(rank.status or "", 80)}"{far}{age}'
 
 
-def _memory(verdict: Verdict, ranks: Sequence[RankNow]) -> str:
-    held = [(rank.rss_bytes, rank.rank) for rank in ranks if rank.rss_bytes]
-    limit = verdict.memory.limit_bytes if verdict.memory else None
-    if not held:
+def _memory(samples: Sampled, since: str) -> str:
+    if not samples.held:
         return ""
-    largest, who = max(held)
-    total = sum(size for size, _rank in held)
-    return f"ranks {say.size(total)} in all, the largest rank {who} with {say.size(largest)}" + (
-        f"; the limit is {say.size(limit)}" if limit else ""
-    )
+    largest, who = max((size, rank) for rank, size in samples.held)
+    total = sum(size for _rank, size in samples.held)
+    age = f", {say.whole_seconds(samples.age_s)} {since}" if samples.age_s is not None else ""
+    limit = f"; the limit is {say.size(samples.limit_bytes)}" if samples.limit_bytes is not None else ""
+    return f"ranks {say.size(total)} in all, the largest rank {who} with {say.size(largest)}{age}{limit}"
