@@ -137,6 +137,14 @@ def test_report_json_on_stdout(job: Job) -> None:
     assert json.loads(ended.stdout)["outcome"] == "failed"
 
 
+def test_what_v_tells(job: Job) -> None:
+    """`-v` shows the journal as it grows: statuses, endings, decisions."""
+    ended = job.run(*job.words("exit", "-v"))
+
+    job.assert_clean({"stdout": ended.stdout, "stderr": ended.stderr})
+    assert len(ended.stderr.splitlines()) > 10
+
+
 @pytest.mark.parametrize("where", ["program", "folder"])
 def test_a_job_that_cannot_start(job: Job, where: str) -> None:
     words = job.words("success")
