@@ -180,6 +180,7 @@ class Front:
         from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
+        self._voice.new_line()
         self._voice.alone()
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
         if bug is not None and not self.verdict.hints:  # no file holds it

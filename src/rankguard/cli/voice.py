@@ -46,6 +46,11 @@ class Voice:
             self._write(text)
         self._waiting.clear()
 
+    def new_line(self) -> None:
+        """The supervisor was cut off, perhaps within a line, a colour or a progress bar of the ranks."""
+        if self._shared:
+            self._err.write(b"\x1b[0m\n")
+
     def _write(self, text: str) -> None:
         self._err.write(text.encode(errors="replace") + b"\n", whole=True)
 
