@@ -264,11 +264,18 @@ def _sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case 
             comm = sender.get("comm") if isinstance(sender, dict) else None
             pid = sender.get("pid") if isinstance(sender, dict) else None
             by = f" from {_text(comm)} (pid {pid})" if comm else f" from pid {pid}" if pid else ""
+            by = " from the terminal" if isinstance(sender, dict) and not any(sender.values()) else by
             how = entry.get("by", "signal")
             name = _signal(entry.get("signal")) if how == "signal" else _text(how)
             return f"{name}{by}: asked to end"
         case "SignalPassed":
             return f"{_signal(entry.get('signal'))} came, which stops nothing"
+        case "Suspended":
+            return "asked to stand still (Ctrl-Z)"
+        case "Resumed":
+            return "asked to go on"
+        case "TimeLost":
+            return f"rankguard itself stood still for {_text(entry.get('seconds'))} s"
         case "FrontLost" | "WardenLost" | "SupervisorLost":
             return f"the {entry['fact'].removesuffix('Lost').lower()} is gone (pid {entry.get('pid')})"
         case "DeadlinePassed":
@@ -311,7 +318,7 @@ def _empty(entry: Entry) -> str:
 # ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_CLOCKS = frozenset({"ready", "hold", "settle", "grace", "shutdown"})
+_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "grace", "shutdown"})
 """Those that a person waits for; the others bound our own work."""
 
 
@@ -330,6 +337,13 @@ def _order(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  #
             when = _since(_number(entry.get("when")), began)
             shown = when is not None and entry.get("name") in _CLOCKS
             return f"the clock `{entry['name']}` runs until {when:.3f}" if shown else None
+        case "Disarm":
+            names = [name for name in _list(entry.get("names")) if name in _CLOCKS]
+            return (
+                f"the clock{'s' if len(names) > 1 else ''} {', '.join(f'`{n}`' for n in names)} stopped"
+                if names
+                else None
+            )
         case "Sweep":
             return "kill everything that is left" if entry.get("kill") else "end what the ranks have left behind"
         case "GiveUp":
