@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from tests.debug.dap import Editor
-from tests.debug.desk import Desk, wait_gone
+from tests.debug.desk import Desk, Session, wait_gone, wait_reaped
+from tests.terminal import CTRL_C
 
 pytest.importorskip("debugpy")
 
@@ -147,3 +148,33 @@ def test_the_editor_ends_the_command(desk: Desk) -> None:
     assert len(pids) == 2
     for pid in pids:
         wait_gone(pid)
+
+
+def test_ctrl_c_in_the_editors_terminal(desk: Desk) -> None:
+    """The debugger's threads have no signal blocked: Ctrl-C comes all the same, for the rank and then for the job."""
+    text = """
+signal.signal(2, signal.default_int_handler)
+try:
+    print("up", RANK, flush=True)
+    while True: time.sleep(0.05)
+except KeyboardInterrupt: print("caught by", RANK, os.getpid(), end=".\\n", flush=True)
+"""
+    port, run, path = free_port(), desk.next_dir(), desk.program(text)
+    debugpy = (sys.executable, "-m", "debugpy", "--listen", str(port), "--wait-for-client", "-m")
+    words = ["rankguard", "run", "-n", "2", "--run-dir", str(run), "--debug", "1", path]
+    with Session(run, *debugpy, *words) as term, Editor(port) as editor:
+        editor.attach(path)
+        asked = editor.event("debugpyAttach")
+        with Editor(asked["connect"]["port"]) as rank:
+            rank.attach(path, subProcessId=asked["subProcessId"])
+            term.expect("up 1")
+            term.send(CTRL_C)
+            wait_reaped(term.told_pid("caught by 1"))
+            rank.event("terminated")
+        term.send(CTRL_C)
+        term.expect("stopped by SIGINT")
+        editor.event("terminated")
+        editor.ask("disconnect")
+
+        assert term.wait() == 0
+    assert "caught by 0" in term.log(0)

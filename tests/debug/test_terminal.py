@@ -188,7 +188,9 @@ def test_kill_int_is_no_ctrl_c(desk: Desk) -> None:
 
 def test_the_terminal_can_be_opened_again(desk: Desk) -> None:
     """`torch.distributed.breakpoint` does so; a session leader that opens it does not take it away from the shell."""
-    text = "if RANK: print('read', open('/dev/stdin').readline(), open('/proc/self/stat').read().split()[6], flush=True)"
+    text = (
+        "if RANK: print('read', open('/dev/stdin').readline(), open('/proc/self/stat').read().split()[6], flush=True)"
+    )
     with desk.session(2, text, "--debug", "1") as term:
         term.send("again\r")
         term.expect(re.compile(rb"read again\r\n 0\r\n"))

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from rankguard.client import Client
 from rankguard.linux.child import state
 from rankguard.linux.libc import ALL_SIGNALS
-from rankguard.linux.signals import Received, SignalQueue, name
+from rankguard.linux.signalpipe import signal_news
+from rankguard.linux.signals import Received, name
 from rankguard.record import to_data
 
 STOP = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -46,7 +47,7 @@ class Signals:
         self._say, self._on_child, self._on_resize = say, on_child, on_resize
         self._step_aside, self._come_back, self._stays = step_aside, come_back, stays
         ignored = {number for number in KEPT_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
-        self._queue = SignalQueue(ALL_SIGNALS - LEFT_ALONE - ignored)
+        self._queue = signal_news(ALL_SIGNALS - LEFT_ALONE - ignored)
         self._suspends = False
         """We have asked for it, and nobody has told us to go on since."""
         self._said: set[int] = set()
