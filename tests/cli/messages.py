@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from rankguard.cli.options import ELSEWHERE
+
 Prepare = Callable[[], None]
 
 
@@ -36,12 +38,18 @@ class World:
         (self.work / name).write_text(text)
         (self.work / name).chmod(mode)
 
-    def run_of(self, run_id: str, verdict: str | None = '{"outcome": "succeeded", "statement": "all is well"}') -> None:
+    def run_of(
+        self,
+        run_id: str,
+        verdict: str | None = '{"outcome": "succeeded", "statement": "all is well"}',
+        journal: bool = True,
+    ) -> None:
         folder = self.runs / run_id
         folder.mkdir(parents=True)
         if verdict is not None:
             (folder / "verdict.json").write_text(verdict)
-        (folder / "events.jsonl").write_text("")
+        if journal:
+            (folder / "events.jsonl").write_text("")
 
     def command(self, line: str) -> list[str]:
         """A Python of our own in place of the installed script: `-m rankguard` is the same main."""
@@ -137,7 +145,15 @@ case("report-flag-with-value", "rankguard report --json=yes", _runs("1a2b3c4d"))
 case("report-no-verdict", "rankguard report 1a2b", lambda world: world.run_of("1a2b3c4d", None))
 case("stacks-no-runs-yet", "rankguard stacks")
 case("stacks-of-a-run-that-is-over", "rankguard stacks 1a2b", _runs("1a2b3c4d"))
+case("stacks-bad-rank", "rankguard stacks --rank two")
 case("doctor-option-typo", "rankguard doctor --jsn")
+case("doctor-no-ranks", "rankguard doctor -n 0")
+case("runs-prune-what", "rankguard runs --prune")
+case("runs-older-than-alone", "rankguard runs --older-than 7d")
+case("runs-bad-age", "rankguard runs --prune --older-than lately")
+case(
+    "explain-folder-without-a-journal", "rankguard explain 1a2b", lambda world: world.run_of("1a2b3c4d", journal=False)
+)
 
 # ── Options of run ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -151,6 +167,10 @@ case("run-option-short-unknown", "rankguard run -x train.py")
 case("run-flag-with-value", "rankguard run --no-python=1 train.py")
 case("run-option-without-value", "rankguard run -n")
 case("run-long-option-without-value", "rankguard run --ready-timeout")
+case("run-option-for-a-value", "rankguard run --label --grace 3 train.py")
+case("run-debug-and-stdin", "rankguard run -n 2 --debug 1 --stdin 0 train.py")
+for option in ELSEWHERE:
+    case(f"run-elsewhere-{option.lstrip('-')}", f"rankguard run {option} 2 train.py")
 case("run-module-and-no-python", "rankguard run -m --no-python train")
 case("run-choice-near", "rankguard run --report jsn train.py")
 
@@ -206,12 +226,12 @@ case("log-dir-not-writable", "rankguard run --log-dir runs train.py", _file_in_t
 case("too-few-descriptors", "rankguard run -n 64 /bin/true", _limit(resource.RLIMIT_NOFILE, 64))
 case("hardly-any-descriptors", "rankguard run /bin/true", _limit(resource.RLIMIT_NOFILE, 10))
 case("notify-socket-nonsense", "rankguard run train.py", _env(NOTIFY_SOCKET="nonsense"))
-case("stdin-closed", "rankguard run -n 2 train.py", _streams(stdin=-1))
+case("stdin-closed", "rankguard run train.py", _streams(stdin=-1))
 case("stderr-closed", "rankguard run --grace soon train.py", _streams(stderr=-1))
 case("stdout-closed-runs", "rankguard runs", _streams(stdout=-1))
 case("stdout-closed-help", "rankguard --help", _streams(stdout=-1))
-case("stdout-closed-run", "rankguard run -n 2 train.py", _streams(stdout=-1))
+case("stdout-closed-run", "rankguard run train.py", _streams(stdout=-1))
 case("stdout-full-help", "rankguard --help", _streams(stdout="/dev/full"))
 case("stdout-full-runs", "rankguard runs", _both(_runs("1a2b3c4d"), _streams(stdout="/dev/full")))
-case("stdout-full-run", "rankguard run -n 2 train.py", _streams(stdout="/dev/full"))
+case("stdout-full-run", "rankguard run train.py", _streams(stdout="/dev/full"))
 case("stderr-full", "rankguard run --grace soon train.py", _streams(stderr="/dev/full"))

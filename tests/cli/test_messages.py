@@ -38,6 +38,11 @@ def normal(text: str, world: World) -> str:
     text = text.replace(os.uname().nodename, "host-a")
     text = re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", "2026-11-22 08:14:03", text)
     text = re.sub(r"\bpid \d+", "pid 40213", text)
+    text = re.sub(r"\b\d+ lines? of output \(\d+ bytes\) w\w+", "N lines of output were", text)
+    # What other jobs of this user leave in /dev/shm meanwhile is told too.
+    text = re.sub(
+        r"^note: left behind: .*\n|^  left    .*\n(?: {10}.*\n)*|; nothing left behind", "", text, flags=re.MULTILINE
+    )
     text = re.sub(r"\b\d+(\.\d+)? (ms|s)\b", r"0.1 s", text)
     known = {path.name for path in world.runs.glob("*") if path.name in ("1a2b3c4d", "1a2bffff", "7f3a0001")}
     return re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8}\b", lambda m: m[0] if m[0] in known else "7f3a0000", text)

@@ -185,7 +185,7 @@ def age(text: str) -> float:
     """`7d`, `12h`, `30m`, `90s`, `2w` → seconds."""
     number, unit = text[:-1], text[-1:].lower()
     if unit not in _AGES or not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", number):
-        raise ValueError("an age: 7d, 12h, 30m")
+        raise ValueError("an age such as 7d, 12h or 30m")
     return float(number) * _AGES[unit]
 
 
