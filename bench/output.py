@@ -2,7 +2,7 @@
 
     python bench/output.py [--torchrun .venv-torch/bin/torchrun] [--repetitions 5] [--only 8:short:pipe]
 
-Every rank writes its lines in blocks of 64 KiB as fast as they are taken. The clock runs from the first rank's first
+All ranks begin together and write their lines in blocks of 64 KiB as fast as they are taken. The clock runs from the first rank's first
 write to the launcher's end (so that everything is in its files), and to the last byte where a reader counts what comes.
 Every byte and line is counted and has to be there;
 lines that were torn (both do that to a writer that stops in the middle of a line for long) are counted too. Medians, with the least and the most; MB are 10^6 bytes of the ranks'.
@@ -22,9 +22,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 RANK = """
 import os, sys, time
-size, total, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+size, total, folder, ranks = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(os.environ["WORLD_SIZE"])
 line = b"step 0123 loss 2.3456 lr 0.0001 tok/s 9" if size == 40 else b"x" * (size - 1)
 block = (line + b"\\n") * (65536 // size)
+open(f"{folder}/here-{os.environ['RANK']}", "w").close()
+while sum(name.startswith("here-") for name in os.listdir(folder)) < ranks:
+    time.sleep(0.002)
 with open(f"{folder}/began-{os.environ['RANK']}", "w") as file:
     file.write(str(time.monotonic_ns()))
 for _ in range(total // len(block)):
@@ -79,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--torchrun", default=str(ROOT / ".venv-torch/bin/torchrun"))
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--megabytes", type=float, default=12, help="of each rank")
+    parser.add_argument("--megabytes", type=float, default=12, help="of each rank; long lines three times as much")
     parser.add_argument("--only", default="", help="ranks:short|long:null|pipe")
     asked = parser.parse_args()
     if shutil.which(asked.torchrun) is None:
@@ -103,7 +106,7 @@ def main() -> int:
 
 
 def row(asked: argparse.Namespace, n: int, name: str, size: int, where: str) -> float:
-    total = int(asked.megabytes * 1e6) * (1 if n == 8 else 4)
+    total = int(asked.megabytes * 1e6) * (1 if n == 8 else 4) * (3 if name == "long" else 1)
     ours = [sys.executable, "-m", "rankguard", "run", "-n", str(n), "--run-dir", "FOLDER/run", "-q", "--log-max", "1G"]
     launchers = {"rankguard": (ours, len("[0] ") if n > 1 else 0)}
     if asked.torchrun is not None:
