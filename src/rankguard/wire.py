@@ -34,6 +34,8 @@ class Wire:
         self._in = bytearray()
         self._fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self._unheard = False
+        """The other end takes nothing any more. What it said before is still to be received, so this closes nothing."""
         self.closed = False
 
     def fileno(self) -> int:
@@ -45,6 +47,8 @@ class Wire:
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Queue a message and write what can be written. The descriptors are duplicated: the caller keeps its own."""
+        if self._unheard:
+            return
         body = json.dumps(message, separators=(",", ":")).encode()
         own = [os.dup(fd) for fd in fds]
         self._out.append((memoryview(_HEAD.pack(len(body), len(own)) + body), own))
@@ -60,8 +64,10 @@ class Wire:
                 self._out.appendleft((data, fds))
                 return
             except OSError:
-                self._drop(fds)
-                self.closed = True
+                self._unheard = True
+                for _data, unsent in [(data, fds), *self._out]:
+                    self._drop(unsent)
+                self._out.clear()
                 return
             self._drop(fds)
             if sent < len(data):

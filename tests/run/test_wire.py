@@ -1,11 +1,14 @@
-"""What the front asks in the moment of the launch is heard: it waits in the socket while the supervisor starts."""
+"""Front and supervisor talk at the edges of a job: what is asked before the one has started, what is said before it ends."""
 
+import os
 import signal
+import socket
 from pathlib import Path
 
 from rankguard.client import Client
 from rankguard.model import Verdict
 from rankguard.spec import job_spec
+from rankguard.wire import Wire
 
 
 def client(folder: Path) -> Client:
@@ -45,3 +48,29 @@ def test_a_stop_behind_the_first_message_stops_the_job(tmp_path: Path) -> None:
     asking.close()
     assert verdict is not None
     assert (verdict.outcome, verdict.exit_code) == ("interrupted", 130)
+
+
+def test_last_words_are_received_although_nobody_listens_there_any_more() -> None:
+    ours, theirs = (Wire(end) for end in socket.socketpair())
+    theirs.send({"is": "finished"})
+    theirs.close()
+    for _ in range(3):
+        ours.send({"do": "glimpse"}, [0])  # EPIPE, as when a supervisor ends while we ask
+
+    assert not ours.pending
+    assert [message for message, _fds in ours.receive()] == [{"is": "finished"}]
+    assert ours.closed
+    ours.close()
+
+
+def test_descriptors_that_nobody_takes_are_closed() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    ours, theirs = (Wire(end) for end in socket.socketpair())
+    while not ours.pending:
+        ours.send({"do": "x" * 10000}, [0])
+    ours.send({"do": "more"}, [0, 0])
+    theirs.close()
+    ours.flush()
+    ours.close()
+
+    assert len(os.listdir("/proc/self/fd")) == before
