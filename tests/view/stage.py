@@ -75,6 +75,7 @@ class Stage:
         """All that stands on the terminal in the end, with the numbers that differ from run to run as `N`."""
         text = "\n".join(self.terminal.scrolled())
         text = re.sub(r"\d+(\.\d+)? m?s\b", "N s", text)
+        text = re.sub(r"^note: left behind.*?(?=^rankguard: )", "", text, flags=re.DOTALL | re.MULTILINE)  # others' too
         return re.sub(r"run=[0-9a-z]+", "run=N", text).split("\n")
 
 
