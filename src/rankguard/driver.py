@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from rankguard.core.job import Job
 from rankguard.core.machine import step
+from rankguard.core.policy import LATE, NAP
 from rankguard.diagnosis.culprit import choose
 from rankguard.facts import DeadlinePassed, Fact, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
@@ -33,8 +34,6 @@ from rankguard.orders import (
 )
 
 URGENT, NEWS_EXIT = 0, 1
-NAP_S, LATE_S = 2.0, 1.0
-"""While a deadline is to come we sleep at most so long at a time, and who wakes so much too late has stood still."""
 
 
 class Tree(Protocol):
@@ -97,7 +96,7 @@ class Driver:
         due = [when for when, _generation in self._deadlines.values()]
         now = self.clock()
         if due:
-            due.append(now + NAP_S)
+            due.append(now + NAP)
         due += [at for at in (idle_at, self.launcher.next_wake()) if at is not None]
         return None if not due else max(0.0, min(due) - now)
 
@@ -110,7 +109,7 @@ class Driver:
         if timeout is None or not self._deadlines:
             return
         worked, slept = slept_at - awake_at, now - slept_at
-        lost = (worked if worked > LATE_S else 0.0) + (slept if slept - timeout > LATE_S else 0.0)
+        lost = (worked if worked > LATE else 0.0) + (slept if slept - timeout > LATE else 0.0)
         if lost:
             self.emit(TimeLost(now, round(lost, 6)))
             self._handle()

@@ -3,6 +3,8 @@
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,3 +150,39 @@ def _sleeps(job: Job) -> int:
     """How often the supervisor has gone to sleep."""
     lines = Path(f"/proc/{job.ours()['supervisor']}/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("voluntary")))
+
+
+HOST = """
+import multiprocessing as mp, os, sys, time
+import rankguard
+def work(pipe, go):
+    while not os.path.exists(go): time.sleep(0.01)
+    pipe.send("ready")
+    time.sleep(0.2)
+if __name__ == "__main__":
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(theirs, sys.argv[1]))
+    process.start()
+    theirs.close()
+    print("up", process.pid, flush=True)
+    print(rankguard.wait_ready([process], [ours], timeout=3.0), flush=True)
+    process.join()
+"""
+
+
+def test_a_host_that_waits_is_stopped(tmp_path: Path) -> None:
+    """Ctrl-Z of a program that is in `wait_ready`: its time-out has not run when it goes on."""
+    (tmp_path / "host.py").write_text(HOST)
+    host = subprocess.Popen(
+        [sys.executable, str(tmp_path / "host.py"), str(tmp_path / "go")], stdout=subprocess.PIPE, text=True
+    )
+    assert host.stdout is not None
+    worker = int(host.stdout.readline().split()[1])
+    time.sleep(0.3)  # it waits by now; were it not, it would be tested for less
+    stop([host.pid, worker])
+    time.sleep(0.5)  # a time-out that had run would be told at once
+    (tmp_path / "go").touch()
+
+    assert host.communicate()[0] == "['ready']\n"
+    assert host.returncode == 0

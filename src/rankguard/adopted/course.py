@@ -18,9 +18,10 @@ from rankguard.adopted.witnesses import Witnesses
 from rankguard.case import Case
 from rankguard.core.job import Job
 from rankguard.core.machine import step
+from rankguard.core.policy import LATE
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.verdict import verdict as verdict_of
-from rankguard.facts import DeadlinePassed, Exited, Fact, JobStarted, Looked, Spawned
+from rankguard.facts import DeadlinePassed, Exited, Fact, JobStarted, Looked, Spawned, TimeLost
 from rankguard.linux.child import by_signal
 from rankguard.model import JobSpec, Verdict
 from rankguard.orders import Disarm, Judge, Look, Order, Tell, WakeAt
@@ -87,6 +88,11 @@ class Course:
             if when <= now and self.deadlines.get(name) == (when, generation):
                 del self.deadlines[name]
                 self.emit(DeadlinePassed(now, name, generation))
+
+    def notice_lost_time(self, planned: float | None, slept: float, now: float) -> None:
+        """Whoever slept far too long was stopped (Ctrl-Z of the program that we are in): no deadline has run meanwhile."""
+        if planned is not None and self.deadlines and slept - planned > LATE:
+            self.emit(TimeLost(now, round(slept, 6)))
 
     def conclude(self) -> None:
         """The verdict, once all news of a moment is in: who said that it failed has perhaps ended, too."""

@@ -19,6 +19,7 @@ from typing import Any, cast
 from rankguard.adopted.course import Course, clock
 from rankguard.adopted.process import UNKNOWN, Adopted, have_pidfds, learn_endings
 from rankguard.adopted.witnesses import Witnesses
+from rankguard.core.policy import NAP
 from rankguard.errors import RankFailed, ReadyTimeout
 from rankguard.facts import Exited, Extended, Fact, JobStarted, Looked, Ready, Spawned, StoppingAnnounced
 from rankguard.model import Ending, Verdict
@@ -84,8 +85,10 @@ class Watch:
 
     def turn(self, timeout: float | None) -> None:
         """Wait for news, at most `timeout` seconds (None: as long as it takes), and take it."""
-        events = self._selector.select(self.patience(timeout))
+        patience, slept_at = self.patience(timeout), clock()
+        events = self._selector.select(patience)
         now = clock()
+        self._course.notice_lost_time(patience, now - slept_at, now)
         ended: list[Adopted] = []
         for key, _mask in events:
             if isinstance(key.data, Adopted):
@@ -137,6 +140,7 @@ class Watch:
         """How long to wait: until the next deadline, and `timeout` at most."""
         due = [when for when, _ in self._course.deadlines.values()] + [when for when, _ in self._timers]
         waits = [max(0.0, min(due) - clock())] if due else []
+        waits += [NAP] if self._course.deadlines else []
         waits += [timeout] if timeout is not None else []
         waits += [TICK] if self._must_ask and self._asked() else []
         return min(waits, default=None)

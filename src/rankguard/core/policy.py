@@ -23,5 +23,12 @@ COMPLAINT = 5.0
 """For a rank to end after it sent its parent a signal that would end it. Engines send SIGQUIT on an exception and then
 end, most often with 0; SGLang's clean-up before that takes up to 3 s."""
 
+NAP = 2.0
+"""While a deadline is to come nobody sleeps longer at a time: a process that was stopped, or whose machine was, is not
+told. Whoever wakes much too late knows it by the clock (`TimeLost`)."""
+
+LATE = 1.0
+"""To wake so much later than planned is to have stood still, and no deadline has run meanwhile."""
+
 STORY = 40
 """How many of the last facts and orders a `RankguardBug` tells."""
