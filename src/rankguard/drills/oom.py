@@ -24,15 +24,16 @@ SCOPES = (("systemd-run", "--user", "--scope"), ("sudo", "-n", "systemd-run", "-
 @contextlib.contextmanager
 def arranged(stage: Stage) -> Iterator[tuple[bool, str, Sequence[str], Sequence[str]]]:
     """(there is a real limit, how it is set, the words before the command, the program's words)."""
-    limit = OURS_MIB + stage.ranks * 14 + RANK_MIB * (stage.ranks - 1) * 2 // 3
+    size = RANK_MIB if stage.ranks > 3 else 2 * RANK_MIB  # few ranks: more each, or what is ours would not matter
+    limit = OURS_MIB + stage.ranks * 14 + size * (stage.ranks - 1) * 2 // 3
     for rank in range(1, stage.ranks):
         stage.fifo(str(rank))
     program = str(Path(__file__).with_name("host_cache.py"))
     with _limited(limit) as (how, wrap):
-        own = RANK_MIB // 2 if wrap is None else 0
+        own = size // 2 if wrap is None else 0
         said = f"a memory limit of {limit} MiB ({how})" if wrap is not None else f"an RLIMIT_AS of {own} MiB each"
-        said += f", {RANK_MIB} MiB of host cache each but for rank 0"
-        yield wrap is not None, said, wrap or (), [program, stage.folder, str(RANK_MIB), str(own)]
+        said += f", {size} MiB of host cache each but for rank 0"
+        yield wrap is not None, said, wrap or (), [program, stage.folder, str(size), str(own)]
 
 
 def why_not() -> str | None:

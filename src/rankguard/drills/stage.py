@@ -54,7 +54,11 @@ class Stage:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._undo.callback(signal.signal, number, signal.signal(number, _interrupted))
         become_subreaper()
-        made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+        try:
+            made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
+        except OSError as error:
+            said = f"unable to make a temporary folder: {error.strerror or error}"
+            raise SpawnFailed(said, error.errno, 125, "TMPDIR=/a/folder/that/can/be/written") from error
         self.folder = self._undo.enter_context(made)
         os.mkfifo(f"{self.folder}/started")
         self._started = os.open(f"{self.folder}/started", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
