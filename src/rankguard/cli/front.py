@@ -180,7 +180,8 @@ class Front:
         from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
-        self._voice.new_line()
+        if self.spec.debug_rank is None:  # else the terminal is taken back first, and gets a new line with that
+            self._voice.new_line()
         self._voice.alone()
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
         if bug is not None and not self.verdict.hints:  # no file holds it
