@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import socket
+import stat
 import time
 from pathlib import Path
 
@@ -46,7 +47,10 @@ def remains(folder: Path) -> Remains | None:
     """None when the journal does not even tell that the job began."""
     path = folder / "events.jsonl"
     try:
-        with open(path, errors="replace") as file:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(fd, errors="replace") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a FIFO would be waited for
+                return None
             job, last = _replayed(file)
             wrote_at = os.fstat(file.fileno()).st_mtime
     except (OSError, UsageError, ValueError, TypeError, KeyError):

@@ -51,6 +51,10 @@ class World:
         if journal:
             (folder / "events.jsonl").write_text("")
 
+    def fifo_for_a_journal(self, run_id: str) -> None:
+        (self.runs / run_id).mkdir(parents=True)
+        os.mkfifo(self.runs / run_id / "events.jsonl")
+
     def command(self, line: str) -> list[str]:
         """A Python of our own in place of the installed script: `-m rankguard` is the same main."""
         name, *words = shlex.split(line)
@@ -143,6 +147,8 @@ case("report-ambiguous", "rankguard report 1a", _runs("1a2b3c4d", "1a2bffff", "7
 case("report-two", "rankguard report 1a2b 7f3a", _runs("1a2b3c4d"))
 case("report-flag-with-value", "rankguard report --json=yes", _runs("1a2b3c4d"))
 case("report-no-verdict", "rankguard report 1a2b", lambda world: world.run_of("1a2b3c4d", None))
+case("report-journal-is-a-fifo", "rankguard report 1a2b", lambda world: world.fifo_for_a_journal("1a2b3c4d"))
+case("explain-journal-is-a-fifo", "rankguard explain 1a2b", lambda world: world.fifo_for_a_journal("1a2b3c4d"))
 case("stacks-no-runs-yet", "rankguard stacks")
 case("stacks-of-a-run-that-is-over", "rankguard stacks 1a2b", _runs("1a2b3c4d"))
 case("stacks-bad-rank", "rankguard stacks --rank two")
