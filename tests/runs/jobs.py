@@ -67,13 +67,21 @@ class Jobs:
             capture_output=True, text=True, env=env, timeout=60, stdin=subprocess.DEVNULL, **more,
         )  # fmt: skip
 
-    def start(self, n: int, text: str, *options: str, env: dict[str, str] | None = None, program: str = "") -> Live:
+    def start(
+        self,
+        n: int,
+        text: str,
+        *options: str,
+        env: dict[str, str] | None = None,
+        program: str = "",
+        before: tuple[str, ...] = (),
+    ) -> Live:
         """Start a job; returns when every rank has said that it is there (`TELL`, or a byte into `$1`)."""
         fifo = self.folder / f"there-{len(self._live)}"
         os.mkfifo(fifo)
         path = program or self.ranks.program(text, f"program-{len(self._live)}.py")
-        before = set(os.listdir(self.home)) if self.home.exists() else set()
-        words = self.ranks.command("-n", str(n), *options, path, str(fifo))
+        known = set(os.listdir(self.home)) if self.home.exists() else set()
+        words = [*before, *self.ranks.command("-n", str(n), *options, path, str(fifo))]
         process = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.env | (env or {})
         )
@@ -82,7 +90,7 @@ class Jobs:
         while len(said) < n:
             said += os.read(fd, n)
         os.close(fd)
-        made = set(os.listdir(self.home)) - before if self.home.exists() else set()
+        made = set(os.listdir(self.home)) - known if self.home.exists() else set()
         folder = self.home / made.pop() if made else None
         live = Live(process, folder, folder.name if folder else "")
         self._live.append(live)

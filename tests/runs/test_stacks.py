@@ -7,6 +7,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
 from tests.runs.jobs import TELL, Jobs, state, until
 
 ONE_ODD = f"""
@@ -156,3 +157,21 @@ def _is_py_spy(pid: int) -> bool:
         return Path(f"/proc/{pid}/comm").read_text().strip() == "py-spy"
     except OSError:
         return False
+
+
+YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not YAMA.exists(), reason="needs root and a kernel with Yama (make test-uml)")
+def test_where_only_ancestors_may_trace(jobs: Jobs) -> None:
+    """Yama's scope 1, as on Ubuntu: py-spy is the rank's aunt, and the rank allows it (PR_SET_PTRACER)."""
+    before = YAMA.read_text()
+    YAMA.write_text("1")
+    try:
+        without = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace")
+        jobs.start(2, WAITS, before=without)
+        told = jobs.ask("stacks")
+    finally:
+        YAMA.write_text(before)
+
+    assert re.search(r"^all 2 ranks (wait|are) in `<module>` \(program-0\.py:", told.stdout, re.MULTILINE), told.stdout

@@ -24,6 +24,7 @@ TESTS = (
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",
     "tests/run/test_verdicts.py",
+    "tests/runs/test_stacks.py::test_where_only_ancestors_may_trace",
 )
 
 

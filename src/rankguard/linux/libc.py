@@ -1,6 +1,6 @@
 """The four C library calls that Python's standard library does not offer, and their constants.
 
-`ctypes` and five numbers instead of a package: none of the wrappers is kept (docs/dependencies.md).
+`ctypes` and six numbers instead of a package: none of the wrappers is kept (docs/dependencies.md).
 Sources: prctl(2), signalfd(2), `linux/prctl.h`.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PTRACER = 0x59616D61
 
 _SFD_NONBLOCK = 0o4000
 _SFD_CLOEXEC = 0o2000000

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rankguard.linux.libc import ALL_SIGNALS, PR_SET_PDEATHSIG, prctl
+from rankguard.linux.libc import ALL_SIGNALS, PR_SET_PDEATHSIG, PR_SET_PTRACER, prctl
 from rankguard.record import Record
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(128 + signal.SIGKILL)
+        _allow_tracing(parent)
         stage = 3
         for number in ALL_SIGNALS:
             if signal.getsignal(number) != signal.SIG_DFL:
@@ -163,6 +164,17 @@ def _bind(binding: "Binding") -> None:
     refused = bind(binding)
     if refused is not None:
         os.write(2, f"rankguard: this rank is not bound to {refused}\n".encode())
+
+
+def _allow_tracing(parent: int) -> None:
+    """Our parent and its children may look at our stacks where otherwise only ancestors may (Yama, PR_SET_PTRACER).
+
+    Execution keeps it (security/yama/yama_lsm.c); a kernel without Yama says EINVAL and needs no leave.
+    """
+    try:
+        prctl(PR_SET_PTRACER, parent)
+    except OSError:
+        pass
 
 
 def _raise_oom_score() -> None:
