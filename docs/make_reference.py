@@ -52,7 +52,7 @@ def page() -> str:
 def _head() -> Iterator[str]:
     yield "# The command line\n"
     yield "Made by `docs/make_reference.py` from the tables in `src/rankguard/cli/`; do not edit it by hand."
-    yield "`rankguard VERB --help` shows the same, `man rankguard` too. torchrun's options: [from-torchrun.md](from-torchrun.md).\n"
+    yield "`rankguard VERB --help` shows the same, `man rankguard` too. torchrun's options: [from-torchrun.md](from-torchrun.md); every signal and exit status: [signals.md](signals.md).\n"
     yield _one_line(INTRODUCTION) + "\n"
     yield from _table(("verb", "does"), ((f"[`{v.name}`](#{_anchor(v)})", v.summary) for v in VERBS.values()))
 

@@ -58,7 +58,7 @@ PAGES = {
             "signals", "what a signal to `rankguard run` does",
             "Sent to `rankguard run`:",
             (
-                ("SIGTERM, SIGHUP", "forwarded to every rank, which then have --shutdown-timeout seconds"),
+                ("SIGTERM, SIGHUP", "forwarded to every rank; they have --shutdown-timeout (30) seconds to end"),
                 ("SIGINT (Ctrl-C)", "the same; a second one ends all at once"),
                 ("SIGQUIT (Ctrl-\\)", "the stacks of all ranks; nothing stops"),
                 ("SIGUSR1, SIGUSR2", "forwarded; nothing stops"),
