@@ -14,7 +14,7 @@ from rankguard.linux.stacks import Sampler
 from rankguard.record import to_data
 from rankguard.report.files import RunFiles
 from rankguard.report.stacks import stacks_text
-from rankguard.stacks import Stack
+from rankguard.stacks import Stack, Thread
 from rankguard.wire import Message
 
 PRIORITY = 4
@@ -81,7 +81,7 @@ class Snapshots:
         saved = self._save(text)
         message: dict[str, Any] = {"is": "stacks", "text": text, "saved": saved}
         for reply, data in self._asking.pop(wanted, []):
-            reply(message | ({"stacks": _data(found)} if data else {}))
+            reply(message | ({"stacks": self._data(found)} if data else {}))
 
     def _save(self, text: str) -> str | None:
         self._count += 1
@@ -91,6 +91,10 @@ class Snapshots:
         self._files.append(story.note(f"stacks of ranks were taken: `{name}`"))
         return f"{self._files.folder}/{name}"
 
+    def _data(self, found: dict[int, Stack]) -> list[dict[str, Any]]:
+        """Names of threads are words of the program, and may hold what is to be hidden."""
+        clean = {rank: stack.replace(threads=tuple(map(self._clean, stack.threads))) for rank, stack in found.items()}
+        return [{"rank": rank} | to_data(stack) for rank, stack in sorted(clean.items())]
 
-def _data(found: dict[int, Stack]) -> list[dict[str, Any]]:
-    return [{"rank": rank} | to_data(stack) for rank, stack in sorted(found.items())]
+    def _clean(self, thread: Thread) -> Thread:
+        return thread.replace(name=self._redact(thread.name))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import selectors
 import socket
 import stat
 import struct
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.runs.jobs import TELL, Jobs, Live, until
 
+from rankguard.control import Control
 from rankguard.live import NotLive, ask
 from rankguard.wire import Wire
 
@@ -225,3 +227,37 @@ def test_the_front_s_own_wire_is_another(live: Live, address: str) -> None:
     live.process.terminate()
     _out, err = live.process.communicate()
     assert "report" not in json.dumps(err.splitlines()[:1])
+
+
+def test_where_no_folder_can_be_made_its_name_is_abstract() -> None:
+    with selectors.EpollSelector() as selector:
+        control = Control(f"@rankguard-test-{os.getpid()}", selector, lambda ask, now, reply: reply({"is": ask["do"]}))
+        with connected("\0" + control.address[1:]) as end:
+            end.sendall(packed(b'{"do": "progress"}'))
+            wire = Wire(end)
+            answers: list[object] = []
+            while not answers:
+                for key, _events in selector.select(5):
+                    key.data[1](0.0)
+                answers += wire.receive()
+        control.close()
+
+        assert answers == [({"is": "progress"}, [])]
+        assert not selector.get_map()
+
+
+def test_an_answer_that_comes_when_its_client_is_gone(jobs: Jobs) -> None:
+    """Stacks take a while; whoever asked need not wait for them."""
+    live = jobs.start(8, WAITS)
+    address = os.readlink(live.folder / "control")
+    for _ in range(5):
+        with connected(address) as end:
+            end.sendall(packed(b'{"do": "stacks"}'))
+
+    assert ask(address, {"do": "stacks", "rank": 0}, 30)["is"] == "stacks"
+    assert live.process.poll() is None
+
+
+@pytest.mark.parametrize("rank", [-1, 2, True, "0", 1.5, [0]])
+def test_stacks_of_no_rank(live: Live, address: str, rank: object) -> None:
+    assert ask(address, {"do": "stacks", "rank": rank}, 10)["is"] == "error"

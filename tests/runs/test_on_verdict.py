@@ -2,12 +2,13 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
 from pathlib import Path
 
-from tests.runs.jobs import Jobs, until
+from tests.runs.jobs import TELL, Jobs, until
 
 
 def test_it_has_the_verdict_and_knows_the_run(jobs: Jobs, tmp_path: Path) -> None:
@@ -86,6 +87,27 @@ def test_what_it_leaves_in_its_group_is_ended(jobs: Jobs, tmp_path: Path) -> Non
     front.communicate()
 
     until(lambda: _group(pid) == [])
+
+
+def test_it_is_told_when_our_supervisor_was_killed(jobs: Jobs, tmp_path: Path) -> None:
+    out = tmp_path / "told"
+    live = jobs.start(1, f"r, w = os.pipe()\n{TELL}; os.read(r, 1)", "--on-verdict", f"cat > {out}")
+
+    os.kill(live.ours()[2], signal.SIGKILL)
+    live.process.communicate()
+
+    assert live.process.returncode == 125
+    assert json.loads(out.read_text())["culprit"]["cause"]["kind"] == "supervisor-lost"
+
+
+def test_it_is_told_of_a_job_that_never_began(jobs: Jobs, tmp_path: Path) -> None:
+    out = tmp_path / "told"
+    words = ["run", "-n", "100", "--on-verdict", f"cat > {out}", jobs.ranks.program("pass")]
+
+    told = jobs.ask(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
+
+    assert told.returncode == 125
+    assert json.loads(out.read_text())["culprit"]["cause"]["kind"] == "cannot-start"
 
 
 def test_it_goes_with_a_front_that_is_killed(jobs: Jobs, tmp_path: Path, wait_for_exit) -> None:

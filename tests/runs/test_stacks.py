@@ -59,6 +59,17 @@ def test_json_has_every_thread(jobs: Jobs) -> None:
     assert threads["loader"]["frames"][-1]["function"].endswith("_bootstrap")
 
 
+def test_a_secret_in_a_thread_s_name_is_hidden(jobs: Jobs) -> None:
+    name = "uploader password=hunter2hunter2"
+    text = f"import threading\nthreading.Thread(target=threading.Event().wait, name={name!r}, daemon=True).start()\n{WAITS}"
+    live = jobs.start(1, text)
+
+    told = jobs.ask("stacks").stdout + jobs.ask("stacks", "--json").stdout + (live.folder / "stacks-1.txt").read_text()
+
+    assert told.count("uploader password=***") == 3
+    assert "hunter2" not in told
+
+
 def test_a_stopped_rank_is_called_so_and_still_read(jobs: Jobs) -> None:
     live = jobs.start(3, WAITS)
     os.kill(live.pid(2), signal.SIGSTOP)
@@ -122,7 +133,7 @@ def test_a_job_that_ends_meanwhile_leaves_nothing_and_says_so(jobs: Jobs) -> Non
         out, said = each.communicate()
         assert out.startswith("stacks of") or said.startswith("error: ")
     verdict = json.loads((live.folder / "verdict.json").read_text())
-    assert verdict["teardown"]["survivors"] == []
+    assert (verdict["teardown"]["survivors"], verdict["teardown"]["killed"]) == ([], [])  # py-spy is none of the job's
 
 
 def test_asked_of_a_run_that_is_over(jobs: Jobs) -> None:
