@@ -17,7 +17,7 @@ from typing import Any
 from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
-from rankguard.report.wording import cut, printable, size
+from rankguard.report.wording import cut, plural, printable, size
 from rankguard.runs import OURS, Run, known_runs
 
 _WIDTH = 80
@@ -28,7 +28,13 @@ def runs(words: Sequence[str]) -> int:
     asked = parse("runs", words)
     if asked is None:
         return 0
-    found = known_runs(getattr(asked, "in"))
+    parent = getattr(asked, "in")
+    if parent is not None:
+        try:
+            os.scandir(parent).close()
+        except OSError as error:
+            raise UsageError(f"unable to read the folder `{parent}`: {error.strerror}") from None
+    found = known_runs(parent)
     if asked.prune:
         return _prune(found, asked)
     if extra := asked.given & {"older_than", "keep", "dry_run"}:
@@ -40,6 +46,8 @@ def runs(words: Sequence[str]) -> int:
         return 0
     for line in _table([_row(run) for run in shown]):
         print(line)
+    if not found:
+        say.note("there is no run yet" if parent is None else f"no run is in `{parent}`")
     if len(shown) < len(found):
         say.note(f"{len(found) - len(shown)} more; `rankguard runs -n 0` lists all")
     return 0
@@ -166,7 +174,7 @@ def _prune(found: Sequence[Run], asked: Namespace) -> int:
     verb = "would be freed" if asked.dry_run else "freed"
     stay = len(found) - len(gone)
     not_over = f", {live} of them live or not ours to remove" if live else ""
-    say.note(f"{len(gone)} runs, {size(total)} {verb}; {stay} stay{not_over}")
+    say.note(f"{plural(len(gone), 'run')}, {size(total)} {verb}; {stay} stay{not_over}")
     return 0
 
 
