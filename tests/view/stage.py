@@ -20,7 +20,7 @@ with open(f"{sys.argv[1]}/{RANK}") as told:
         exec(line)
 """
 HEADING = "rank  phase     status"
-SUM = re.compile(r"^\d+ of \d+ ready · |^\d+ ranks? running · ")
+SUM = re.compile(r"^\d+ of \d+ ready(?: ·|,) |^\d+ ranks? running(?: ·|,) ")
 PLAIN = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
 
 

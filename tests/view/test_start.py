@@ -289,6 +289,27 @@ def test_ctrl_z_takes_it_away_and_fg_brings_it_back(tmp_path: Path) -> None:
         assert [row for row in stage.told() if row.startswith(("rank  ", "   0", "   1")) or " ready · " in row] == []
 
 
+def test_a_locale_without_utf_8_gets_ascii(tmp_path: Path) -> None:
+    with Stage(tmp_path, 2, *WAIT, env={"LC_ALL": "C"}) as stage:
+        stage.act(0, "notify('STATUS=h\\u00e9llo\\nX_RANKGUARD_PROGRESS=1/2')")
+        rows = frame(stage.expect(has_frame("50 %")))
+        assert "h?llo" in rows[1]
+        assert "#####-----" in rows[1]
+        assert "".join(rows).isascii()
+
+
+def test_a_rich_that_cannot_be_imported_is_none(tmp_path: Path) -> None:
+    broken = tmp_path / "broken" / "rich"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('of another time')")
+    with Stage(tmp_path, 2, *WAIT, env={"PYTHONPATH": str(broken.parent)}) as stage:
+        # Half a second after the launch it would be imported: 1.5 s after a rank has begun that is past.
+        stage.all("import time; time.sleep(1.5); notify('READY=1')")
+        stage.expect(has("all 2 ranks ready"))
+        assert stage.close() == 0
+        assert b"\x1b[1A" not in stage.terminal.output
+
+
 # ── Where there is none ──────────────────────────────────────────────────────────────────────────────────────────────
 
 ASKS = """
