@@ -223,7 +223,7 @@ os.execv(sys.argv[1], sys.argv[1:])
     assert found.checks["run-home"]["state"] == "unknown"
     assert "no answer within" in found.checks["run-home"]["found"]
     assert found.status == 0
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 def test_segments_without_a_user(tmp_path: Path) -> None:

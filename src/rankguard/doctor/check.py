@@ -33,7 +33,7 @@ class Answer(Record):
 class Check(Record):
     """One check. `looks_at` is its row in docs/doctor.md; `essential`: ranks cannot be run where it is missing.
 
-    `limit_s` bounds it; `lasting`: it makes something that it has to remove, so it is not killed when the doctor is.
+    `limit_s` bounds it (more on a slow machine); `lasting`: it makes something that it has to remove, so it is not killed when the doctor is.
     """
 
     id: str

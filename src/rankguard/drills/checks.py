@@ -40,7 +40,8 @@ def checked(expect: Expect, verdict: Verdict, status: int, left: list[str]) -> I
     yield _same("confidence", expect.confidence, cause.get("confidence"))
     rows = [row for row in verdict.get("ranks", []) if row["rank"] != culprit.get("rank")]
     found = sorted({str(row["relation"]) for row in rows})
-    yield set(found) <= set(expect.others), _words("the other ranks", " or ".join(expect.others), ", ".join(found))
+    right, shown = set(found) <= set(expect.others), ", ".join(found)
+    yield right, _words("the other ranks", shown if right else " or ".join(expect.others), shown)
     if expect.ended_by is None:
         yield _same("exit status", expect.status, status)
     else:
@@ -60,7 +61,9 @@ def _culprit(expect: Expect, culprit: Verdict) -> tuple[bool, str]:
     named = f"rank {' or '.join(map(str, expect.culprits))}"
     if len(expect.culprits) > 2:
         named = f"a rank from {expect.culprits[0]} to {expect.culprits[-1]}"
-    return found in expect.culprits, _words("culprit", named, "no rank" if found is None else f"rank {found}")
+    shown = "no rank" if found is None else f"rank {found}"
+    right = found in expect.culprits
+    return right, _words("culprit", shown if right else named, shown)
 
 
 def _same(what: str, expected: object, found: object) -> tuple[bool, str]:

@@ -140,7 +140,7 @@ def cascade(me: rankguard.Rank) -> None:
     finally:
         for peer in peers:
             peer.close()
-        time.sleep(0.3)  # what a process group does while it is torn down
+        time.sleep(0.1)  # what a process group does while it is torn down
 
 
 PARTS = {
