@@ -23,7 +23,8 @@ _SUGGESTED = {
 }
 """Values that an option takes besides others."""
 _KINDS = {"DIR": "folder", "CMD": "command", "FILE": "file"}
-RUNS = "rankguard runs -n 50 2>/dev/null | cut -d ' ' -f 1"
+RUNS = r"""rankguard runs -n 50 --json 2>/dev/null | sed -n 's/^  "run": "\(.*\)",$/\1/p'"""
+"""The list for people has a heading, and cuts long names."""
 DRILLS = "rankguard drill 2>/dev/null | cut -d ' ' -f 1"
 
 
