@@ -22,12 +22,16 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
 
+from rankguard.linux.pipes import enlarge
+
 PAUSE_AT, RESUME_AT, LIMIT = 2 << 20, 256 << 10, 16 << 20
 PATIENCE = 5.0
 LEAST = 4096
 """Bytes that a reader must take within `PATIENCE`: a page, the least that frees room in a pipe."""
 SLOW, GONE = "the reader was too slow", "the reader is gone"
 _SMALL = 512
+_ROOM = 1 << 20
+"""Of a pipe, so that we and its reader wait for one another less often. Who reads what does not change."""
 _AT_ONCE = 64
 """Writes that are put together; IOV_MAX is 1024."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -71,6 +75,8 @@ class Console:
             self._socket = socket.socket(fileno=os.dup(fd))
         elif stat.S_ISFIFO(mode) or self._tty:
             self._reopen(fd)
+            if not self._tty:
+                enlarge(self._own, _ROOM)
 
     def _reopen(self, fd: int) -> None:
         try:

@@ -18,6 +18,12 @@ def output_pipe(ranks: int) -> tuple[int, int]:
     read, write = os.pipe2(os.O_CLOEXEC)
     size = min(MOST, BUDGET // (2 * ranks))
     if size > USUAL:
-        with contextlib.suppress(OSError):  # over a limit of this user: the usual size does
-            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 1 << (size.bit_length() - 1))
+        enlarge(read, 1 << (size.bit_length() - 1))
     return read, write
+
+
+def enlarge(fd: int, size: int) -> None:
+    """Make a pipe hold at least so many bytes, if this user may; it never gets smaller."""
+    with contextlib.suppress(OSError):  # over a limit of this user, or no pipe: it stays as it is
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < size:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
