@@ -1,5 +1,6 @@
 """Somebody who debugs: the real command on a real terminal, with the folder of its run, and what is alive of it."""
 
+import contextlib
 import os
 import re
 import select
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.run.command import Ranks
-from tests.terminal import PATIENCE, Terminal
+from tests.terminal import CTRL_C, PATIENCE, Terminal
 
 PDB = "(Pdb) "
 
@@ -30,6 +31,15 @@ class Session(Terminal):
         """The modes that a shell leaves to a command: lines, echo, keys that send signals, newlines that return."""
         _iflag, oflag, _cflag, lflag, *_rest = termios.tcgetattr(self.fd)
         return bool(lflag & termios.ICANON and lflag & termios.ECHO and lflag & termios.ISIG and oflag & termios.OPOST)
+
+    def interrupt(self, answer: str) -> None:
+        """Ctrl-C until it is answered: CPython may miss one between showing a prompt and waiting for a key."""
+        for _ in range(100):
+            self.send(CTRL_C)
+            with contextlib.suppress(AssertionError):
+                self.expect(answer, timeout=0.3)
+                return
+        raise AssertionError(self.output)
 
     def told_pid(self, text: str) -> int:
         """A pid that a rank prints as `<text> <pid>.`."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.debug.desk import PDB, Desk, Session, wait_reaped
-from tests.terminal import CTRL_C, CTRL_Z
+from tests.terminal import CTRL_Z
 
 
 @pytest.fixture
@@ -96,8 +96,7 @@ def test_ctrl_c_at_the_prompt_after_it_came_back(desk: Desk, shell: Session) -> 
     shell.expect("--debug 0")
     shell.send("p 6 * 7\r")
     shell.expect("42\r\n(Pdb) ")
-    shell.send(CTRL_C)
-    shell.expect("--KeyboardInterrupt--")
+    shell.interrupt("--KeyboardInterrupt--")
     shell.expect(PDB)
     shell.send("c\r")
     shell.expect("rankguard: exit 0")

@@ -180,7 +180,7 @@ def test_kill_int_is_no_ctrl_c(desk: Desk) -> None:
     with desk.session(2, text, "--debug", "1") as term:
         term.expect("(Pdb) ")
         term.process.send_signal(signal.SIGINT)
-        term.expect("--KeyboardInterrupt--")
+        wait_until(lambda: '"fact": "StopRequested"' in (term.run / "events.jsonl").read_text())
         term.process.send_signal(signal.SIGINT)
 
         assert term.wait() == 130

@@ -180,8 +180,9 @@ class Front:
         from rankguard.report.redact import job_redactor
 
         gone = self.client.wait_gone()
-        if self.spec.debug_rank is None:  # else the terminal is taken back first, and gets a new line with that
+        if self.spec.debug_rank is None:
             self._voice.new_line()
+        self._take_back()
         self._voice.alone()
         self.verdict = verdict_without_supervisor(self.spec, bug, gone=gone)
         if bug is not None and not self.verdict.hints:  # no file holds it
@@ -192,9 +193,12 @@ class Front:
         if line is not None:
             self._voice.say(f"rankguard: {line}")
 
-    def _report(self, verdict: Verdict) -> int:
+    def _take_back(self) -> None:
         if first := self._hand.take_back():
             self._err.write(first)
+
+    def _report(self, verdict: Verdict) -> int:
+        self._take_back()
         if self.asked.on_verdict is not None:
             self._tell_on_verdict(verdict)
         if self.asked.report == "json":
