@@ -248,7 +248,11 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
     ):
         gap = verdict.order.gap_us
         cells.append(
-            ("chosen", verdict.order.basis + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else ""))
+            (
+                "chosen",
+                _chosen(verdict.order.basis)
+                + (f", {say.seconds(gap / 1e6)} before the next" if gap is not None else ""),
+            )
         )
     # An exception's statement is the last line of its traceback, which is shown.
     told_already = f"{verdict.statement}\n{_trace(culprit) or ''}".casefold()
@@ -262,6 +266,11 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
         told = [f"{say.who(r.rank, None)} {r.because}" for r in culprit.cause.responsible if r.confidence is confidence]
         cells.append((label, say.some(told, 4)))
     return cells
+
+
+def _chosen(basis: str) -> str:
+    """`the only suspect`: what decided, as it reads behind its label."""
+    return f"the {basis}" if basis.startswith("only ") else basis
 
 
 def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list[tuple[str, str]]:
