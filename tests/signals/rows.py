@@ -40,13 +40,16 @@ def row(signal: str, sender: str, state: str, happens: str, status: str) -> Call
 
 
 class Status(NamedTuple):
-    """An exit status: what it is called, when it is given; and the job that shows it (`does` null: no program of ours)."""
+    """An exit status: what it is called, when it is given; and the job that shows it (`does` null: no program of ours;
+    `shell`: what is done before it starts).
+    """
 
     name: str
     when: str
     does: str | None
     options: tuple[str, ...] = ()
     code: int = 0
+    shell: str = ""
 
 
 STATUS: list[Status] = []

@@ -33,6 +33,7 @@ STATUS += [
            "RANK and (os.kill(os.getppid(), 3), os._exit(0)); time.sleep(30)", code=1),
     Status("124", "`--ready-timeout`", "RANK or ready(); time.sleep(30)", ("--ready-timeout", "0.7"), 124),
     Status("2", "wrong usage", "pass", ("--no-such-option",), 2),
+    Status("125", "a limit of the machine, met at the start", "pass", ("-n", "64"), 125, "ulimit -n 32; "),
     Status("126", "the program cannot be executed", None, ("--no-python", "/etc/passwd"), 126),
     Status("127", "the program is not found", None, ("--no-python", "./no-such-program"), 127),
     Status("80", "`--exit-codes class`: the program failed before all were ready", "sys.exit(9)", CLASS, 80),
@@ -51,7 +52,8 @@ def test_exit_status(tmp_path: Path, status: Status, wrap: tuple[str, ...]) -> N
     program = tmp_path / "program.py"
     program.write_text(START + (status.does or ""))
     words = [*status.options] + ([str(program)] if status.does is not None else [])
-    command = [*wrap, sys.executable, "-m", "rankguard", "run", "-n", "2", "--grace", "1", *words]
+    first = ("sh", "-c", status.shell + 'exec "$@"', "sh")
+    command = [*wrap, *first, sys.executable, "-m", "rankguard", "run", "-n", "2", "--grace", "1", *words]
 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, cwd=tmp_path)
 

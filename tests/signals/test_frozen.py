@@ -133,25 +133,6 @@ def test_frozen(tmp_path: Path) -> None:
         assert (status, verdict["outcome"]) == (0, "succeeded"), verdict["statement"]
 
 
-@pytest.mark.parametrize(("options", "least", "most"), [((), 0, 0), (("--ready-timeout", "600"), 1, 5)])
-def test_wake_ups(tmp_path: Path, options: tuple[str, ...], least: int, most: int) -> None:
-    """While no deadline is to come the supervisor sleeps until something happens; else it looks at the clock each 2 s."""
-    with Job(tmp_path, 2, "on(15, lambda: sys.exit(0)); say('up'); forever()", *options) as job:
-        job.until_fact("Spawned", 2)
-        time.sleep(0.5)  # what the start still had to do
-        before = _sleeps(job)
-        time.sleep(4.5)
-        assert least <= _sleeps(job) - before <= most
-        job.kill(signal.SIGTERM)
-        assert job.ended()[0] == 0
-
-
-def _sleeps(job: Job) -> int:
-    """How often the supervisor has gone to sleep."""
-    lines = Path(f"/proc/{job.ours()['supervisor']}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("voluntary")))
-
-
 HOST = """
 import multiprocessing as mp, os, sys, time
 import rankguard

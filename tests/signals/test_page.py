@@ -26,7 +26,9 @@ def test_the_page_has_every_row() -> None:
 
 def put(page: str, name: str, table: str) -> str:
     """The page with this table between its marks."""
-    made, times = re.subn(rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: m[1] + table + m[2], page, flags=re.DOTALL)
+    made, times = re.subn(
+        rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m: m[1] + table + m[2], page, flags=re.DOTALL
+    )
     assert times == 1, name
     return made
 
