@@ -338,6 +338,17 @@ def test_the_end_of_a_bar_comes_before_what_its_rank_says_next() -> None:
     assert file.data == b"[1] another\n[0] 100%\n[0] next\n"
 
 
+def test_each_line_waits_for_its_own_end() -> None:
+    """Reads that all end within a line, as at full speed: none of these lines is 200 ms old."""
+    file = File()
+    out = output(job(2), file)
+    for step in range(10):
+        out.feed(0, 0, b"end\nbegin", step / 10)
+        out.show_partial(step / 10)
+
+    assert file.data == b"[0] end\n" + b"[0] beginend\n" * 9
+
+
 def test_a_line_is_not_torn_while_its_reader_is_behind() -> None:
     file = File()
     out = output(job(2), file)

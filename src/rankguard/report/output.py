@@ -111,9 +111,10 @@ class Output:
             stream.log.write(data)
             if stream.log.file.error is not None:
                 self._say_disk(stream.rank, stream.log.file)
-        self._take(stream, stream.lines.feed(data), now)
+        parts = stream.lines.feed(data)
+        self._take(stream, parts, now)
         if stream.nested.held or (stream.lane is not None and stream.lane.waits(now)):
-            if stream.due is None:
+            if parts or stream.due is None:  # another line waits now
                 self._wait(stream, now)
         elif stream.due is not None:
             self._settled(stream)
