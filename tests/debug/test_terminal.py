@@ -197,3 +197,26 @@ def test_the_terminal_can_be_opened_again(desk: Desk) -> None:
         assert term.foreground() == term.pid
 
         assert term.wait() == 0
+
+
+def test_a_full_screen_program_and_a_password(desk: Desk) -> None:
+    text = """
+import curses, getpass
+def screen(window):
+    window.addstr(3, 3, "press a key")
+    window.refresh()
+    return window.getkey()
+if RANK:
+    print("key", curses.wrapper(screen), flush=True)
+    print("word of", len(getpass.getpass("password? ")), flush=True)
+"""
+    with desk.session(2, text, "--debug", "1") as term:
+        term.expect("press a key")
+        term.send("k")
+        term.expect("key k")
+        term.expect("password? ")
+        term.send("xyzzy\r")
+        term.expect("word of 5")
+
+        assert term.wait() == 0
+    assert b"xyzzy" not in term.output
