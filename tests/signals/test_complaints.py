@@ -114,6 +114,25 @@ def test_what_says_nothing(tmp_path: Path, name: str) -> None:
     assert 1 <= len(job.facts("Complained")) <= 8
 
 
+@row(
+    "any other, without end",
+    "all ranks, to their parent",
+    "running",
+    "a request from outside is heard all the same",
+    "143",
+)
+@pytest.mark.parametrize("number", ["signal.SIGUSR1", "signal.SIGRTMIN"])
+def test_a_flood_makes_nobody_deaf(tmp_path: Path, number: str) -> None:
+    text = f"say('up')\nwhile True: os.kill(os.getppid(), {number})"
+    with Job(tmp_path, 4, text) as job:
+        job.until_fact("Complained", 4)
+        job.kill(signal.SIGTERM)
+        status, verdict, _err = job.ended()
+
+    assert (status, verdict["outcome"]) == (143, "interrupted")
+    assert len(job.facts("Complained")) <= 16
+
+
 @row("SIGQUIT", "a child of a rank, to the rank's parent", "running", "as from the rank itself", "1")
 def test_a_child_complains(tmp_path: Path) -> None:
     does = (

@@ -16,6 +16,7 @@ from rankguard.record import Record
 _SIGNALFD_SIGINFO = struct.Struct("IiiII")  # ssi_signo, ssi_errno, ssi_code, ssi_pid, ssi_uid; 128 bytes in all
 _SIZE = 128
 _SI_KERNEL = 0x80
+_TURNS = 8
 
 # Raised by the kernel for a fault of the very instruction: blocking them would hide our own crash.
 SYNCHRONOUS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
@@ -42,8 +43,10 @@ class SignalQueue:
         return self._fd
 
     def drain(self) -> Iterator[Received]:
-        """What has come since the last call. Equal pending signals are one (signal(7))."""
-        while True:
+        """What has come since the last call, and no more than fits into a turn: the rest is news again. Equal pending
+        signals are one (signal(7)).
+        """
+        for _ in range(_TURNS):  # who sends without end must not keep us from everybody else's news
             try:
                 data = os.read(self._fd, _SIZE * 16)
             except BlockingIOError:
