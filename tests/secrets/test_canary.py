@@ -261,6 +261,37 @@ def test_variables_of_a_rank_under_launch(job: Job, tmp_path: Path) -> None:
     }  # of the one that was not stopped before
 
 
+ADOPT = """
+import multiprocessing, os, signal
+import rankguard
+def child(end):
+    end.send({"status": "failed", "why": "login with " + os.environ["WANDB_API_KEY"], "password": os.environ["DB_PASSWORD"]})
+    signal.pause()
+if __name__ == "__main__":
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=child, args=(theirs,))
+    process.start()
+    try:
+        rankguard.wait_ready([process], [ours], timeout=30, is_ready=lambda message: message["status"] == "ready")
+    except rankguard.RankFailed as error:
+        print(error)
+        print(error.verdict.to_json())
+    process.kill()
+"""
+
+
+def test_a_message_that_wait_ready_quotes(job: Job, tmp_path: Path) -> None:
+    script = tmp_path / "adopt.py"
+    script.write_text(ADOPT)
+
+    ended = subprocess.run(
+        [sys.executable, str(script)], env=job.env, capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert "login with ***" in ended.stdout, ended.stderr
+    job.assert_clean({"stdout": ended.stdout, "stderr": ended.stderr})
+
+
 BAD: list[list[str]] = [
     ["--redact", "({s}"],
     ["--label", "{s}"],
@@ -282,6 +313,26 @@ def test_error_messages_of_bad_options(job: Job, words: list[str]) -> None:
     ended = job.run("run", *[word.replace("{s}", value) for word in words], "program.py")
 
     job.assert_clean({"stdout": ended.stdout, "stderr": ended.stderr})
+
+
+def test_a_fault_of_the_command_line(job: Job) -> None:
+    """Its details are kept in a file, which somebody will attach to a report."""
+    code = """
+import os, sys
+from rankguard.cli.fault import say_fault
+try:
+    raise ValueError(open(os.environ["EVERYTHING"]).read())
+except ValueError as error:
+    say_fault(error, sys.argv[1:])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *job.words("success")], env=job.env, capture_output=True, text=True, check=False
+    )
+    kept = {str(path): path.read_text() for path in job.home.glob("fault-*")}
+
+    assert len(kept) == 1, ended.stderr
+    assert "ValueError" in next(iter(kept.values()))
+    job.assert_clean(kept | {"stdout": ended.stdout, "stderr": ended.stderr})
 
 
 def test_the_search_itself() -> None:

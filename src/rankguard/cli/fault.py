@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rankguard.cli import say
 
@@ -23,6 +23,7 @@ def say_fault(error: BaseException, words: Sequence[str]) -> None:
 def say_bug(what: str, details: str, words: Sequence[str], folder: str | None = None) -> None:
     """As above, for one whose details are a text already; `folder` is where they are kept, if it is known."""
     text = _with_surroundings(details, words)
+    what = _hiding(words)[0](what)
     kept = _keep(text, folder)
     if kept is None:
         say.error(f"a fault of rankguard: {what}", "report it with the lines below")
@@ -45,16 +46,25 @@ def _where(error: BaseException) -> str:
 def _with_surroundings(details: str, words: Sequence[str]) -> str:
     from rankguard._version import __version__
 
-    try:
-        from rankguard.report.redact import Redactor
-
-        redactor = Redactor()
-        command = " ".join(redactor.argv(list(words)))
-        details = redactor.text(details)
-    except Exception:  # noqa: BLE001  # it may be what is broken
-        command = "(hidden)"
+    hide, shown = _hiding(words)
+    command, details = " ".join(shown), hide(details)
     python = f"Python {platform.python_version()}, Linux {platform.release()}"
     return f"rankguard {__version__}, {python}\nrankguard {command}\n\n{details}"
+
+
+def _hiding(words: Sequence[str]) -> tuple[Callable[[str], str], list[str]]:
+    """What hides secrets of our environment and of the words (those that `--redact` names, too), and the words without."""
+    try:
+        from itertools import pairwise
+
+        from rankguard.report.redact import Redactor
+
+        asked = [value for word, value in pairwise(words) if word == "--redact"]
+        redactor = Redactor([*asked, *(word.partition("=")[2] for word in words if word.startswith("--redact="))])
+        redactor.env(os.environ)
+        return redactor.text, redactor.argv(list(words))
+    except Exception:  # noqa: BLE001  # it may be what is broken
+        return lambda _text: "(hidden)", ["(hidden)"]
 
 
 def _keep(text: str, folder: str | None) -> str | None:
