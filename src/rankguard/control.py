@@ -43,9 +43,12 @@ class _Client:
 
 
 class Control:
-    """`folder`: the private one; with a leading `@` there is none, and the socket's name is abstract. `ask` is the desk's."""
+    """`folder`: the private one; with a leading `@` there is none, and the socket's name is abstract. `ask` is the desk's.
 
-    def __init__(self, folder: str, selector: BaseSelector, ask: Ask) -> None:
+    `few_fds`: the ranks need them all.
+    """
+
+    def __init__(self, folder: str, selector: BaseSelector, ask: Ask, *, few_fds: bool = False) -> None:
         self._selector, self._ask = selector, ask
         self._clients: list[_Client] = []
         self.address = f"{folder}/{NAME}"
@@ -53,6 +56,9 @@ class Control:
         self.error: str | None = None
         self._spare = -1
         self._listening: socket.socket | None = None
+        if few_fds:
+            self.error = "no other terminal can ask of this run: too few file descriptors (`ulimit -n`)"
+            return
         try:
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._listening = _listen(self.address)

@@ -143,7 +143,7 @@ class Supervisor:
             self._files.append(story.note(note))
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
-        self._shm_owners = ShmOwners(SHM) if spec.clean_shm == "own" else None
+        self._shm_owners = ShmOwners(SHM, told=enough_fds) if spec.clean_shm == "own" else None
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
         self.killed: set[int] = set()
         self._kill = self._said_error = self._wire_watched = self._paused = False
@@ -174,9 +174,10 @@ class Supervisor:
         self._desk.later["stacks"] = self._snapshots.ask
         self._samples = Samples(self._job, self._memory, self._files, clock)
         self._desk.sampled = self._samples.told
-        self._control = Control(self._private_dir, self._selector, self._desk.ask)
-        self._files.link("control", self._control.address)
-        if self._control.error is not None:
+        self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
+        if self._control.error is None:
+            self._files.link("control", self._control.address)
+        else:
             self._files.append(story.note(self._control.error))
 
     def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:

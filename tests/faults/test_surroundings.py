@@ -111,10 +111,10 @@ def test_spoiled_mounts(spoil):
 
 def test_few_descriptors():
     with Nest() as nest:
-        nest.run("-n", "8", *EXIT_3[2:], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
+        nest.run("-n", "6", *EXIT_3[2:], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
         assert nest.ended()[0] == 3
     with Nest() as nest:
-        nest.run("-n", "8", *EXIT_3[2:], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)))
+        nest.run("-n", "6", *EXIT_3[2:], preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (24, 24)))
         code, said = nest.ended()
         assert code == 125
         assert "open files" in said

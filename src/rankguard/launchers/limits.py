@@ -10,17 +10,19 @@ FDS_PER_RANK = 4
 FDS_FOR_LOGS = 2
 FDS_STARTING = 16
 """Ranks that are started in one go (`exec.py`): each has a pipe that tells when it executes."""
-FDS_OF_OURS = 32
-"""Front, control socket, watch and journal, and what one start needs for a moment."""
+FDS_OF_OURS = 30
+"""Front, watch and journal, and what one start needs for a moment."""
+FDS_OF_COMFORT = 8
+"""The control socket and its callers, py-spy: done without when there are too few."""
 
 
 def ensure_fds(nprocs: int) -> bool:
-    """Raise our own limit on open files as far as needed; true when there are enough to keep the logs open.
+    """Raise our own limit on open files as far as needed; true when there are enough for logs and other terminals.
 
     Raises `SpawnFailed` when there are too few for the ranks themselves.
     """
     needed = nprocs * FDS_PER_RANK + min(nprocs, FDS_STARTING) + FDS_OF_OURS
-    wanted = needed + nprocs * FDS_FOR_LOGS
+    wanted = needed + nprocs * FDS_FOR_LOGS + FDS_OF_COMFORT
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:

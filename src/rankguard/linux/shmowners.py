@@ -22,9 +22,12 @@ _SOON_S, _SLICE = 0.02, 16
 
 
 class ShmOwners:
-    """`fileno` is readable when something new is there (-1: the kernel does not tell); `wake` looks when it is due."""
+    """`fileno` is readable when something new is there (-1: the kernel does not tell); `wake` looks when it is due.
 
-    def __init__(self, shm: str) -> None:
+    `told` false: no descriptor is free for that, and only `look_at_all` sees what there is.
+    """
+
+    def __init__(self, shm: str, *, told: bool = True) -> None:
         self._shm = shm
         self.pids: set[int] = set()
         """Every process below us that was seen."""
@@ -32,7 +35,7 @@ class ShmOwners:
         self._todo: list[int] = []
         self._due: float | None = None
         libc = ctypes.CDLL(None, use_errno=True)
-        self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
+        self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC) if told else -1
         if self._fd >= 0:
             watched = libc.inotify_add_watch(self._fd, os.fsencode(shm), _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR)
             if watched < 0:
