@@ -2,11 +2,12 @@
 journal while it is written; nothing is decided or collected here.
 """
 
+import os
 from collections.abc import Callable, Iterator
 
 from rankguard.model import JobSpec
 from rankguard.report.tale import follow
-from rankguard.report.wording import plural, printable
+from rankguard.report.wording import from_home, plural, printable
 
 
 def story(spec: JobSpec) -> Callable[[str], Iterator[str]]:
@@ -29,5 +30,6 @@ def story(spec: JobSpec) -> Callable[[str], Iterator[str]]:
 def _beginning(spec: JobSpec) -> list[str]:
     command = printable(" ".join(spec.command), 300)
     kind = "of Python, each a new interpreter" if spec.python else "executed as it is"
-    where = f"files in `{spec.run_dir}`" if spec.run_dir is not None else "no files are kept"
+    folder = from_home(spec.run_dir, os.environ.get("HOME")) if spec.run_dir is not None else None
+    where = f"files in `{folder}`" if folder is not None else "no files are kept"
     return [f"run {spec.run_id}: {plural(spec.nprocs, 'rank')} {kind}: `{command}`", where]
