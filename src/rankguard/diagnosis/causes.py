@@ -273,7 +273,11 @@ def _lost(case: Case) -> Cause:
         found = last_traceback(lost.bug.splitlines())
         raised = found.exception if found else None
         what = f"{raised.type}: {raised.message}" if raised else lost.bug
-        evidence = (Evidence(source="rankguard", statement=clip(f"raised in {raised.frames[-1]}")),) if raised and raised.frames else ()
+        evidence = (
+            (Evidence(source="rankguard", statement=clip(f"raised in {raised.frames[-1]}")),)
+            if raised and raised.frames
+            else ()
+        )
         return make("bug", f"a fault of rankguard: {what}", Confidence.PROVEN, evidence)
     what = "the process that launched the job"
     if not isinstance(lost, FrontLost):
