@@ -4,7 +4,7 @@ import os
 import resource
 
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
-from rankguard.launchers.limits import FDS_FOR_LOGS, FDS_OF_OURS, FDS_PER_RANK
+from rankguard.launchers.limits import fds_for
 from rankguard.linux.hierarchies import own_groups, read_text
 
 _OURS = 3
@@ -15,8 +15,7 @@ _THREADS = 16
 
 def _open_files(machine: Machine) -> Answer:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = machine.ranks * FDS_PER_RANK + FDS_OF_OURS
-    wanted = needed + machine.ranks * FDS_FOR_LOGS
+    needed, wanted = fds_for(machine.ranks)
     found = f"{_shown(soft)} (may be raised to {_shown(hard)}); {machine.ranks} ranks need {needed}"
     if _below(hard, needed):
         return missing(

@@ -16,13 +16,18 @@ FDS_OF_COMFORT = 8
 """The control socket and its callers, py-spy: done without when there are too few."""
 
 
+def fds_for(nprocs: int) -> tuple[int, int]:
+    """What a job cannot do without, and what it would have."""
+    needed = nprocs * FDS_PER_RANK + min(nprocs, FDS_STARTING) + FDS_OF_OURS
+    return needed, needed + nprocs * FDS_FOR_LOGS + FDS_OF_COMFORT
+
+
 def ensure_fds(nprocs: int) -> bool:
     """Raise our own limit on open files as far as needed; true when there are enough for logs and other terminals.
 
     Raises `SpawnFailed` when there are too few for the ranks themselves.
     """
-    needed = nprocs * FDS_PER_RANK + min(nprocs, FDS_STARTING) + FDS_OF_OURS
-    wanted = needed + nprocs * FDS_FOR_LOGS + FDS_OF_COMFORT
+    needed, wanted = fds_for(nprocs)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:
