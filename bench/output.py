@@ -2,15 +2,17 @@
 
     python bench/output.py [--torchrun .venv-torch/bin/torchrun] [--repetitions 5] [--only 8:short:pipe]
 
-All ranks begin together and write their lines in blocks of 64 KiB as fast as they are taken. The clock runs from the first rank's first
-write to the launcher's end (so that everything is in its files), and to the last byte where a reader counts what comes.
-Every byte and line is counted and has to be there;
-lines that were torn (both do that to a writer that stops in the middle of a line for long) are counted too. Medians, with the least and the most; MB are 10^6 bytes of the ranks'.
-Ends with 1 when 8 ranks are not twice as fast as torchrun's.
+All ranks begin together and write their lines in blocks of 64 KiB as fast as they are taken. The clock runs from the
+first rank's first write to the launcher's end, so that everything is in its files and with its reader. Every byte and
+line is counted and has to be there; lines that were torn (both do that to a writer that stops within a line for long)
+are counted too. Medians, with the least and the most; MB are 10^6 bytes of the ranks'. CPU: of the launcher and its
+ranks together, less a run with next to no output; unlike the rates it hardly depends on who else uses the machine.
+`BENCH_DIR` is where the files are. Ends with 1 when 8 ranks are not twice as fast as torchrun's.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -44,8 +46,9 @@ def blocks(size: int, total: int) -> tuple[int, int]:
     return lines * size, lines
 
 
-def once(command: list[str], n: int, size: int, total: int, where: str, prefixed: int) -> tuple[float, int]:
-    """Seconds of one run, and how many lines were torn: a prefix within a line."""
+def once(command: list[str], n: int, size: int, total: int, where: str, prefixed: int) -> tuple[float, int, float]:
+    """Seconds of one run, how many lines were torn (a prefix within a line), and seconds of all its processes on a CPU."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         program = Path(folder) / "rank.py"
         program.write_text(RANK)
@@ -75,7 +78,9 @@ def once(command: list[str], n: int, size: int, total: int, where: str, prefixed
         assert newlines >= n * lines_of_one, f"{newlines} lines of {words[0]}, not {n * lines_of_one}"
         assert seen >= wanted, f"{seen} bytes of {words[0]}, not {wanted}"
         torn = max(newlines - n * lines_of_one, (seen - wanted) // max(prefixed, 1))
-    return (ended - began) / 1e9, torn
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return (ended - began) / 1e9, torn, cpu
 
 
 def main() -> int:
@@ -91,6 +96,7 @@ def main() -> int:
     print(f"{asked.repetitions} runs each, in turns; {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}")
     print(
         f"{'ranks':>5} {'lines':>6} {'to':>5}  {'':9} {'MB/s':>7} {'min':>7} {'max':>7} {'lines/s':>11}  {'times':>5}"
+        "  torn  CPU s/GB"
     )
     worst = float("inf")
     for n in (8, 1):
@@ -113,11 +119,14 @@ def row(asked: argparse.Namespace, n: int, name: str, size: int, where: str) -> 
         theirs = [asked.torchrun, "--nproc-per-node", str(n), "--tee", "3", "--log-dir", "FOLDER/logs"]
         launchers["torchrun"] = (theirs, len("[default0]:"))
     took: dict[str, list[float]] = {launcher: [] for launcher in launchers}
+    cpus: dict[str, list[float]] = {launcher: [] for launcher in launchers}
     torn = dict.fromkeys(launchers, 0)
     for _ in range(asked.repetitions):
         for launcher, (command, prefixed) in launchers.items():
-            seconds, some = once(command, n, size, total, where, prefixed)
+            seconds, some, cpu = once(command, n, size, total, where, prefixed)
+            _seconds, _some, idle = once(command, n, size, 65536, where, prefixed)
             took[launcher].append(seconds)
+            cpus[launcher].append(cpu - idle)
             torn[launcher] += some
     size_of_one, lines_of_one = blocks(size, total)
     medians = {launcher: statistics.median(seconds) for launcher, seconds in took.items()}
@@ -125,10 +134,12 @@ def row(asked: argparse.Namespace, n: int, name: str, size: int, where: str) -> 
     for launcher, runs in took.items():
         rates = [n * size_of_one / 1e6 / s for s in (medians[launcher], max(runs), min(runs))]
         lines = n * lines_of_one / medians[launcher]
+        used = statistics.median(cpus[launcher]) / (n * size_of_one / 1e9)
         times = f"{ratio:.1f}" if launcher == "rankguard" else ""
         cells = f"{n:>5} {name:>6} {where:>5}  {launcher:9}"
         print(
-            f"{cells} {rates[0]:>7.0f} {rates[1]:>7.0f} {rates[2]:>7.0f} {lines:>11,.0f}  {times:>5}  {torn[launcher]:>4}",
+            f"{cells} {rates[0]:>7.0f} {rates[1]:>7.0f} {rates[2]:>7.0f} {lines:>11,.0f}  {times:>5}"
+            f"  {torn[launcher]:>4}  {used:>8.2f}",
             flush=True,
         )
     return ratio
