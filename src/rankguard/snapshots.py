@@ -13,7 +13,6 @@ from rankguard.core.job import Job
 from rankguard.linux.stacks import Sampler
 from rankguard.record import to_data
 from rankguard.report.files import RunFiles
-from rankguard.report.stacks import stacks_text
 from rankguard.stacks import Stack, Thread
 from rankguard.wire import Message
 
@@ -74,6 +73,8 @@ class Snapshots:
         self._asking.clear()
 
     def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack]) -> None:
+        from rankguard.report.stacks import stacks_text  # words that no start waits for
+
         elapsed = self._clock() - (self._job.started_at or self._clock())
         states = [self._job.ranks[rank] for rank in wanted]
         ended = sum(rank.pid is None or rank.exited is not None for rank in states)
