@@ -68,7 +68,7 @@ class TextLane:
         else:
             paint = self._painter.paint
             text = b"\n".join([paint(line) for line in part.split(b"\n")])
-        return text[:-1].replace(b"\n", self._between) + b"\n" if self._prefix else text
+        return text.replace(b"\n", self._between, text.count(b"\n") - 1) if self._prefix else text
 
     def _part(self, part: bytes) -> None:
         start = b"" if self._pane.goes_on(self) else self._prefix

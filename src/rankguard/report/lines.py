@@ -57,7 +57,7 @@ class Lines:
             parts, self.partial = self._state(self.partial + data)
             return parts
         first = data.find(b"\n")
-        whole = self.partial + data[:end]
+        whole = b"".join((self.partial, memoryview(data)[:end])) if end < len(data) or self.partial else data
         parts = []
         if len(self.partial) + first > LONGEST or b"\r" in whole:
             parts, start = self._state(self.partial + data[:first])

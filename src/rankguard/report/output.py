@@ -26,6 +26,7 @@ TAIL = 20
 PARTIAL_AFTER = 0.2
 _TAIL_LINE = 4000
 """Twice what the verdict keeps: a line is cut once its secrets are hidden."""
+_TAIL_BYTES = 24 << 10
 _FILTERED_MAX = 64 << 20
 """Of a filtered file, when the ranks' own files are switched off."""
 
@@ -140,6 +141,9 @@ class Output:
 
     def _keep(self, rank: int, part: bytes) -> None:
         tail = self._tails[rank]
+        if len(part) > _TAIL_BYTES:  # most of what is read at once is not even looked at
+            end = part[-_TAIL_BYTES:]
+            part = end if end.count(b"\n") > TAIL else part
         for line in part.removesuffix(b"\n").rsplit(b"\n", TAIL)[-TAIL:]:
             if line and not line.isspace():
                 tail.append(line[:_TAIL_LINE])
