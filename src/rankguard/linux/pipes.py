@@ -10,7 +10,7 @@ import fcntl
 import os
 
 BUDGET = 16 << 20
-USUAL, MOST = 64 << 10, 1024 << 10
+USUAL, MOST = 64 << 10, 256 << 10
 
 
 def output_pipe(ranks: int) -> tuple[int, int]:
