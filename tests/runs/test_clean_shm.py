@@ -149,7 +149,9 @@ def test_own_removes_a_library_s_folder_that_is_empty_then(ranks) -> None:  # no
 
 
 def test_nothing_is_called_removed_in_a_job_that_left_nothing(ranks) -> None:  # noqa: F811
-    assert run(ranks, "pass", "own").verdict["teardown"]["left"] == []
+    told = run(ranks, "pass", "own").verdict["teardown"]["left"]  # others on this machine may have left something
+
+    assert [thing for thing in told if thing["removed"]] == []
 
 
 # ── all: in a folder that stands for /dev/shm, since the real one is not ours alone ──────────────────────────────
