@@ -219,7 +219,7 @@ def test_ready_and_failed_give_up(rank, supervisor, monkeypatch, capsys):
         rank.ready("x" * 40_000)
     rank.failed("text")
 
-    assert capsys.readouterr().err == "rankguard: could not report the failure of rank 3: supervisor full\n"
+    assert capsys.readouterr().err == "rankguard: unable to report the failure of rank 3: its supervisor is full\n"
 
 
 def test_signals_do_not_prolong_the_wait(rank, monkeypatch):

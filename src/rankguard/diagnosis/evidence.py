@@ -7,6 +7,7 @@ Plain questions to a `RankCase`, each answered from facts only. Not the answers 
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.tracebacks import clean, last_traceback
+from rankguard.facts import TreeEmpty
 from rankguard.model import Ending, Evidence, ExceptionInfo, Report
 
 SIGHUP, SIGINT, SIGABRT, SIGBUS, SIGKILL, SIGPIPE, SIGTERM = 1, 2, 6, 7, 9, 13, 15
@@ -16,11 +17,16 @@ OURS = frozenset((SIGHUP, SIGINT, SIGTERM))
 """What we send to stop a rank, SIGKILL apart, of which the case has its own note."""
 
 
-def ending(rank: RankCase) -> Ending:
-    """How it ended; `alive` when it has not. One that was never executed has an exit without a code."""
+def ending(rank: RankCase, tree: TreeEmpty | None = None) -> Ending:
+    """How it ended; `alive` when it has not.
+
+    An exit without a code for one that was never executed, or of which is only known (`tree`) that it is gone: whoever
+    could have read its status was gone before it.
+    """
     if rank.exited:
         return rank.exited.ending
-    return Ending(kind="exit") if rank.not_spawned else Ending(kind="alive")
+    gone = tree is not None and rank.pid not in {survivor.pid for survivor in tree.survivors}
+    return Ending(kind="exit" if rank.not_spawned or gone else "alive")
 
 
 def signal_of(rank: RankCase) -> int | None:

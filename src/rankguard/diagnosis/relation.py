@@ -24,7 +24,7 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
         pid=rank.pid,
         relation=related,
         phase=shown(rank.phase),
-        ending=ending(rank),
+        ending=ending(rank, case.tree),
         cause=cause_of(case, rank) if related in ("culprit", "collateral", "independent") else None,
         ready_after_s=None if rank.ready_at is None else after(case, rank.ready_at),
         ended_after_s=after(case, rank.exited.at) if rank.exited else None,
