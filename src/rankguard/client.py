@@ -2,7 +2,7 @@
 
 Runs in the caller's process (a command line, or any program that calls `rankguard.launch`): no thread, no signal
 handler, no fork, nothing global changed. It has no say in time: supervisor and warden act without it.
-Read next: `wire.py` (the messages), `warden.py`, `supervisor.py`; `job.py` and `cli/run.py` use this.
+Read next: `wire.py` (the messages), `warden.py`, `supervisor/main.py`; `job.py` and `cli/run.py` use this.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
 News wakes the selector; callbacks turn it into facts; each fact goes through `core.machine.step`; the journal has fact
 and orders before any of them is carried out; the orders go to the hands in `launchers/`, `linux/` and `report/`.
-Decides nothing: what to do is in `core/`, why it happened in `diagnosis/`. `supervisor.py` builds it.
+Decides nothing: what to do is in `core/`, why it happened in `diagnosis/`. `supervisor/main.py` builds it.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Ask a live run from another terminal: find its control socket, ask, wait for the answer. The other end: `control.py`."""
+"""Ask a live run from another terminal: find its control socket, ask, wait for the answer. The other end: `supervisor/control.py`."""
 
 import os
 import select
@@ -7,7 +7,7 @@ import stat
 import struct
 import time
 
-from rankguard.control import private_parents
+from rankguard.supervisor.control import private_parents
 from rankguard.wire import Message, Wire
 
 _CREDENTIALS = struct.Struct("3i")

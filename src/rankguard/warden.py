@@ -7,7 +7,7 @@ says that it has no child (waitid(2): ECHILD). The supervisor tells it through a
 remove then.
 
 File descriptors: 3 the control socket (the supervisor's), 4 a pidfd of the front. Arguments: the folder that holds
-the package, the front's pid. Read next: `supervisor.py`, docs/decisions/0001-three-processes.md.
+the package, the front's pid. Read next: `supervisor/main.py`, docs/decisions/0001-three-processes.md.
 """
 
 import contextlib
@@ -66,8 +66,8 @@ def _cannot_fork(error: OSError) -> NoReturn:
 
 def _supervise(package: str, front_pid: int, warden: int, tell: int) -> None:
     try:
-        sys.path.insert(0, package)
-        from rankguard.supervisor import main as supervise
+        sys.path.append(package)  # behind the standard library: other packages lie there, backports among them
+        from rankguard.supervisor.main import main as supervise
 
         supervise(CONTROL, FRONT, front_pid, warden, tell)
     except BaseException:  # noqa: BLE001  # nobody else is there to tell it

@@ -28,13 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": NOUNS | {"diagnosis"},
     "wire": NOUNS,
     "driver": DRIVER,
-    "desk": DRIVER,
-    "onscreen": DRIVER,
-    "control": NOUNS | {"wire"},
-    "snapshots": DRIVER,
-    "samples": DRIVER,
+    "supervisor": DRIVER,
     "remains": DRIVER,
-    "supervisor": DRIVER | {"desk", "control", "samples", "snapshots", "onscreen"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "warden": set(),

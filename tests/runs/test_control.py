@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tests.runs.jobs import TELL, Jobs, Live, until
 
-from rankguard.control import Control
 from rankguard.live import NotLive, ask
+from rankguard.supervisor.control import Control
 from rankguard.wire import Wire
 
 WAITS = f"r, w = os.pipe()\n{TELL}; os.read(r, 1)"

@@ -13,11 +13,11 @@ import stat
 import time
 from collections.abc import Iterator
 
-from rankguard.control import private_parents
 from rankguard.linux.hierarchies import below, own_groups, processes, remove_group
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.linux.leftovers import _entries, _in_use, _sysv_segments
 from rankguard.record import Record
+from rankguard.supervisor.control import private_parents
 
 _SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _YOUNG_S = 60.0

@@ -7,7 +7,7 @@ be interrupted is read without a pause, since it would not come to rest. Where p
 kernel's own words remain: state, system call, wait channel.
 
 Sources: proc_pid_stat(5), proc_pid_syscall(5), proc_pid_wchan(5), proc_pid_status(5), `py-spy dump --help` (0.4).
-Read next: `../stacks.py` (the nouns), `../snapshots.py` (who asks).
+Read next: `../stacks.py` (the nouns), `../supervisor/snapshots.py` (who asks).
 """
 
 import contextlib

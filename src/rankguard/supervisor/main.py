@@ -1,8 +1,8 @@
 """The supervisor: the process that is every rank's parent, from the front's first message to the verdict.
 
-Forked by the warden before anything was loaded (`warden.py`); single-threaded; subreaper. It builds the parts, gives
+Forked by the warden before anything was loaded (`../warden.py`); single-threaded; subreaper. It builds the parts, gives
 them to the `Driver`, and is the only one that writes the run's files. It never blocks on the front, on a reader of the
-ranks' output or on a rank. Read next: `driver.py` (the loop), `launchers/exec.py` (the ranks), `client.py` (the front).
+ranks' output or on a rank. Read next: `../driver.py` (the loop), `../launchers/exec.py` (the ranks), `../client.py` (the front).
 """
 
 import contextlib
@@ -16,10 +16,8 @@ import traceback
 from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
 
 from rankguard._version import __version__
-from rankguard.control import Control, private_parents
 from rankguard.core import story
 from rankguard.core.job import Job
-from rankguard.desk import Desk
 from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT, Driver
@@ -40,16 +38,18 @@ from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.shmowners import ShmOwners
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Left, Survivor
-from rankguard.onscreen import Glimpses, OnScreen, consoles, losses
 from rankguard.orders import Order, Tell
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
-from rankguard.samples import Samples
-from rankguard.snapshots import PRIORITY as NEWS_ASIDE
-from rankguard.snapshots import Snapshots
+from rankguard.supervisor.control import Control, private_parents
+from rankguard.supervisor.desk import Desk
+from rankguard.supervisor.onscreen import Glimpses, OnScreen, consoles, losses
+from rankguard.supervisor.samples import Samples
+from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
+from rankguard.supervisor.snapshots import Snapshots
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic

@@ -1,7 +1,7 @@
 """The supervisor's front desk: what the front (and other terminals) ask of a job, and what they are told.
 
 An ask becomes a fact for the core, or is answered from what is known. Nothing here waits: what the front does not take
-is kept by the wire. To add an ask: its name in `asks`. Read next: `wire.py`, `client.py` (the other end).
+is kept by the wire. To add an ask: its name in `asks`. Read next: `../wire.py`, `../client.py` (the other end).
 """
 
 import os

@@ -2,7 +2,7 @@
 unasked. For `report` of a live run, and for whoever wants to know how it stood when everything was cut off.
 
 A few ranks at a time, so that a large job's look delays no news; the last look is in `samples.json` while the run lives.
-Not the look on a failure (`Looked`), on which the verdict rests. Read next: `desk.py`, `remains.py`.
+Not the look on a failure (`Looked`), on which the verdict rests. Read next: `desk.py`, `../remains.py`.
 """
 
 import json
