@@ -7,10 +7,8 @@ import stat
 import struct
 import time
 
-from rankguard.supervisor.control import private_parents
-from rankguard.wire import Message, Wire
-
-_CREDENTIALS = struct.Struct("3i")
+from rankguard.private import CONTROL, private_folders
+from rankguard.wire import Message, Wire, peer_uid
 
 
 class NotLive(Exception):
@@ -20,7 +18,7 @@ class NotLive(Exception):
 def socket_of(folder: str) -> str | None:
     """Where the run that keeps its files in `folder` listens, by the link that it left there."""
     try:
-        return os.readlink(f"{folder}/control")
+        return os.readlink(f"{folder}/{CONTROL}")
     except OSError:
         return None
 
@@ -28,19 +26,14 @@ def socket_of(folder: str) -> str | None:
 def live_sockets() -> dict[str, str]:
     """Run id → socket of every run of ours on this machine, those that keep no files included."""
     found: dict[str, str] = {}
-    for parent in dict.fromkeys(private_parents()):
+    for run_id, folder in private_folders():
+        path = f"{folder}/{CONTROL}"
         try:
-            names = [name for name in os.listdir(parent) if name.startswith("rg-")]
+            status = os.lstat(path)
         except OSError:
             continue
-        for name in names:
-            path = f"{parent}/{name}/control"
-            try:
-                status = os.lstat(path)
-            except OSError:
-                continue
-            if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
-                found.setdefault(name[3:], path)
+        if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
+            found.setdefault(run_id, path)
     return found
 
 
@@ -72,7 +65,7 @@ def _connect(address: str, timeout: float) -> Wire:
         # A stopped supervisor accepts nobody; a timeout of Python's would give up at once where a queue is full.
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(timeout), 0))
         end.connect("\0" + address[1:] if address.startswith("@") else address)
-        _pid, uid, _gid = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        uid = peer_uid(end)
     except BlockingIOError:
         end.close()
         raise TimeoutError(f"nobody took the call within {timeout:g} s") from None

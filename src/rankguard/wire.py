@@ -17,6 +17,7 @@ from typing import Any
 _HEAD = struct.Struct(">IB")
 _CHUNK = 256 << 10
 _FDS = 250  # SCM_MAX_FD is 253 (unix(7))
+_CREDENTIALS = struct.Struct("3i")
 
 Message = dict[str, Any]
 
@@ -132,3 +133,9 @@ class Wire:
         self._drop(self._fds)
         self._out.clear()
         self._fds.clear()
+
+
+def peer_uid(end: socket.socket) -> int:
+    """The user id of whoever has the other end, as the kernel says (SO_PEERCRED, unix(7))."""
+    _pid, uid, _gid = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)

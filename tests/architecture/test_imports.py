@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "launchers": NOUNS | {"linux", "inside"},  # inside: the other half of a function's journey
     "report": NOUNS | {"diagnosis"},
     "wire": NOUNS,
+    "private": NOUNS,
     "driver": DRIVER,
-    "supervisor": DRIVER,
+    "supervisor": DRIVER | {"private"},
     "remains": DRIVER,
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one

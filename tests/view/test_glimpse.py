@@ -7,7 +7,7 @@ from rankguard.core.job import Job
 from rankguard.facts import Exited, StatusTold
 from rankguard.linux.memory import MemoryDomain
 from rankguard.model import Ending, JobSpec
-from rankguard.supervisor.onscreen import Glimpses
+from rankguard.supervisor.glimpses import Glimpses
 from rankguard.wire import Message
 
 NOW = 100.0

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from rankguard.linux.hierarchies import below, own_groups, processes, remove_group
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.linux.leftovers import _entries, _in_use, _sysv_segments
+from rankguard.private import private_folders
 from rankguard.record import Record
-from rankguard.supervisor.control import private_parents
 
 _SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _YOUNG_S = 60.0
@@ -77,23 +77,17 @@ def stale_segments() -> list[tuple[str, str, int]]:
 
 
 def _private_folders() -> Iterator[Dead]:
-    for parent in dict.fromkeys(private_parents()):
-        for name in _listed(parent):
-            path = f"{parent}/{name}"
-            status = _lstat(path)
-            if not name.startswith("rg-") or status is None or status.st_uid != os.getuid():
-                continue
-            if not stat.S_ISDIR(status.st_mode) or time.time() - status.st_mtime < _YOUNG_S:
-                continue
-            sockets = [f"{path}/{each}" for each in _listed(path)]
-            sockets = [each for each in sockets if (told := _lstat(each)) and stat.S_ISSOCK(told.st_mode)]
-            if all(_refuses(each) for each in sockets) and (sockets or not _any_supervisor()):
-                why = (
-                    f"nobody listens on its {len(sockets)} sockets"
-                    if sockets
-                    else "it is empty and no supervisor lives"
-                )
-                yield Dead("folder", path, why)
+    for _run_id, path in private_folders():
+        status = _lstat(path)
+        if status is None or status.st_uid != os.getuid():
+            continue
+        if not stat.S_ISDIR(status.st_mode) or time.time() - status.st_mtime < _YOUNG_S:
+            continue
+        sockets = [f"{path}/{each}" for each in _listed(path)]
+        sockets = [each for each in sockets if (told := _lstat(each)) and stat.S_ISSOCK(told.st_mode)]
+        if all(_refuses(each) for each in sockets) and (sockets or not _any_supervisor()):
+            none = "it is empty and no supervisor lives"
+            yield Dead("folder", path, f"nobody listens on its {len(sockets)} sockets" if sockets else none)
 
 
 def _of_pids() -> Iterator[Dead]:
@@ -113,8 +107,8 @@ def _of_pids() -> Iterator[Dead]:
 
 def _groups() -> Iterator[Dead]:
     """Groups below the mount points that we can see; the kernel removes none that holds a process."""
-    alive = {name[3:] for parent in private_parents() for name in _listed(parent) if name.startswith("rg-")}
-    alive -= {os.path.basename(dead.path)[3:] for dead in _private_folders()}
+    dead_ones = {dead.path for dead in _private_folders()}
+    alive = {run_id for run_id, path in private_folders() if path not in dead_ones}
     until = time.monotonic() + _SEARCH_S
     for top in dict.fromkeys(group.top for group in own_groups().values()):
         for folder, names, _files in os.walk(top):

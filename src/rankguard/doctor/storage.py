@@ -8,8 +8,8 @@ from pathlib import Path
 from rankguard.doctor import leftovers
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
 from rankguard.linux.hierarchies import read_text
+from rankguard.private import private_parents
 from rankguard.runs import homes
-from rankguard.supervisor.control import private_parents
 
 _SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "ceph", "fuse", "gpfs", "beegfs", "9p", "wekafs")

@@ -10,6 +10,7 @@ import signal
 from rankguard.model import Memory
 
 _SIZE = 8192
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def glance(pid: int) -> tuple[str | None, Memory]:
@@ -43,6 +44,18 @@ def glance(pid: int) -> tuple[str | None, Memory]:
     elif pending >> (signal.SIGKILL - 1) & 1:
         how = "killed"
     return how, memory
+
+
+def resident(pid: int | None) -> int | None:
+    """Resident bytes, from `/proc/PID/statm` (proc(5)): cheaper than `status`, and no less exact for one who watches."""
+    if pid is None:
+        return None
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            pages = int(file.read(128).split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * _PAGE or None
 
 
 def _field(status: bytes, key: bytes) -> bytes:

@@ -9,29 +9,20 @@ job; if we are killed, the warden removes the folder. Read next: `desk.py` (the 
 import contextlib
 import os
 import socket
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
-from rankguard.wire import Message, Wire
+from rankguard.private import CONTROL
+from rankguard.wire import Message, Wire, peer_uid
 
 CLIENTS = 8
 ASK_BYTES = 4096
-NAME = "control"
 PRIORITY = 5
 """Behind all news of ranks."""
 ASKS = frozenset({"report", "progress", "stacks"})
-_CREDENTIALS = struct.Struct("3i")
 
 Ask = Callable[[Message, float, Callable[[Message], None]], None]
-
-
-def private_parents() -> Iterator[str]:
-    """The folders in which a run makes its private one, the preferred first; sockets need short paths (unix(7))."""
-    for parent in (os.environ.get("XDG_RUNTIME_DIR"), os.environ.get("TMPDIR"), "/tmp", "/dev/shm"):  # noqa: S108
-        if parent is not None and parent.startswith("/") and len(parent) <= 60:
-            yield parent
 
 
 class _Client:
@@ -51,7 +42,7 @@ class Control:
     def __init__(self, folder: str, selector: BaseSelector, ask: Ask, *, few_fds: bool = False) -> None:
         self._selector, self._ask = selector, ask
         self._clients: list[_Client] = []
-        self.address = f"{folder}/{NAME}"
+        self.address = f"{folder}/{CONTROL}"
         """Where it listens; null when it cannot."""
         self.error: str | None = None
         self._spare = -1
@@ -176,6 +167,5 @@ def _listen(address: str) -> socket.socket:
 
 
 def _is_ours(end: socket.socket) -> bool:
-    """The kernel says who connected (SO_PEERCRED, unix(7)); a name that is abstract has no mode to keep others out."""
-    _pid, uid, _gid = _CREDENTIALS.unpack(end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return uid in (os.getuid(), 0)
+    """A name that is abstract has no mode to keep others out."""
+    return peer_uid(end) in (os.getuid(), 0)

@@ -39,14 +39,17 @@ from rankguard.linux.shmowners import ShmOwners
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec, Left, Survivor
 from rankguard.orders import Order, Tell
+from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
-from rankguard.supervisor.control import Control, private_parents
+from rankguard.supervisor.consoles import consoles, losses
+from rankguard.supervisor.control import Control
 from rankguard.supervisor.desk import Desk
-from rankguard.supervisor.onscreen import Glimpses, OnScreen, consoles, losses
+from rankguard.supervisor.glimpses import Glimpses
+from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
@@ -176,7 +179,7 @@ class Supervisor:
         self._desk.sampled = self._samples.told
         self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
         if self._control.error is None:
-            self._files.link("control", self._control.address)
+            self._files.link(CONTROL, self._control.address)
         else:
             self._files.append(story.note(self._control.error))
 
@@ -195,7 +198,7 @@ class Supervisor:
     def _make_private_dir(self) -> str:
         """A short private folder for the notify sockets: AF_UNIX paths end at 107 bytes, and run folders may be on NFS."""
         for parent in private_parents():
-            path = f"{parent}/rg-{self._spec.run_id}"
+            path = f"{parent}/{PREFIX}{self._spec.run_id}"
             self._note(f"folder {path}")
             with contextlib.suppress(OSError):
                 os.mkdir(path, 0o700)

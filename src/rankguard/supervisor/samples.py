@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rankguard.core.job import Job
-from rankguard.linux.glance import glance
+from rankguard.linux.glance import resident
 from rankguard.linux.memory import MemoryDomain
 from rankguard.record import to_data
 from rankguard.report.files import RunFiles
@@ -55,10 +55,9 @@ class Samples:
 
     def _look(self, number: int) -> None:
         rank = self._job.ranks[number]
-        if rank.pid is not None and rank.exited is None:
-            held = glance(rank.pid)[1].rss_bytes
-            if held is not None:
-                self._held[number] = held
+        held = resident(rank.pid) if rank.exited is None else None
+        if held is not None:
+            self._held[number] = held
 
     def _keep(self, now: float) -> None:
         self._at, self._due = now, now + EVERY_S
