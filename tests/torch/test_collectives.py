@@ -49,7 +49,7 @@ def test_the_stop_is_held_until_a_slow_goodbye_has_told_the_first_error(tmp_path
         verdict = run.end()
 
     reports = run.facts("FailureReported")
-    journal = [entry.get("fact") or entry["order"] for entry in run.journal()]
+    journal = [entry.get("fact") or entry.get("order") for entry in run.journal()]
     assert reports[0]["rank"] != 2
     assert "Connection closed by peer" in reports[0]["peer_death"] or "reset by peer" in reports[0]["peer_death"]
     assert journal.index("SignalAll") > journal.index("FailureReported")
