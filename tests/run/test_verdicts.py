@@ -195,3 +195,23 @@ def test_a_secret_is_in_no_artefact_but_the_ranks_own_logs(ranks: Ranks) -> None
     assert holders == {"stdout.log", "stderr.log"}
     report = ended.stderr[ended.stderr.index("error: rank 1") :]
     assert CANARY not in report
+
+
+def test_a_log_that_is_named_is_there(ranks: Ranks) -> None:
+    """A rank that has said nothing on stderr is told by its other file, a silent one by none: no path leads nowhere."""
+    ended = ranks.run(
+        3, "RANK == 1 and (print('last words', flush=True), os._exit(3))\nRANK == 2 and os._exit(0)" + WAIT
+    )
+    told = checked(ended)
+    log = ended.folder / "rank-1/attempt-0/stdout.log"
+    assert told["culprit"]["log_path"] == str(log)
+    assert log.read_text() == "last words\n"
+    assert str(log) in ended.stderr
+    assert told["ranks"][2]["log_path"] is None
+
+    silent = ranks.run(2, "RANK == 1 and os._exit(3)" + WAIT)
+    assert silent.verdict["culprit"]["log_path"] is None
+    assert ".log" not in silent.stderr
+
+    unkept = ranks.run(2, "RANK == 1 and (print('last words', flush=True), os._exit(3))" + WAIT, "--log-max", "0")
+    assert unkept.verdict["culprit"]["log_path"] is None

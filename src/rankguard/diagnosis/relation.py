@@ -61,10 +61,11 @@ def name_of(case: Case, rank: RankCase) -> str | None:
 
 
 def log_path(case: Case, rank: RankCase) -> str | None:
-    """Where its stderr is kept; null when we do not keep it."""
+    """Where its stderr is kept, or its stdout if it has said nothing there; null when nothing is kept."""
     if not case.spec.run_dir or case.spec.adopted or rank.not_spawned:
         return None
-    return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/stderr.log"
+    stream = rank.exited.log if rank.exited else "stderr"
+    return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/{stream}.log" if stream else None
 
 
 def _before_we_stopped(rank: RankCase) -> bool:

@@ -60,6 +60,9 @@ class Told(Protocol):
     def tail(self, rank: int) -> tuple[str, ...]:
         """The last lines of a rank."""
 
+    def log_of(self, rank: int) -> str | None:
+        """`stderr` or `stdout`: which of a rank's files to read first; None when it has none."""
+
 
 class Surroundings(Record):
     """What a launcher is given by the supervisor."""

@@ -312,6 +312,7 @@ class ExecRanks:
                 oom=counts,
                 oom_readable=readable,
                 log_tail=tail,
+                log=self._around.output.log_of(rank.number),
                 peer_death=None if _clean(ending) and not rank.complaints else self._around.peer_death("\n".join(tail)),
                 report=report,
             )

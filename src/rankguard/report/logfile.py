@@ -33,6 +33,11 @@ class LogFile:
         self._keep_open = keep_open
 
     @property
+    def made(self) -> bool:
+        """The file is there."""
+        return self._made
+
+    @property
     def can_go_back(self) -> int:
         """Bytes that can be taken back."""
         return max(0, (self._limit - self._head) // 2 - (self._longest - self._total))

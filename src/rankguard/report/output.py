@@ -198,6 +198,13 @@ class Output:
         partial = [s.lines.partial[:_TAIL_LINE] for s in self._streams[rank] if s.lines.partial.strip()]
         return tuple(line.decode(errors="replace").rstrip("\r") for line in [*self._tails[rank], *partial][-TAIL:])
 
+    def log_of(self, rank: int) -> str | None:
+        """Which of a rank's files there is to read, the one of stderr before the other; None when there is neither."""
+        if rank == self._spec.debug_rank and self._spec.run_dir is not None and self._spec.log_max:
+            return STREAMS[1]  # `unkept.py`
+        made = (STREAMS[s.which] for s in reversed(self._streams[rank]) if s.log is not None and s.log.file.made)
+        return next(made, None)
+
     def open_rank(self) -> int | None:
         """The rank whose unfinished line is the last of a console; None while there is none."""
         return next((rank for rank in (pane.open_rank() for pane in self._panes) if rank is not None), None)
