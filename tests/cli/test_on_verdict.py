@@ -3,7 +3,7 @@
 import os
 import time
 
-from rankguard.cli import on_verdict
+from rankguard.cli.front import on_verdict
 from rankguard.errors import SpawnFailed
 from rankguard.lost import verdict_never_begun
 from rankguard.model import JobSpec

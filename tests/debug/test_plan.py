@@ -7,7 +7,8 @@ import pyte
 import pytest
 from tests.diagnosis.cases import spec
 
-from rankguard.cli.terminal import Hand, Hands, hands
+from rankguard.cli.front.hand import Hand
+from rankguard.cli.terminal import Hands, hands
 from rankguard.errors import UsageError
 from rankguard.linux.modes import _device
 

@@ -202,7 +202,7 @@ def test_a_bug_of_ours(job: Job) -> None:
     code = f"""
 import json, os, sys
 from rankguard.lost import verdict_without_supervisor
-from rankguard.cli.front import Front
+from rankguard.cli.front.main import Front
 from rankguard.cli.arguments import parse
 from rankguard.cli.plan import plan
 asked = parse({job.words("stay")[1:]!r}, os.environ)

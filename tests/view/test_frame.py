@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from rankguard.cli.frame import WIDEST, Painter
+from rankguard.cli.front.frame import WIDEST, Painter
 
 GIB = 1 << 30
 

@@ -316,7 +316,7 @@ ASKS = """
 import json, os, sys
 from rankguard.cli.arguments import parse
 from rankguard.cli.plan import plan
-from rankguard.cli.view import view
+from rankguard.cli.front.view import view
 asked = parse(sys.argv[2:], os.environ)
 with open(sys.argv[1], "w") as told:
     json.dump(view(asked, plan(asked)[0], 0.0, print, os.environ) is not None, told)

@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
             say.note(line)
         else:
             say.warning(*line)
-    from rankguard.cli.front import Front
+    from rankguard.cli.front.main import Front
 
     return Front(asked, spec).run()
 

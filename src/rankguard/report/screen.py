@@ -9,7 +9,7 @@ A line without its end is part of what is put back: it stands above the frame an
 Two such lines keep the frame away: one that is wider than the terminal, and a prompt of the rank that reads stdin,
 behind which the user types. Who ends a line, and whose bar is drawn, is decided before: `pane.py`.
 
-Not who decides what a frame shows: that is the front (`cli/view.py`). Not who queues: `linux/console.py`.
+Not who decides what a frame shows: that is the front (`cli/front/view.py`). Not who queues: `linux/console.py`.
 """
 
 import os

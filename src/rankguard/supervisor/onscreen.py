@@ -1,8 +1,8 @@
 """The supervisor's end of the live view: the screen that it stands on.
 
-The front asks for a glimpse a few times a second and sends back the lines to show (`cli/view.py`). When the front is gone
+The front asks for a glimpse a few times a second and sends back the lines to show (`cli/front/view.py`). When the front is gone
 or the job is being stopped, the view goes, whatever the front says.
-Read next: `glimpses.py`, `../report/screen.py` (ranks' lines above, a frame below), `../cli/frame.py` (what it looks like).
+Read next: `glimpses.py`, `../report/screen.py` (ranks' lines above, a frame below), `../cli/front/frame.py` (what it looks like).
 """
 
 from collections.abc import Callable

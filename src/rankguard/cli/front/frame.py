@@ -2,7 +2,7 @@
 
 A line is never wider than `WIDEST`: a window that is made narrower wraps what is wider, and a frame that was wrapped
 cannot be taken away without a trace. Everything can be read without its colours.
-Read next: `cli/view.py` (when there is a frame), `report/screen.py` (how it gets onto the screen).
+Read next: `view.py` (when there is a frame), `../../report/screen.py` (how it gets onto the screen).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ All signals are blocked and read as news, so none ends us by its default. Ctrl-Z
 job: the ranks lead sessions of their own, so the terminal stops none of them. The supervisor is asked to; only when it
 says that every rank and every clock stands do we stop ourselves, so that the shell's `fg` and `bg` work as always.
 
-Not here: what the supervisor does with a signal that is sent to it, or that a rank sends (`supervisor/`).
+Not here: what the supervisor does with a signal that is sent to it, or that a rank sends (`../../supervisor/`).
 """
 
 import os

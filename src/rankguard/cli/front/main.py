@@ -12,12 +12,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rankguard.cli.progress import Progress
+from rankguard.cli.front.hand import Hand
+from rankguard.cli.front.progress import Progress
+from rankguard.cli.front.signals import Signals
+from rankguard.cli.front.view import View, view
+from rankguard.cli.front.voice import Voice
 from rankguard.cli.say import in_color
-from rankguard.cli.signals import Signals
-from rankguard.cli.terminal import Hand
-from rankguard.cli.view import View, view
-from rankguard.cli.voice import Voice
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
@@ -52,7 +52,7 @@ class Front:
         self._voice = Voice(self._err, spec.log_format == "json")
         self._story: Callable[[str], Iterable[str]] | None = None
         if spec.verbose:
-            from rankguard.cli.verbose import story
+            from rankguard.cli.front.verbose import story
 
             self._story = story(spec)
         self._view: View | None = None
@@ -224,7 +224,7 @@ class Front:
         return verdict.exit_code
 
     def _tell_on_verdict(self, verdict: Verdict) -> None:
-        from rankguard.cli.on_verdict import tell
+        from rankguard.cli.front.on_verdict import tell
         from rankguard.cli.say import message
 
         self._err.flush_within(TEXT_S)

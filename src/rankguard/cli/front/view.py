@@ -4,8 +4,8 @@ Three forms. While readiness is expected: a table, until all are ready. While no
 how far they are: the same, until they have been silent for `SPOKEN_S`. Of ranks that say nothing, as most programs that
 were written for torchrun: one line that goes with the first output, or after `LINE_S`.
 
-The front asks for a glimpse, draws it (`cli/frame.py`) and sends the lines to the supervisor, the terminal's only writer
-(`report/screen.py`). While there is no view nothing is asked. Elsewhere `cli/progress.py` has its lines.
+The front asks for a glimpse, draws it (`frame.py`) and sends the lines to the supervisor, the terminal's only writer
+(`../../report/screen.py`). While there is no view nothing is asked. Elsewhere `progress.py` has its lines.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ from rankguard.linux.modes import in_background
 from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
-    from rankguard.cli.frame import Painter
+    from rankguard.cli.front.frame import Painter
 
 AFTER_S, EVERY_S, AGAIN_S = 0.5, 0.25, 1.0
 """The first look at a start, one look to the next, and to the next where there is no place for a view now."""
@@ -124,13 +124,13 @@ class View:
 
     def _draw(self, form: str, seen: dict[str, Any], columns: int) -> None:
         if self._painter is None:
-            from rankguard.cli.frame import Painter
+            from rankguard.cli.front.frame import Painter
 
             self._painter = Painter(unicode=self._unicode)
         draw = self._painter.table if form == "table" else self._painter.line
         try:
             lines = draw(seen, columns)
-        except ImportError:  # a rich that cannot be used: `cli/progress.py` has its lines
+        except ImportError:  # a rich that cannot be used: `progress.py` has its lines
             self._over = True
             self.hide()
             return
