@@ -39,19 +39,15 @@ class Nest:
         for path in (self.folder, self.home, self.tmp):
             os.mkdir(path)
         self.front: subprocess.Popen[bytes] | None = None
+        self.wrapped = False
+        """What was started is no front, but has one as its child."""
         self._first: dict[str, int] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        for _ in range(50):
-            alive = self.alive()
-            if not alive:
-                break
-            for pid in alive:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        self.kill()
         if self.front is not None:
             self.front.wait()
             for stream in (self.front.stdin, self.front.stdout, self.front.stderr):
@@ -63,6 +59,16 @@ class Nest:
                     with contextlib.suppress(OSError):
                         os.rmdir(group)
         self._made.cleanup()
+
+    def kill(self) -> None:
+        """End all that lives here."""
+        for _ in range(50):
+            alive = self.alive()
+            if not alive:
+                break
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def env(self, **more: str) -> dict[str, str]:
         """An environment that keeps everything of rankguard's in this folder."""
@@ -109,7 +115,7 @@ class Nest:
         """`front`, `warden`, `supervisor` as far as they exist."""
         assert self.front is not None
         front = self.front.pid
-        if command_line(front).startswith("[unshare]"):
+        if self.wrapped or command_line(front).startswith("[unshare]"):
             front = next(iter(children(front)), front)
         found = {"front": front}
         for pid in children(front):
