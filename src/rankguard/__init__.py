@@ -4,11 +4,13 @@ The public names are here and nothing else is public. Each is loaded when it is 
 costs an engine nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
 from rankguard._version import __version__
 
+TYPE_CHECKING = False
+"""Not `typing`'s: nothing is loaded before `__main__.py` has put the standard library first."""
 if TYPE_CHECKING:
+    from typing import Any
+
     from rankguard.adopt import Guard, guard, stop, wait_ready
     from rankguard.errors import RankFailed, RankguardBug, ReadyTimeout, SpawnFailed, UsageError
     from rankguard.inside.this_rank import Rank, this_rank
@@ -42,7 +44,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     for home, names in _HOMES.items():
         if name in names:
             from importlib import import_module

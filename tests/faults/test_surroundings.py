@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.faults.nest import Nest
@@ -194,3 +195,24 @@ def test_signals_as_pid_1(who, number, expected):
         nest.until("up", 2)
         os.kill(nest.ours()[who], number)
         assert nest.ended()[0] == expected
+
+
+SHADOWS = ("signal", "json", "socket", "select", "selectors", "subprocess", "typing", "resource")
+
+
+def test_a_users_file_is_not_taken_for_the_standard_librarys():
+    with Nest() as nest:
+        for name in SHADOWS:
+            Path(nest.folder, f"{name}.py").write_text("raise SystemExit('the wrong one')")
+        nest.run(*EXIT_3)
+        code, said = nest.ended()
+        assert code == 3, said
+    with Nest() as nest:  # beside the package: what else is installed there
+        site = Path(nest.top, "site")
+        shutil.copytree(nest.env()["PYTHONPATH"], site, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in SHADOWS:
+            Path(site, f"{name}.py").write_text("raise SystemExit('the wrong one')")
+        start = f"import sys; sys.path.append({str(site)!r}); from rankguard.cli import main; sys.exit(main())"
+        nest.start([sys.executable, "-I", "-c", start, "run", *EXIT_3])
+        code, said = nest.ended()
+        assert code == 3, said
