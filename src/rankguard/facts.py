@@ -226,11 +226,11 @@ class Exited(RankFact):
     oom_readable: bool = False
     """A counter that would show an OOM kill of this rank could be read."""
     log_tail: tuple[str, ...] = ()
-    log: str | None = "stderr"
-    """Which of its log files to read first: stderr, else stdout; null when it has none, since it has said nothing."""
     peer_death: str | None = None
     report: Report | None = None
     """A failure that the rank left in a file (torch's `@record`)."""
+    log: str | None = "stderr"
+    """Which of its log files to read first: stderr, else stdout; null when it has none, since it has said nothing."""
 
 
 class OutputClosed(RankFact):
