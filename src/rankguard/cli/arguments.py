@@ -5,10 +5,9 @@ hyphens or underscores, abbreviated as long as that is unambiguous, and torchrun
 that looks like an option is no value: `--role=-x` says that it is meant. Of an option that comes twice the last wins.
 """
 
-import difflib
 import re
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 
 from rankguard.cli.options import BY_FIELD, ELSEWHERE, OPTIONS, TOPICS, Option
 from rankguard.errors import UsageError
@@ -25,13 +24,13 @@ class HelpAsked(Exception):  # no error: the user asked
         self.topic = topic
 
 
-def parse(words: Sequence[str], env: Mapping[str, str]) -> Namespace:
+def parse(words: Sequence[str], env: Mapping[str, str]) -> SimpleNamespace:
     """The options by their fields, `program`, `args`, and `given` (the fields that the command line or a variable set).
 
     `written` is how each of those was given, as it is to be quoted: `--grace 5`, `PET_NNODES=1`; `texts` the value alone.
     Raises `UsageError` and `HelpAsked`.
     """
-    asked = Namespace(given=set(), written={}, texts={})
+    asked = SimpleNamespace(given=set(), written={}, texts={})
     for field, option in BY_FIELD.items():
         _start_from(asked, field, option, env)
     left = list(words)
@@ -150,11 +149,13 @@ def _in_full(written: str, among: Sequence[Option]) -> Option:
 
 def _likeness(written: str, full: str) -> float:
     """Of a name to an option; a typo in an abbreviation is compared with the option's beginning."""
-    ratio = difflib.SequenceMatcher
-    return max(ratio(None, written, full).ratio(), 0.95 * ratio(None, written, full[: len(written) + 1]).ratio())
+    from difflib import SequenceMatcher
+
+    whole, beginning = (SequenceMatcher(None, written, name).ratio() for name in (full, full[: len(written) + 1]))
+    return max(whole, 0.95 * beginning)
 
 
-def _start_from(asked: Namespace, field: str, option: Option, env: Mapping[str, str]) -> None:
+def _start_from(asked: SimpleNamespace, field: str, option: Option, env: Mapping[str, str]) -> None:
     """Torchrun's `PET_<NAME>` where it is set, or the option's own default."""
     variable = f"PET_{field.upper()}"
     text = env.get(variable) if option.pet else None
@@ -174,7 +175,7 @@ def _start_from(asked: Namespace, field: str, option: Option, env: Mapping[str, 
     asked.written[field], asked.texts[field] = f"{variable}={text}", text
 
 
-def set_option(asked: Namespace, option: Option, text: str | None) -> None:
+def set_option(asked: SimpleNamespace, option: Option, text: str | None) -> None:
     value = True if text is None else _value(option, text, option.name)
     if option.repeats:
         value = (*getattr(asked, option.field), value)
@@ -185,7 +186,9 @@ def set_option(asked: Namespace, option: Option, text: str | None) -> None:
 def _value(option: Option, text: str, written: str) -> object:
     between = "=" if written.startswith("PET_") else " "
     if option.choices and text not in option.choices:
-        near = difflib.get_close_matches(text, option.choices, 1)
+        from difflib import get_close_matches
+
+        near = get_close_matches(text, option.choices, 1)
         hint = f"{written}{between}{near[0]}" if near else help_of(option)
         raise UsageError(f"`{written}{between}{text}`: expected {one_of(option.choices)}", hint)
     try:

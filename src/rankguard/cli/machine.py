@@ -4,8 +4,8 @@ Looked up before anything starts, so that what is not possible is told at once. 
 `linux/numa.py`, `plan.py`.
 """
 
-from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 
 from rankguard.cli.terminal import Said
 from rankguard.errors import UsageError
@@ -42,7 +42,7 @@ def count_ranks(text: str, env: Mapping[str, str], root: str = "") -> tuple[int,
     return usable, []
 
 
-def near(asked: Namespace, nprocs: int, env: Mapping[str, str], root: str = "") -> Iterator[Said]:
+def near(asked: SimpleNamespace, nprocs: int, env: Mapping[str, str], root: str = "") -> Iterator[Said]:
     """Looks whether each rank can have its own GPU and be bound where that is asked for. Raises `UsageError`."""
     if asked.virtual_local_rank:
         _own_gpus(nprocs, env, root)

@@ -4,7 +4,7 @@ import os
 import shutil
 import stat
 import sys
-from argparse import Namespace
+from types import SimpleNamespace
 
 from rankguard import inside
 from rankguard.cli import machine, torchrun
@@ -20,7 +20,7 @@ from rankguard.spec import job_spec
 SHUTDOWN_TIMEOUT = 30.0
 
 
-def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
+def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
     """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
     torchrun.one_machine(asked)
     nprocs, said = machine.count_ranks(asked.nproc_per_node, os.environ)
@@ -76,7 +76,7 @@ def plan(asked: Namespace) -> tuple[JobSpec, list[Said]]:
 # ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def rank_command(asked: Namespace) -> tuple[list[str], bool]:
+def rank_command(asked: SimpleNamespace) -> tuple[list[str], bool]:
     """What every rank executes, and whether it is Python under our bootstrap.
 
     A file that is not there is executed as it is, so that the kernel says so, before anything of Python is started.
@@ -110,7 +110,7 @@ def _kind(program: str) -> str:
 # ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _hidden(asked: Namespace, nprocs: int) -> tuple[int, ...]:
+def _hidden(asked: SimpleNamespace, nprocs: int) -> tuple[int, ...]:
     """For each rank the streams that the terminal does not show, as bits; empty when it shows all."""
     redirects: Streams = asked.redirects
     tee: Streams = asked.tee
@@ -121,7 +121,7 @@ def _hidden(asked: Namespace, nprocs: int) -> tuple[int, ...]:
     return hidden if any(hidden) else ()
 
 
-def _prefix(asked: Namespace) -> str | None:
+def _prefix(asked: SimpleNamespace) -> str | None:
     """Torchrun 2.13 has the template as a variable, later versions as an option too."""
     if asked.log_line_prefix_template is not None:
         return str(asked.log_line_prefix_template)
@@ -131,7 +131,7 @@ def _prefix(asked: Namespace) -> str | None:
 # ── torchrun's habits ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _shutdown_timeout(asked: Namespace) -> float:
+def _shutdown_timeout(asked: SimpleNamespace) -> float:
     if asked.shutdown_timeout is not None:
         return float(asked.shutdown_timeout)
     text = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")
@@ -144,6 +144,6 @@ def _shutdown_timeout(asked: Namespace) -> float:
         raise UsageError(said, "unset TORCH_ELASTIC_SHUTDOWN_TIMEOUT") from None
 
 
-def _told(asked: Namespace) -> dict[str, str]:
+def _told(asked: SimpleNamespace) -> dict[str, str]:
     """What torchrun tells its ranks of its own options, whatever they inherit."""
     return {"TORCHELASTIC_SIGNALS_TO_HANDLE": asked.texts.get("signals_to_handle", SIGNALS_TO_HANDLE)}

@@ -9,9 +9,9 @@ import os
 import shutil
 import stat
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any
 
 from rankguard.cli import say
@@ -151,7 +151,7 @@ def _outcome(row: dict[str, Any]) -> str:
 # ── Prune ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _prune(found: Sequence[Run], asked: Namespace) -> int:
+def _prune(found: Sequence[Run], asked: SimpleNamespace) -> int:
     """Remove what is older than asked for and not among the newest to keep; what lives or is not ours stays."""
     if asked.older_than is None and asked.keep is None:
         raise UsageError("`--prune` removes nothing by itself", "rankguard runs --prune --older-than 7d")

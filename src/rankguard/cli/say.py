@@ -21,10 +21,7 @@ def in_color(fd: int) -> bool:
     """Whether what goes to this descriptor may have colour: a terminal that knows it, and nobody who said no."""
     if _plain or os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "", "dumb"):
         return False
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False
+    return os.isatty(fd)
 
 
 def error(statement: str, *hints: str | None) -> None:

@@ -5,7 +5,7 @@ it (job control does not ask it, since it leads a session of its own) would take
 """
 
 import os
-from argparse import Namespace
+from types import SimpleNamespace
 
 from rankguard.errors import UsageError
 from rankguard.linux.modes import in_background
@@ -24,7 +24,7 @@ class Hands(Record):
     said: tuple[Said, ...] = ()
 
 
-def hands(asked: Namespace, nprocs: int, hidden: tuple[int, ...]) -> Hands:
+def hands(asked: SimpleNamespace, nprocs: int, hidden: tuple[int, ...]) -> Hands:
     """What `--debug` and `--stdin` mean here. `hidden`: what the console does not show otherwise. Raises `UsageError`."""
     debug = _rank("--debug", asked.debug, nprocs)
     stdin, said = _stdin(asked, nprocs, debug)
@@ -44,7 +44,7 @@ def hands(asked: Namespace, nprocs: int, hidden: tuple[int, ...]) -> Hands:
     return Hands(debug, stdin, hidden, timeout, tuple(said))
 
 
-def _stdin(asked: Namespace, nprocs: int, debug: int | None) -> tuple[int | None, list[Said]]:
+def _stdin(asked: SimpleNamespace, nprocs: int, debug: int | None) -> tuple[int | None, list[Said]]:
     named = None if asked.stdin in ("auto", "none") else _rank("--stdin", asked.stdin, nprocs)
     if debug is not None and named not in (None, debug):
         raise UsageError(

@@ -7,8 +7,8 @@ Only words here, nothing is looked up in DNS. Read next: `plan.py`.
 
 import os
 import socket
-from argparse import Namespace
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 from rankguard.cli.terminal import Said
 from rankguard.errors import UsageError
@@ -26,7 +26,7 @@ class Meeting(Record):
     elastic_id: str | None
 
 
-def one_machine(asked: Namespace) -> None:
+def one_machine(asked: SimpleNamespace) -> None:
     """Refuses what asks for more than this machine. Raises `UsageError`."""
     if asked.nnodes != (1, 1):
         raise UsageError(
@@ -49,7 +49,7 @@ def one_machine(asked: Namespace) -> None:
         )
 
 
-def meeting(asked: Namespace) -> Meeting:
+def meeting(asked: SimpleNamespace) -> Meeting:
     """MASTER_ADDR, MASTER_PORT and TORCHELASTIC_RUN_ID, as torchrun would choose them on one machine."""
     elastic_id = asked.rdzv_id or None
     if _meets_by_itself(asked):
@@ -62,7 +62,7 @@ def meeting(asked: Namespace) -> Meeting:
     return Meeting(addr, asked.master_port, elastic_id)
 
 
-def without_effect(asked: Namespace, nprocs: int) -> Iterator[Said]:
+def without_effect(asked: SimpleNamespace, nprocs: int) -> Iterator[Said]:
     """A note for each option that was given and does nothing, a warning for what is surely not meant."""
     for field, why in (*_unused_to_meet(asked), *_unused_inside(asked)):
         yield f"`{_as_given(asked, field)}` has no effect: {why}"
@@ -83,7 +83,7 @@ def without_effect(asked: Namespace, nprocs: int) -> Iterator[Said]:
         yield "`TORCHELASTIC_ENABLE_FILE_TIMER=1` has no effect: there is no timer server", "--ready-timeout S"
 
 
-def not_kept(asked: Namespace, nprocs: int, run_dir: str | None) -> Said | None:
+def not_kept(asked: SimpleNamespace, nprocs: int, run_dir: str | None) -> Said | None:
     """Streams that are kept off the terminal, and in no file either."""
     hidden = [rank for rank in range(nprocs) if asked.redirects.of(rank) & ~asked.tee.of(rank)]
     if not hidden or (run_dir is not None and asked.log_max > 0):
@@ -93,7 +93,7 @@ def not_kept(asked: Namespace, nprocs: int, run_dir: str | None) -> Said | None:
     return f"`{_as_given(asked, 'redirects')}`: what it keeps off the terminal is in no file; {why}", hint
 
 
-def _unused_to_meet(asked: Namespace) -> Iterator[tuple[str, str]]:
+def _unused_to_meet(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
     """Of the options that say where nodes meet: the fields that do nothing, and why."""
     given = asked.given
     endpoint = asked.rdzv_endpoint
@@ -118,7 +118,7 @@ def _unused_to_meet(asked: Namespace) -> Iterator[tuple[str, str]]:
         yield "rdzv_conf", NOBODY
 
 
-def _unused_inside(asked: Namespace) -> Iterator[tuple[str, str]]:
+def _unused_inside(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
     """Of the options that say how torchrun itself works."""
     if "monitor_interval" in asked.given:
         yield "monitor_interval", "the kernel tells when a rank ends, nothing is polled"
@@ -130,12 +130,12 @@ def _unused_inside(asked: Namespace) -> Iterator[tuple[str, str]]:
         yield "log_dir", "`--run-dir` goes before it"
 
 
-def _meets_by_itself(asked: Namespace) -> bool:
+def _meets_by_itself(asked: SimpleNamespace) -> bool:
     """Torchrun's own store on a free port: no address or port that is given plays a part."""
     return bool(asked.standalone or asked.rdzv_backend == "c10d")
 
 
-def _as_given(asked: Namespace, field: str) -> str:
+def _as_given(asked: SimpleNamespace, field: str) -> str:
     """How the option was written; what may hold a password by its name only."""
     written = str(asked.written.get(field, f"--{field.replace('_', '-')}"))
     return written.replace("=", " ").split()[0] if field == "rdzv_conf" else written

@@ -4,8 +4,8 @@ page and `docs/command-line.md` are views of it, as they are of `options.py` (th
 To add a verb: a row here, a function `name(words) -> exit status` in its module, which calls `parse(name, words)`.
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 from rankguard.cli import values
 from rankguard.cli.options import OPTIONS, Option
@@ -120,7 +120,7 @@ def common(verb: str) -> tuple[Option, ...]:
     return (_option(verb, "-h --help", "this help"), _option(verb, "--no-color", "no colours"))
 
 
-def parse(verb: str, words: Sequence[str]) -> Namespace | None:
+def parse(verb: str, words: Sequence[str]) -> SimpleNamespace | None:
     """The options and operands by their names in lower case, absent ones with their default; None: help was asked for,
     and has been given. Raises `UsageError`.
     """
@@ -128,7 +128,7 @@ def parse(verb: str, words: Sequence[str]) -> Namespace | None:
 
     row = VERBS[verb]
     among = (*row.options, *common(verb))
-    asked = Namespace(**{option.field: option.default for option in row.options}, given=set(), help=False)
+    asked = SimpleNamespace(**{option.field: option.default for option in row.options}, given=set(), help=False)
     for option in row.options:
         if option.metavar is None:
             setattr(asked, option.field, False)
@@ -155,7 +155,7 @@ def parse(verb: str, words: Sequence[str]) -> Namespace | None:
     return asked
 
 
-def _set_operands(row: Verb, words: Sequence[str], asked: Namespace) -> None:
+def _set_operands(row: Verb, words: Sequence[str], asked: SimpleNamespace) -> None:
     for n, operand in enumerate(row.operands):
         if operand.required and n >= len(words):
             raise UsageError(f"no {operand.name} is given", f"rankguard {row.name} {row.usage}")

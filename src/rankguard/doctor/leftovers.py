@@ -6,6 +6,7 @@ process below it and its run no living private folder. In doubt it is not named,
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -143,7 +144,7 @@ def _refuses(path: str) -> bool:
             except ConnectionRefusedError:
                 return True
             except OSError as error:
-                if error.errno == 91:  # EPROTOTYPE: somebody has it, as the other kind; or ask again as that
+                if error.errno == errno.EPROTOTYPE:  # somebody has it, as the other kind; or ask again as that
                     continue
                 return False
             return False

@@ -15,7 +15,7 @@ from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.linux.libc import PR_SET_PDEATHSIG, become_subreaper, prctl, signalfd
 
 _OLD = "use a kernel of 5.4 or newer, and a sandbox that lets the call through (gVisor, seccomp)"
-_PTRACE_SEIZE, _PTRACE_DETACH = 0x4206, 17
+_PTRACE_SEIZE = 0x4206
 _CAPABILITIES = {5: "KILL", 12: "NET_ADMIN", 19: "SYS_PTRACE", 21: "SYS_ADMIN", 24: "SYS_RESOURCE", 34: "SYSLOG"}
 
 

@@ -66,7 +66,7 @@ def _hostname(_machine: Machine) -> Answer:
 
 
 def _terminal(_machine: Machine) -> Answer:
-    shown = [name for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")) if _isatty(fd)]
+    shown = [name for fd, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")) if os.isatty(fd)]
     term = os.environ.get("TERM")
     plain = "NO_COLOR" if os.environ.get("NO_COLOR") else f"TERM={term}" if term in (None, "", "dumb") else ""
     if "stderr" not in shown:
@@ -179,13 +179,6 @@ def _kernel(_machine: Machine) -> Answer:
     if not told.release.partition(".")[0].isdecimal():
         return unknown(told.release, "its abilities are probed one by one all the same", "nothing")
     return ok(f"{told.sysname} {told.release} {told.machine}")
-
-
-def _isatty(fd: int) -> bool:
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False
 
 
 CHECKS = (

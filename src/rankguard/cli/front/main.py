@@ -8,10 +8,11 @@ import json
 import os
 import select
 import time
-from argparse import Namespace
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
+from rankguard.cli.front.deaf import PATIENCE_S, Deaf
 from rankguard.cli.front.hand import Hand
 from rankguard.cli.front.progress import Progress
 from rankguard.cli.front.signals import Signals
@@ -32,7 +33,7 @@ TEXT_S, JSON_S = 5.0, 10.0
 class Front:
     """The terminal's side of one job."""
 
-    def __init__(self, asked: Namespace, spec: JobSpec) -> None:
+    def __init__(self, asked: SimpleNamespace, spec: JobSpec) -> None:
         self.asked, self.spec = asked, spec
         self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
@@ -44,7 +45,9 @@ class Front:
             stays=self._stays,
             on_child=self._reap_strays,
             on_resize=self._resized,
+            on_interrupt=lambda: self._deaf.interrupted(time.monotonic(), self.client.send),
         )
+        self._deaf = Deaf()
         self._began = time.monotonic()
         self._progress = Progress(
             spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
@@ -103,6 +106,10 @@ class Front:
             self._on_message(message)
 
     def _due_at(self) -> float | None:
+        """When something is due that no news wakes us for."""
+        return min((at for at in (self._look_due_at(), self._deaf.due) if at is not None), default=None)
+
+    def _look_due_at(self) -> float | None:
         """When a look at the start is due: for the view, or for a line where there is none."""
         if self._view is not None and self._view.up:
             return self._view.due_at()
@@ -110,6 +117,10 @@ class Front:
         return min((at for at in waits if at is not None), default=None)
 
     def _look(self, now: float) -> None:
+        if self.verdict is None and self._deaf.ends(now, self.client.warden_pid):
+            self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: it and all ranks are ended now")
+            self._lost(None)
+            return
         if self._view is not None:
             self._view.tick(now)
         if (self._view is None or not self._view.up) and self._progress.asks(now):
@@ -143,6 +154,7 @@ class Front:
             tree.reap_strays({self.client.warden_pid})
 
     def _on_message(self, message: dict[str, Any]) -> None:
+        self._deaf.heard()
         match message["is"]:
             case "finished":
                 self.verdict = Verdict.from_dict(message["verdict"])

@@ -9,8 +9,8 @@ Not here: what the supervisor does with a signal that is sent to it, or that a r
 
 import os
 import signal
-from argparse import Namespace
 from collections.abc import Callable
+from types import SimpleNamespace
 
 from rankguard.client import Client
 from rankguard.linux.child import state
@@ -34,7 +34,7 @@ class Signals:
 
     def __init__(
         self,
-        asked: Namespace,
+        asked: SimpleNamespace,
         *,
         say: Callable[[str], None],
         step_aside: Callable[[], None],
@@ -42,9 +42,10 @@ class Signals:
         stays: Callable[[], bool],
         on_child: Callable[[], None],
         on_resize: Callable[[], None],
+        on_interrupt: Callable[[], None],
     ) -> None:
         self._end = STOP | (asked.signals_to_handle or frozenset())
-        self._say, self._on_child, self._on_resize = say, on_child, on_resize
+        self._say, self._on_child, self._on_resize, self._on_interrupt = say, on_child, on_resize, on_interrupt
         self._step_aside, self._come_back, self._stays = step_aside, come_back, stays
         ignored = {number for number in KEPT_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
         self._queue = signal_news(ALL_SIGNALS - LEFT_ALONE - ignored)
@@ -73,6 +74,8 @@ class Signals:
         number = received.signal
         if number in self._end:
             client.stop(number, sender=to_data(received.sender))
+            if number == signal.SIGINT:
+                self._on_interrupt()
         elif number == signal.SIGTSTP:
             self._suspend(client)
         elif number == signal.SIGCONT and self._suspends:

@@ -11,8 +11,8 @@ The front asks for a glimpse, draws it (`frame.py`) and sends the lines to the s
 import importlib.util
 import os
 import stat
-from argparse import Namespace
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rankguard.cli.say import in_color
@@ -138,7 +138,7 @@ class View:
         self._ask({"do": "frame", "lines": lines, "width": columns - 1})
 
 
-def view(asked: Namespace, spec: JobSpec, began: float, ask: Ask, env: Mapping[str, str]) -> View | None:
+def view(asked: SimpleNamespace, spec: JobSpec, began: float, ask: Ask, env: Mapping[str, str]) -> View | None:
     """The view of this job, if stderr is a terminal that may have one: not with `-q`, `--report` or `--log-format` for
     programs, `--debug` (a rank has the terminal), `NO_COLOR`, `TERM=dumb`, in a CI log, or where rich is missing. Nor with
     stdout in a pipe: its reader (`| tee log`) may write to the same terminal, and would be erased with the view.

@@ -18,7 +18,7 @@ class Voice:
         self._as_json = as_json
         self.ask: Callable[[dict[str, Any]], None] | None = None
         self._err = err
-        self._shared = _is_terminal()
+        self._shared = os.isatty(2)
         self._count = 0
         self._waiting: dict[int, str] = {}
 
@@ -53,10 +53,3 @@ class Voice:
 
     def _write(self, text: str) -> None:
         self._err.write(text.encode(errors="replace") + b"\n", whole=True)
-
-
-def _is_terminal() -> bool:
-    try:
-        return os.isatty(2)
-    except OSError:
-        return False
