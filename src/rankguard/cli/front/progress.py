@@ -66,7 +66,9 @@ class Progress:
         return True
 
     def line(self, message: dict[str, Any], now: float) -> str | None:
-        """The progress line, from the supervisor's answer."""
+        """The progress line, from the supervisor's answer; none when somebody only asked whether it answers."""
+        if self._quiet:
+            return None
         from rankguard.report.text import progress_line
 
         waiting = [tuple(entry) for entry in message["waiting"]]

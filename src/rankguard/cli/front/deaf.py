@@ -1,0 +1,45 @@
+"""A supervisor that answers no more: stopped, or held by a file system that hangs or a `--redact` that does not end.
+
+It is asked when somebody is impatient (the second SIGINT), since it would end all at once then; only one that says
+nothing for `PATIENCE_S` is taken for deaf, however long the ranks take. The front ends it, and the warden the rest.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from rankguard.linux import tree
+
+PATIENCE_S = 10.0
+"""More than its last words may take: 2 s for each of two consoles that nobody reads."""
+
+
+class Deaf:
+    """What one front knows of its supervisor's hearing."""
+
+    def __init__(self) -> None:
+        self._interrupts = 0
+        self.due: float | None = None
+        """When it is taken for deaf, if it says nothing until then."""
+
+    def interrupted(self, now: float, send: Callable[[dict[str, Any]], None]) -> None:
+        """A SIGINT came, and was passed on."""
+        self._interrupts += 1
+        if self._interrupts > 1 and self.due is None:
+            self.due = now + PATIENCE_S
+            send({"do": "progress"})  # whose answer is nothing new
+
+    def heard(self) -> None:
+        """It said something."""
+        self.due = None
+
+    def ends(self, now: float, warden: int) -> bool:
+        """Whether it is deaf; then it has been killed, as far as the kernel can."""
+        if self.due is None or now < self.due:
+            return False
+        for pid in tree.children(warden):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return True
