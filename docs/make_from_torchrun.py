@@ -26,7 +26,7 @@ Made by `docs/make_from_torchrun.py` from the table of options, which is tested 
 
 | | torchrun | rankguard |
 |---|---|---|
-| exit status | 1 for every failure and for SIGTERM | the first failed rank's own code, 128 + n for signal n, 124 for a time-out, 0 for a job that ended cleanly when it was asked to ([all](../README.md)) |
+| exit status | 1 for every failure and for SIGTERM | the first failed rank's own code, 128 + n for signal n, 124 for a time-out, 0 for a job that ended cleanly when it was asked to ([all](signals.md#exit-status)) |
 | which rank failed | the first in whole seconds, ties by rank | told from evidence; the others are `collateral` or `stopped` |
 | SIGQUIT | ends the job | writes the stacks of all ranks; `--signals-to-handle SIGQUIT` gives it torchrun's meaning |
 | SIGHUP under nohup | ends the job | stays ignored |
