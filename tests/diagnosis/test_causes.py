@@ -351,6 +351,8 @@ STATEMENTS = [
      "rank 1 of 4 lost a peer and ended with exit code 3 while running"),
     (suspect(1, by_code(1, 0)), {"expects_ready": True}, "exit-before-ready", PROVEN,
      "rank 1 of 4 ended with exit code 0 before it was ready"),
+    (suspect(1, by_code(1, 0)), {"spec_more": {"any_end_fails": True}}, "exit-code", PROVEN,
+     "rank 1 of 4 ended with exit code 0 while running"),
     (suspect(1, by_code(1, 0), ready_at=START + 1, phase=Phase.READY), {"spec_more": {"any_end_fails": True}},
      "exit-code", PROVEN, "rank 1 of 4 ended with exit code 0 after it was ready"),
     (suspect(1, by_code(1, 0), complained=3), {}, "reported-failure", LIKELY,

@@ -232,7 +232,7 @@ def _exit(case: Case, rank: RankCase) -> Cause | None:
     if code is None or not failed_to_stay(case, rank):
         return None
     peer, evidence = peer_evidence(rank), wait_status(rank)
-    if left_too_early(case, rank) and rank.ready_at is None:
+    if case.expects_ready and left_too_early(case, rank) and rank.ready_at is None:
         statement = f"{who(case, rank)} ended with exit code 0 before it was ready"
         return make("exit-before-ready", statement, Confidence.PROVEN, evidence + peer, rank=rank)
     lost = "lost a peer and " if peer else ""
