@@ -149,7 +149,7 @@ def test_where_the_kernel_does_not_say_processes_are_looked_into(shm_name, maker
     """In doubt nothing is left: a program of the same user that cannot be looked into may be the one that uses it."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
-    monkeypatch.setattr(leftovers, "_in_use", lambda path: None)
+    monkeypatch.setattr(leftovers, "in_use", lambda path: None)
     if other == "slow":
         monkeypatch.setattr(leftovers, "_SCAN_LIMIT", 0.0)
     start, end = maker

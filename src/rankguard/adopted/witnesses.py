@@ -12,8 +12,9 @@ from time import monotonic
 
 from rankguard.adopted.process import Adopted, have_pidfds
 from rankguard.facts import KernelKilled, Looked
+from rankguard.linux.files import read_text
 from rankguard.linux.glance import glance
-from rankguard.linux.hierarchies import counter, own_groups, parse_groups, read_text
+from rankguard.linux.hierarchies import counter, own_groups, parse_groups
 from rankguard.linux.kmsg import KernelLog, in_init_pid_namespace
 from rankguard.linux.memory import MemoryDomain
 from rankguard.model import Memory, MemoryState, OomCount

@@ -11,7 +11,7 @@ from typing import Any
 
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
 from rankguard.linux.devices import amd_gpus, nvidia_gpus, visible_gpus, why_none, xpus
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import read_text
 
 _QUERY = "index,uuid,memory.total,memory.used,ecc.errors.uncorrected.volatile.total"
 _SMI_S = 8.0

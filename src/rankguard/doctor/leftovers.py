@@ -14,13 +14,13 @@ import stat
 import time
 from collections.abc import Iterator
 
+from rankguard.linux.files import listed, lstat
 from rankguard.linux.hierarchies import below, own_groups, processes, remove_group
 from rankguard.linux.kmsg import in_init_pid_namespace
-from rankguard.linux.leftovers import _entries, _in_use, _sysv_segments
+from rankguard.linux.leftovers import SHM, entries, in_use, sysv_segments
 from rankguard.private import private_folders
 from rankguard.record import Record
 
-_SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _YOUNG_S = 60.0
 """Younger than this may belong to a run that is just being started."""
 _PIDS = ("rankguard-drill-", "rankguard-doctor-")
@@ -67,11 +67,11 @@ def remove_groups_of_doctor(pid: int) -> None:
 def stale_segments() -> list[tuple[str, str, int]]:
     """(kind, path, bytes) of shared memory of this user that no process has open, mapped or attached."""
     found = []
-    for path, _inode in _entries(_SHM):
-        status = _lstat(path)
-        if status and stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and _in_use(path) is False:
+    for path, _inode in entries(SHM):
+        status = lstat(path)
+        if status and stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and in_use(path) is False:
             found.append(("shm", path, status.st_size))
-    for shmid, size, maker, attached, uid, _changed in _sysv_segments():
+    for shmid, size, maker, attached, uid, _changed in sysv_segments():
         if not attached and uid == os.getuid() and not _lives(maker):
             found.append(("sysv-shm", f"shmid {shmid}", size))
     return found
@@ -79,13 +79,13 @@ def stale_segments() -> list[tuple[str, str, int]]:
 
 def _private_folders() -> Iterator[Dead]:
     for _run_id, path in private_folders():
-        status = _lstat(path)
+        status = lstat(path)
         if status is None or status.st_uid != os.getuid():
             continue
         if not stat.S_ISDIR(status.st_mode) or time.time() - status.st_mtime < _YOUNG_S:
             continue
-        sockets = [f"{path}/{each}" for each in _listed(path)]
-        sockets = [each for each in sockets if (told := _lstat(each)) and stat.S_ISSOCK(told.st_mode)]
+        sockets = [f"{path}/{each}" for each in listed(path)]
+        sockets = [each for each in sockets if (told := lstat(each)) and stat.S_ISSOCK(told.st_mode)]
         if all(_refuses(each) for each in sockets) and (sockets or not _any_supervisor()):
             none = "it is empty and no supervisor lives"
             yield Dead("folder", path, f"nobody listens on its {len(sockets)} sockets" if sockets else none)
@@ -96,10 +96,10 @@ def _of_pids() -> Iterator[Dead]:
     if not in_init_pid_namespace():
         return
     tmp = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  # where drills make their folders
-    for parent, kind in ((tmp, "folder"), (_SHM, "shm")):
-        for name in _listed(parent):
+    for parent, kind in ((tmp, "folder"), (SHM, "shm")):
+        for name in listed(parent):
             pid, path = _pid_in(name), f"{parent}/{name}"
-            status = _lstat(path)
+            status = lstat(path)
             if pid is None or _lives(pid) or status is None or status.st_uid != os.getuid():
                 continue
             if stat.S_ISDIR(status.st_mode) == (kind == "folder"):
@@ -124,7 +124,7 @@ def _groups() -> Iterator[Dead]:
 
 
 def _group_is_dead(path: str, name: str, alive: set[str]) -> bool:
-    status = _lstat(path)
+    status = lstat(path)
     if status is None or status.st_uid != os.getuid() or any(processes(each) for each in below(path)):
         return False
     if (pid := _pid_in(name)) is not None:
@@ -152,7 +152,7 @@ def _refuses(path: str) -> bool:
 
 
 def _any_supervisor() -> bool:
-    for pid in filter(str.isdecimal, _listed("/proc")):
+    for pid in filter(str.isdecimal, listed("/proc")):
         with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
             if file.read().strip() == "rankguard-sup":
                 return True
@@ -175,17 +175,3 @@ def _lives(pid: int) -> bool:
     except OSError:
         return True
     return True
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None

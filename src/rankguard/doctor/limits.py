@@ -5,7 +5,8 @@ import resource
 
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
 from rankguard.launchers.limits import fds_for
-from rankguard.linux.hierarchies import own_groups, read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.hierarchies import own_groups
 
 _OURS = 3
 """Front, warden, supervisor."""

@@ -4,7 +4,8 @@ import os
 
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
 from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.hierarchies import counter, own_groups, read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.hierarchies import counter, own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import ADDRESS_SPACE, HOST, MemoryDomain, meminfo
 

@@ -9,8 +9,8 @@ import time
 
 from rankguard.doctor.check import Answer, Check, Machine, limited, missing, ok, unknown
 from rankguard.linux import tree
+from rankguard.linux.files import read_text
 from rankguard.linux.foreign import reaped_ending
-from rankguard.linux.hierarchies import read_text
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.linux.libc import PR_SET_PDEATHSIG, become_subreaper, prctl, signalfd
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from rankguard.doctor import leftovers
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.leftovers import SHM
 from rankguard.private import private_parents
 from rankguard.runs import homes
 
-_SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "ceph", "fuse", "gpfs", "beegfs", "9p", "wekafs")
 _SMALL_SHM, _SMALL_DISK = 64 << 20, 256 << 20
 
@@ -20,10 +20,10 @@ def _shm(machine: Machine) -> Answer:
     cure = "docker run --shm-size=8g; Kubernetes: an emptyDir with medium: Memory at /dev/shm"
     cost = "torch's data loaders and NCCL end by SIGBUS or with `No space left on device`"
     try:
-        held = os.statvfs(_SHM)
+        held = os.statvfs(SHM)
     except OSError as error:
-        return missing(f"{_SHM}: {error.strerror}", cost, "mount -t tmpfs tmpfs /dev/shm")
-    why = _cannot_write(_SHM)
+        return missing(f"{SHM}: {error.strerror}", cost, "mount -t tmpfs tmpfs /dev/shm")
+    why = _cannot_write(SHM)
     if why is not None:
         return missing(why, cost, "mount -o remount,rw /dev/shm; its mode has to be 1777")
     size, free = held.f_blocks * held.f_frsize, held.f_bavail * held.f_frsize

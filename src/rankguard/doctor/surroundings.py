@@ -9,7 +9,8 @@ from importlib.util import find_spec
 
 from rankguard.doctor.check import Answer, Check, Machine, limited, missing, ok, unknown
 from rankguard.linux import numa
-from rankguard.linux.hierarchies import own_groups, read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.ports import hold_free_port
 from rankguard.linux.stacks import find_py_spy
 

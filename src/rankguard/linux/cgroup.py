@@ -15,17 +15,9 @@ Read next: `memory.py` (limits and usage of the same groups), `kmsg.py` (the ker
 
 import os
 
+from rankguard.linux.files import read_text, write_text
 from rankguard.linux.freezer import freeze_and_kill, members
-from rankguard.linux.hierarchies import (
-    Group,
-    below,
-    counter,
-    own_groups,
-    processes,
-    read_text,
-    remove_group,
-    write_text,
-)
+from rankguard.linux.hierarchies import Group, below, counter, own_groups, processes, remove_group
 from rankguard.model import OomCount
 
 _INIT_CGROUP_NS = "cgroup:[4026531835]"  # include/linux/proc_ns.h, PROC_CGROUP_INIT_INO

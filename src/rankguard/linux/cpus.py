@@ -7,7 +7,8 @@ Documentation/scheduler/sched-bwc.rst.
 import os
 from collections.abc import Iterator
 
-from rankguard.linux.hierarchies import Group, own_groups, read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.hierarchies import Group, own_groups
 
 PID_MAX_LIMIT = 4_194_304
 """The kernel's own bound, with 64 bits."""

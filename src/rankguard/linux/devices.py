@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import listed, read_text
 from rankguard.record import Record
 
 INTEL = "0x8086"
@@ -51,9 +51,9 @@ def why_none(env: Mapping[str, str], root: str = "") -> str:
     for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if name in env and (nvidia_gpus(root) or amd_gpus(root)):
             return f"`{name}={env[name]}` leaves none"
-    listed = len(_listed(f"{root}/proc/driver/nvidia/gpus"))
-    if listed:
-        return f"the driver knows {listed}, but no `/dev/nvidia0` is here, as in a container that was given none"
+    told = len(listed(f"{root}/proc/driver/nvidia/gpus"))
+    if told:
+        return f"the driver knows {told}, but no `/dev/nvidia0` is here, as in a container that was given none"
     return "there is none in `/proc/driver/nvidia`, `/dev` or `/sys/class/kfd`"
 
 
@@ -83,9 +83,9 @@ def nvidia_gpus(root: str = "") -> tuple[Gpu, ...]:
     """Those that the driver lists and whose device file is here, in PCI order. A container sees the driver's list of
     the whole machine, but only the files that it was given.
     """
-    minors = {int(name[6:]) for name in _listed(f"{root}/dev") if re.fullmatch(r"nvidia\d+", name)}
+    minors = {int(name[6:]) for name in listed(f"{root}/dev") if re.fullmatch(r"nvidia\d+", name)}
     found = []
-    for pci in sorted(_listed(f"{root}/proc/driver/nvidia/gpus")):
+    for pci in sorted(listed(f"{root}/proc/driver/nvidia/gpus")):
         told = _colon_fields(read_text(f"{root}/proc/driver/nvidia/gpus/{pci}/information") or "")
         uuid, minor = told.get("GPU UUID", "?"), told.get("Device Minor", "")
         if minor.isdecimal() and int(minor) in minors:
@@ -100,7 +100,7 @@ def amd_gpus(root: str = "") -> tuple[Gpu, ...]:
         return ()
     nodes = f"{root}/sys/class/kfd/kfd/topology/nodes"
     found = []
-    for node in sorted((name for name in _listed(nodes) if name.isdecimal()), key=int):
+    for node in sorted((name for name in listed(nodes) if name.isdecimal()), key=int):
         told = _numbers(read_text(f"{nodes}/{node}/properties") or "")
         render = told.get("drm_render_minor", 0)
         if not told.get("simd_count") or not os.path.exists(f"{root}/dev/dri/renderD{render}"):
@@ -114,7 +114,7 @@ def amd_gpus(root: str = "") -> tuple[Gpu, ...]:
 def xpus(env: Mapping[str, str], root: str = "") -> tuple[Gpu, ...]:
     """Intel GPUs with a render file, as far as ZE_AFFINITY_MASK leaves them."""
     found = []
-    for name in sorted(_listed(f"{root}/sys/class/drm")):
+    for name in sorted(listed(f"{root}/sys/class/drm")):
         device = f"{root}/sys/class/drm/{name}/device"
         ours = name.startswith("renderD") and (read_text(f"{device}/vendor") or "").strip() == INTEL
         if ours and os.path.exists(f"{root}/dev/dri/{name}"):
@@ -152,13 +152,6 @@ def _meant(part: str, gpus: Sequence[Gpu]) -> tuple[object, Gpu] | None:
     if number is None or int(number[1]) >= len(gpus):
         return None
     return int(number[1]), gpus[int(number[1])]
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
 
 
 def _colon_fields(text: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ import os
 from signal import SIGKILL
 from time import monotonic, sleep
 
-from rankguard.linux.hierarchies import below, counter, processes, read_text, write_text
+from rankguard.linux.files import read_text, write_text
+from rankguard.linux.hierarchies import below, counter, processes
 
 _FREEZE = {"cgroup.freeze": ("1", "0"), "freezer.state": ("FROZEN", "THAWED")}
 _FREEZE_WAIT = 0.05

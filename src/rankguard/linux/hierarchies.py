@@ -1,4 +1,4 @@
-"""Where we are in each cgroup hierarchy, and the small files there: found, read, written. No group is made here.
+"""Where we are in each cgroup hierarchy, and what is in a group. No group is made here.
 
 Sources: cgroups(7), proc_pid_mountinfo(5), cgroup_namespaces(7). Read next: `cgroup.py` (the groups of a job).
 """
@@ -6,6 +6,7 @@ Sources: cgroups(7), proc_pid_mountinfo(5), cgroup_namespaces(7). Read next: `cg
 import os
 from collections.abc import Iterator
 
+from rankguard.linux.files import read_text
 from rankguard.record import Record
 
 
@@ -65,35 +66,6 @@ def counter(path: str, key: str = "oom_kill") -> int | None:
         name, _, value = line.partition(" ")
         if name == key and value.isdecimal():
             return int(value)
-    return None
-
-
-def read_text(path: str) -> str | None:
-    """The text of a small file of the kernel; null when it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode(errors="replace")
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
-def write_text(path: str, text: str) -> OSError | None:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-    except OSError as error:
-        return error
     return None
 
 

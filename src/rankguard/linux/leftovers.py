@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from signal import SIGURG
 from time import monotonic
 
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import lstat, read_text
 from rankguard.linux.shmowners import ShmOwners
 from rankguard.model import Left
 
@@ -34,9 +34,9 @@ class Leftovers:
 
     def __init__(self, started_wall: float, uid: int, shm: str = SHM) -> None:
         self._started, self._uid, self._shm = started_wall, uid, shm
-        self._files = set(_entries(shm))
+        self._files = set(entries(shm))
         self._folders = set(_folders(shm))
-        self._segments = {segment[0] for segment in _sysv_segments()}
+        self._segments = {segment[0] for segment in sysv_segments()}
         self._sockets_before = _bound_sockets()
         self._sockets: set[str] = set()
 
@@ -58,12 +58,12 @@ class Leftovers:
         """
         known = {left.path: left for left in self.find(job_pids)}
         pids = job_pids | (owners.pids if owners is not None else set())
-        for path, inode in sorted(set(_entries(self._shm))):
+        for path, inode in sorted(set(entries(self._shm))):
             if owners is None or (path in known and owners.owns(path, inode)):
                 size = _unlink_unused(path, inode)
                 if size is not None:
                     known[path] = Left(kind="shm", path=path, bytes=size, removed=True)
-        for shmid, size, maker, attached, _uid, _changed in _sysv_segments():
+        for shmid, size, maker, attached, _uid, _changed in sysv_segments():
             name = f"shmid {shmid}"
             if not attached and (owners is None or (name in known and maker in pids)) and _remove_segment(shmid):
                 known[name] = Left(kind="sysv-shm", path=name, bytes=size, removed=True)
@@ -80,10 +80,10 @@ class Leftovers:
         """POSIX shared memory and semaphores (`sem.*`), as `shm_open` makes them, or a library in a folder of its own."""
         sizes: dict[str, int] = {}
         unsure: set[str] = set()
-        for path, inode in sorted(set(_entries(self._shm)) - self._files):
-            status = _lstat(path)
+        for path, inode in sorted(set(entries(self._shm)) - self._files):
+            status = lstat(path)
             if status and stat.S_ISREG(status.st_mode) and status.st_uid == self._uid and status.st_ino == inode:
-                used = _in_use(path)
+                used = in_use(path)
                 if not used:
                     sizes[path] = status.st_size
                 if used is None:
@@ -93,7 +93,7 @@ class Leftovers:
 
     def _find_segments(self, job_pids: set[int]) -> Iterator[Left]:
         """System V segments that nobody has attached and whose maker is gone; the kernel's times are whole seconds."""
-        for shmid, size, maker, attached, uid, changed in _sysv_segments():
+        for shmid, size, maker, attached, uid, changed in sysv_segments():
             if shmid in self._segments or attached or changed < int(self._started):
                 continue
             if maker in job_pids or (uid == self._uid and not os.path.exists(f"/proc/{maker}")):
@@ -102,18 +102,18 @@ class Leftovers:
     def _find_sockets(self) -> Iterator[Left]:
         self.note()
         for path in sorted(self._sockets - _bound_sockets()):
-            status = _lstat(path)
+            status = lstat(path)
             if status and stat.S_ISSOCK(status.st_mode) and status.st_uid == self._uid:
                 yield Left(kind="socket", path=path, bytes=None)
 
 
-def _entries(top: str, deep: bool = True) -> Iterator[tuple[str, int]]:
+def entries(top: str, deep: bool = True) -> Iterator[tuple[str, int]]:
     """Files with their inodes, and those in folders one level below."""
     try:
-        with os.scandir(top) as entries:
-            for entry in entries:
+        with os.scandir(top) as here:
+            for entry in here:
                 if entry.is_dir(follow_symlinks=False):
-                    yield from _entries(entry.path, deep=False) if deep else ()
+                    yield from entries(entry.path, deep=False) if deep else ()
                 else:
                     yield entry.path, entry.inode()
     except OSError:
@@ -157,7 +157,7 @@ def _remove_segment(shmid: int) -> bool:
     return int(ctypes.CDLL(None).shmctl(shmid, 0, None)) == 0
 
 
-def _in_use(path: str) -> bool | None:
+def in_use(path: str) -> bool | None:
     """Any process, in any container, has the file open or mapped; null when the kernel would not say.
 
     A write lease is granted only for a file that nobody else has open, and a mapping keeps it open (fcntl(2);
@@ -214,7 +214,7 @@ def _files_of(pid: str) -> set[str]:
     return found
 
 
-def _sysv_segments() -> Iterator[tuple[int, int, int, int, int, int]]:
+def sysv_segments() -> Iterator[tuple[int, int, int, int, int, int]]:
     """id, size, pid of the maker, number of attachments, user id and time of change of each segment."""
     for line in (read_text("/proc/sysvipc/shm") or "").splitlines()[1:]:
         fields = line.split()
@@ -232,10 +232,3 @@ def _socket_paths(lines: Iterable[str]) -> Iterator[str]:
         fields = line.split(None, 7)
         if len(fields) == 8 and fields[7].startswith("/"):
             yield fields[7]
-
-
-def _lstat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except OSError:
-        return None

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
 
-from rankguard.linux.hierarchies import Group, counter, own_groups, read_text
+from rankguard.linux.files import read_text
+from rankguard.linux.hierarchies import Group, counter, own_groups
 from rankguard.model import MemoryState
 from rankguard.record import Record
 

@@ -17,7 +17,7 @@ import platform
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from rankguard.linux.devices import numa_node, visible_gpus
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import read_text
 from rankguard.record import Record
 
 MPOL_DEFAULT, MPOL_PREFERRED, MPOL_PREFERRED_MANY = 0, 1, 5

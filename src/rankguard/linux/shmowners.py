@@ -12,7 +12,7 @@ import os
 import re
 
 from rankguard.linux import tree
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import read_text
 
 _IN_CREATE, _IN_MOVED_TO, _IN_ONLYDIR = 0x100, 0x80, 0x01000000
 _IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC

@@ -23,7 +23,7 @@ from selectors import EVENT_READ, BaseSelector
 from typing import Any
 
 from rankguard.linux import spawn, tree
-from rankguard.linux.hierarchies import read_text
+from rankguard.linux.files import read_text
 from rankguard.stacks import Frame, Stack, Thread
 
 AT_ONCE, BOUND_S = 4, 10.0

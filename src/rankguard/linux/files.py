@@ -1,0 +1,49 @@
+"""Small files and folders that may be gone, or never were: asked once, and never an error. `/proc`, `/sys`, `/dev`."""
+
+import os
+
+
+def read_text(path: str) -> str | None:
+    """The text of a small file of the kernel; null when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode(errors="replace")
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def write_text(path: str, text: str) -> OSError | None:
+    """Write a small file of the kernel; why it could not be written."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as error:
+        return error
+    return None
+
+
+def listed(folder: str) -> list[str]:
+    """The names in a folder; none when it cannot be read."""
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def lstat(path: str) -> os.stat_result | None:
+    """What is there, a link for itself; null when nothing is, or it cannot be seen."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
