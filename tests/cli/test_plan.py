@@ -318,3 +318,26 @@ def test_a_gpu_for_each_rank(tmp_path):
         with pytest.raises(UsageError) as error:
             own_gpus(nprocs, root, env)
         assert error.value.statement == f"`--virtual-local-rank`: {expected}"
+
+
+# ── What runs under Python ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_script_of_another_language_without_its_x_bit(planned, tmp_path):
+    """It runs under Python, as with torchrun; whoever forgot `chmod +x` is told, and nobody else is."""
+    script = tmp_path / "run me.sh"
+    script.write_text("#!/bin/bash\necho rank $RANK\n")
+    warning = f"`{script}` is not executable, so it runs under Python"
+    spec, said = planned(program=str(script))
+    assert warning in said
+    assert str(script) in spec.argv
+    assert spec.python
+    assert warning not in planned("--run-path", program=str(script))[1]
+
+    script.write_text("#!/usr/bin/env python3\n")
+    assert warning not in planned(program=str(script))[1]
+    script.write_text("#!/bin/bash\n")
+    script.chmod(0o755)
+    spec, said = planned(program=str(script))
+    assert warning not in said
+    assert not spec.python

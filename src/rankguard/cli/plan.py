@@ -1,6 +1,7 @@
 """The parsed arguments of `rankguard run` → the job that is asked for. No process is started here."""
 
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -27,6 +28,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
     said += torchrun.without_effect(asked, nprocs)
     said += machine.near(asked, nprocs, os.environ)
     argv, python = rank_command(asked)
+    said += _another_language(asked) if python else []
     meeting = torchrun.meeting(asked)
     hand = hands(asked, nprocs, _hidden(asked, nprocs))
     spec, warning = job_spec(
@@ -105,6 +107,23 @@ def _kind(program: str) -> str:
     if stat.S_ISDIR(mode) or program.endswith(".py"):
         return "python"
     return "executable" if os.access(program, os.X_OK) else "python"
+
+
+def _another_language(asked: SimpleNamespace) -> list[Said]:
+    """`run.sh` without its x bit runs under Python, as with torchrun, and ends with a puzzling SyntaxError."""
+    path = asked.program
+    if asked.module or asked.run_path or path.endswith(".py"):
+        return []
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return []
+        with open(path, "rb") as program:
+            first = program.readline(256)
+    except OSError:
+        return []
+    if not first.startswith(b"#!") or b"py" in first:
+        return []
+    return [(f"`{path}` is not executable, so it runs under Python", f"chmod +x {shlex.quote(path)}")]
 
 
 # ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────
