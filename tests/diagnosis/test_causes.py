@@ -338,6 +338,21 @@ def test_a_victims_exception_says_so() -> None:
     assert (found.statement, found.evidence[1].statement) == expected
 
 
+def test_a_rank_that_is_a_rankguard_of_its_own() -> None:
+    """Its report quotes a traceback and ends with our last line, which is no exception called `rankguard`."""
+    tail = (
+        "error: rank 1 of 2 raised ValueError: bad batch while running  [exception, proven]",
+        "  rank 1 raised",
+        *(f"    | {line}" for line in TRACEBACK),
+        "  more    rankguard report cc5ac9f5",
+        "",
+        "rankguard: exit 1 exception proven rank=1 node=host-a phase=running run=cc5ac9f5",
+    )
+    failed = suspect(1, by_code(1, 1, log_tail=tail))
+
+    assert brief(cause_of(case(failed), failed)) == ("exit-code", PROVEN)
+
+
 def test_a_torch_error_file() -> None:
     report = reported(1, error=error("ValueError", "bad")).report
     failed = suspect(1, by_code(1, 1, report=report))
