@@ -48,24 +48,29 @@ class Client:
         self.run_id = spec.run_id
         self._owner = os.getpid()
         usable = [_is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
-        ours, theirs = (_above(end) for end in socket.socketpair())
-        self.wire = Wire(ours)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        theirs, null = None, -1
         try:
+            ours, theirs = _pair()
+            self.wire = Wire(ours)
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self.warden_pid = _start_warden(theirs.fileno(), null)
             self.warden = os.pidfd_open(self.warden_pid)
             stdin, out, err = (fd if open_ else null for fd, open_ in zip(stdio, usable, strict=True))
             message: Message = {"do": "start", "spec": to_data(spec), "front_is_ours": front_is_ours}
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
-            self.wire.close()
+            if theirs is not None:
+                self.wire.close()
             few = error.errno in (errno.EMFILE, errno.EINVAL)  # EINVAL: F_DUPFD above the limit (fcntl(2))
             number = errno.EMFILE if few else error.errno or 0
-            said = f"unable to start rankguard's own processes: {os.strerror(number)}"
+            name = f"{error.filename}: " if error.filename else ""
+            said = f"unable to start rankguard's own processes: {name}{os.strerror(number)}"
             raise SpawnFailed(said, number, hint="ulimit -n 1024" if few else None) from error
         finally:
-            theirs.close()
-            os.close(null)
+            if theirs is not None:
+                theirs.close()
+            if null >= 0:
+                os.close(null)
         self._reaped = False
 
     def fileno(self) -> int:
@@ -155,11 +160,15 @@ def _start_warden(control: int, null: int) -> int:
             os.close(fd)
 
 
-def _above(end: socket.socket) -> socket.socket:
-    """The same socket at a number above the standard streams, which may be closed."""
-    moved = fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
-    end.close()
-    return socket.socket(fileno=moved)
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends, both at numbers above the standard streams, which may be closed."""
+    low = socket.socketpair()
+    try:
+        one, other = (socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in low)
+    finally:
+        for end in low:
+            end.close()
+    return one, other
 
 
 def _is_open(fd: int) -> bool:

@@ -216,3 +216,43 @@ def test_a_users_file_is_not_taken_for_the_standard_librarys():
         nest.start([sys.executable, "-I", "-c", start, "run", *EXIT_3])
         code, said = nest.ended()
         assert code == 3, said
+
+
+def test_what_we_start_ourselves_has_an_exit_status_though_sigchld_is_ignored():
+    with Nest() as nest:
+        nest.run("--on-verdict", "cat >/dev/null; exit 5", *EXIT_3, preexec_fn=signals_spoiled)
+        code, said = nest.ended()
+        assert code == 3, said
+        assert "ended with exit code 5" in said
+    with Nest() as nest:
+        nest.start([sys.executable, "-m", "rankguard", "drill", "kill"], preexec_fn=signals_spoiled)
+        code, said = nest.ended()
+        assert code == 0, said
+
+
+@pytest.mark.parametrize("limit", [*range(7, 16), 20])  # with fewer, Python itself does not come so far
+def test_too_few_descriptors_are_told_without_a_traceback(limit):
+    with Nest() as nest:
+        nest.run(*EXIT_3, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)))
+        code, said = nest.ended()
+        assert code == 125, said
+        assert "ulimit -n" in said
+        assert "Traceback" not in said
+
+
+@needs_root
+def test_no_dev_null_is_told_without_a_traceback():
+    with Nest() as nest:
+        nest.run(*EXIT_3, wrap=("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /dev; exec "$@"', "sh"))
+        code, said = nest.ended()
+        assert code == 125
+        assert "/dev/null: No such file" in said
+        assert "Traceback" not in said
+
+
+def test_a_run_folder_that_is_removed_meanwhile_is_told():
+    with Nest() as nest:
+        nest.run("-n", "1", "--no-python", "sh", "-c", 'rm -r "$RANKGUARD_RUN_DIR"; exit 3')
+        code, said = nest.ended()
+        assert code == 3
+        assert "the run's files are not complete: `verdict.json`" in said or "`state.json`" in said

@@ -180,3 +180,25 @@ os.kill(os.getpid(), 9)
 
     assert {"kind": "shm", "path": path, "bytes": 8192, "removed": False} in ended.verdict["teardown"]["left"]
     assert path in ended.stderr
+
+
+def test_a_supervisor_that_answers_no_more_does_not_keep_an_impatient_user(ranks: Ranks) -> None:
+    job, run_dir = start(ranks, 2, TELL + "signal.signal(2, signal.SIG_IGN); signal.pause()")
+    warden = int(Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text())
+    supervisor = int(Path(f"/proc/{warden}/task/{warden}/children").read_text())
+    os.kill(supervisor, signal.SIGSTOP)
+    events = run_dir / "events.jsonl"
+    pids = [
+        entry["pid"] for entry in map(json.loads, events.read_text().splitlines()) if entry.get("fact") == "Spawned"
+    ]
+    job.send_signal(signal.SIGINT)
+    time.sleep(0.2)  # two that are pending at once are one
+    job.send_signal(signal.SIGINT)
+
+    said, _none = job.communicate(timeout=30)
+
+    assert job.returncode == 125, said
+    assert "the supervisor has not answered for 10 s" in said
+    assert verdict(run_dir)["culprit"]["cause"]["kind"] == "supervisor-lost"
+    assert len(pids) == 2
+    assert not [pid for pid in pids if os.path.exists(f"/proc/{pid}")]

@@ -2,6 +2,7 @@
 no verb has said itself: usage, a reader that is gone, a full disk, Ctrl-C, a fault of ours. None ends with a traceback.
 """
 
+import contextlib
 import errno
 import io
 import os
@@ -135,9 +136,10 @@ def _open_standard_streams() -> frozenset[int]:
 
 def _let_go_of_stdout() -> None:
     """Nobody takes what is left in the buffer: the interpreter's own last flush would only fail and say so."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.close(null)
 
 
 def _let_go_of_stderr() -> None:

@@ -4,6 +4,7 @@ A drill that cannot be made here says why, or runs the nearest real thing and sa
 Read next: `drills/catalogue.py` (which there are), docs/drills.md.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -30,6 +31,7 @@ def drill(words: Sequence[str]) -> int:
         raise UsageError(f"there is no drill `{asked.name}`", f"rankguard drill{f' {near[0]}' if near else ''}")
     if asked.ranks is not None and not 2 <= asked.ranks <= 1024:
         raise UsageError(f"`--ranks {asked.ranks}`: expected 2 to 1024", f"rankguard drill {asked.name} -n 2")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, every exit status would be 0
     try:
         return _all(asked.ranks) if asked.name == "all" else _one(asked.name, asked.ranks)
     except Interrupted as error:

@@ -233,7 +233,10 @@ class Supervisor:
                 console.flush_within(FLUSH_S)
         lost = [*self._output.finish(), *losses(self._consoles)]
         final = final.replace(warnings=(*final.warnings, *lost))
+        known = self._files.error
         self._files.finish(final)
+        if self._files.error is not None and known is None:  # it cannot be in the file that could not be written
+            final = final.replace(warnings=(*final.warnings, self._files.error))
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
 
     def _idle(self, now: float) -> float | None:
