@@ -10,7 +10,7 @@ from tests.linux._evidence_helpers import MIB, hold, inside, inside_limit, job, 
 
 from rankguard.linux.glance import glance
 from rankguard.linux.hierarchies import own_groups
-from rankguard.linux.memory import HOST, MemoryDomain, memory_state
+from rankguard.linux.memory import HOST, MemoryDomain
 from rankguard.model import Memory
 
 LIMIT_FILE = "memory.limit_in_bytes" if "memory" in own_groups() else "memory.max"
@@ -47,7 +47,7 @@ def test_the_peak_outlasts_the_memory():
 def test_the_limit_of_our_own_group_applies():
     def work():
         kept = hold(30)
-        return [*as_json(memory_state(7)), memory_state(7).ranks_bytes, len(kept)]
+        return [*as_json(MemoryDomain().state(7)), MemoryDomain().state(7).ranks_bytes, len(kept)]
 
     limit, used, source, cache, peak, ranks, _ = inside_limit(100, work)
 
@@ -67,10 +67,10 @@ def test_the_smallest_of_all_ancestors_applies():
         inner = f"{path}/inner"
         os.mkdir(inner)
         try:
-            unlimited = inside(inner, lambda: as_json(memory_state()))
+            unlimited = inside(inner, lambda: as_json(MemoryDomain().state()))
             with open(f"{inner}/{LIMIT_FILE}", "w") as file:
                 file.write(str(60 * MIB))
-            limited = inside(inner, lambda: as_json(memory_state()))
+            limited = inside(inner, lambda: as_json(MemoryDomain().state()))
         finally:
             os.rmdir(inner)
     assert unlimited[0] == 100 * MIB
@@ -86,7 +86,7 @@ def test_page_cache_is_told_apart(tmp_path):
                 file.write(bytes(MIB))
             file.flush()
             os.fsync(file.fileno())
-        return as_json(memory_state())
+        return as_json(MemoryDomain().state())
 
     with limited_group(100) as path:
         _, used, _, cache, _ = inside(path, work)
@@ -99,7 +99,7 @@ def test_page_cache_is_told_apart(tmp_path):
 def test_a_limit_of_the_process_is_named():
     def work():
         resource.setrlimit(resource.RLIMIT_AS, (512 * MIB, 512 * MIB))
-        return as_json(memory_state())
+        return as_json(MemoryDomain().state())
 
     assert inside(None, work) == [512 * MIB, None, "RLIMIT_AS", None, None]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -323,7 +324,9 @@ def story(text: str) -> list[str]:
 
 
 def test_the_story_of_a_failure(jobs: Jobs) -> None:
-    jobs.run(8, "if RANK == 3: os.kill(os.getpid(), 9)\nos.read(os.pipe()[0], 1)")
+    live = jobs.start(8, TELL + "\nos.read(os.pipe()[0], 1)")
+    os.kill(live.pid(3), signal.SIGKILL)
+    live.process.communicate()
 
     told = jobs.ask("explain")
 

@@ -21,7 +21,7 @@ say("up")
 while not os.path.exists("go"): time.sleep(0.01)
 ready()
 """
-TIMEOUT, STANDS = 3.0, 6.0
+TIMEOUT, STANDS = 3.0, 4.0
 """The deadline, and how long everything stands still: nothing can show but the passing of that time that none has run."""
 
 

@@ -60,15 +60,8 @@ def _page(run: Run, told: Iterable[Told]) -> Iterator[str]:
             yield from _folded(" " * _INDENT + "→ ", order, " " * (_INDENT + 2))
     if run.ended:
         return
-    live = run.is_live()
-    end = (
-        "the run goes on"
-        if live
-        else "the journal ends here, without a verdict"
-        if live is False
-        else "the journal ends"
-    )
-    yield f"{' ' * _INDENT}({end})"
+    ends = {True: "the run goes on", False: "the journal ends here, without a verdict", None: "the journal ends"}
+    yield f"{' ' * _INDENT}({ends[run.is_live()]})"
 
 
 def _folded(first: str, text: str, then: str) -> list[str]:

@@ -60,9 +60,8 @@ def _row(run: Run) -> dict[str, Any]:
     """What the list tells of a run: facts, not words. A value that the file has in another shape is null."""
     data = run.read()
     live = run.is_live()
-    culprit = data.get("culprit") if isinstance(data.get("culprit"), dict) else {}
-    cause = culprit.get("cause") if isinstance(culprit.get("cause"), dict) else {}  # type: ignore[union-attr]  # a dict
-    stopped = data.get("stopped_by") if isinstance(data.get("stopped_by"), dict) else {}
+    culprit, stopped = _dict(data.get("culprit")), _dict(data.get("stopped_by"))
+    cause = _dict(culprit.get("cause"))
     spec = {} if data else run.spec()
     command = data.get("command") or spec.get("command")
     started = _instant(data.get("started_at"))
@@ -78,9 +77,9 @@ def _row(run: Run) -> dict[str, Any]:
         "outcome": outcome if isinstance(outcome, str) else None,
         "live": live,
         "exit_code": _int(data.get("exit_code")) if run.ended else None,
-        "cause": _str(cause.get("kind")),  # type: ignore[union-attr]  # a dict
-        "rank": _int(culprit.get("rank")),  # type: ignore[union-attr]  # a dict
-        "signal": _str(stopped.get("signal")),  # type: ignore[union-attr]  # a dict
+        "cause": _str(cause.get("kind")),
+        "rank": _int(culprit.get("rank")),
+        "signal": _str(stopped.get("signal")),
         "statement": _str(data.get("statement")),
         "command": [str(word) for word in command] if isinstance(command, list) else [],
     }
@@ -91,6 +90,10 @@ def _instant(stamp: object) -> float | None:
         return datetime.fromisoformat(str(stamp)).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _int(value: object) -> int | None:

@@ -73,11 +73,6 @@ class MemoryDomain:
         )
 
 
-def memory_state(ranks_bytes: int | None = None) -> MemoryState:
-    """The state of the memory that this process runs in, all looked up now (`MemoryDomain` keeps what does not change)."""
-    return MemoryDomain().state(ranks_bytes)
-
-
 def meminfo() -> dict[str, int]:
     """`MemTotal` and `MemAvailable` of the machine, in bytes."""
     found = {}
