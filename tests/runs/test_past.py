@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.runs.jobs import TELL, Jobs, Live, until
+from tests.terminal import Terminal
 
 from rankguard.cli import main
 
@@ -263,6 +264,23 @@ def test_the_report_is_what_was_printed(jobs: Jobs) -> None:
     again = jobs.ask("report")
 
     assert (again.returncode, again.stdout) == (0, printed)
+
+
+def test_the_report_on_a_terminal_is_as_wide_as_that(jobs: Jobs) -> None:
+    """As it was printed there, `~` for the reader's home included."""
+    text = "if RANK: raise ValueError('word ' * 40)\nsys.stdin.read()"
+    words = ("run", "-n", "2", "--local-ranks-filter", "0", jobs.ranks.program(text))
+    shown = []
+    for asked in (words, ("report",)):
+        env = jobs.env | {"HOME": str(jobs.folder)}
+        with Terminal(sys.executable, "-m", "rankguard", *asked, columns=80, env=env) as term:
+            term.read_until_closed()
+            lines = term.scrolled()
+            assert term.wait() == (1 if asked is words else 0)
+        start = next(n for n, line in enumerate(lines) if line.startswith("error: "))
+        shown.append("\n".join(lines[start:]))
+    assert shown[0] == shown[1]
+    assert "\n          ~/home/" in shown[0]
 
 
 def test_the_report_of_a_live_run(jobs: Jobs) -> None:

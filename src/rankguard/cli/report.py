@@ -3,6 +3,7 @@ what it has left.
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +47,8 @@ def _ended(run: Run, *, as_json: bool) -> int:
         from rankguard.report.text import final_report
 
         saved = run_name(str(run.folder.absolute()), verdict.run_id)
-        print(final_report(verdict, color=say.in_color(1), saved=saved))
+        home = os.environ.get("HOME")
+        print(final_report(verdict, color=say.in_color(1), width=say.width(1), saved=saved, home=home))
     except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
         say.error(f"`{run.folder}/verdict.json`: expected a verdict ({error})", f"rankguard explain {run.id}")
         return _COULD_NOT

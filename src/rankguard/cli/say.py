@@ -24,6 +24,14 @@ def in_color(fd: int) -> bool:
     return os.isatty(fd)
 
 
+def width(fd: int) -> int:
+    """Columns for a report that goes to this descriptor: of its terminal; 100 elsewhere."""
+    try:
+        return max(60, os.get_terminal_size(fd).columns)
+    except OSError:
+        return 100
+
+
 def error(statement: str, *hints: str | None) -> None:
     """What is in the way, and what to do about it."""
     _write(message("error", statement, hints))

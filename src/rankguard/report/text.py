@@ -30,7 +30,8 @@ def final_report(
     width = max(60, min(width, 160))
     last = last_line(verdict)
     if verdict.outcome == "succeeded":
-        notes = [f"left behind: {text}" for text in _leftovers(verdict, 2)] + list(verdict.warnings[:2])
+        left = "; ".join(_leftovers(verdict, 2))
+        notes = ([f"left behind: {left}"] if left else []) + list(verdict.warnings[:2])
         return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
     rows = _failed_rows if verdict.outcome == "failed" else _other_rows
     lines = say.fitted(lambda room: rows(verdict, saved, home, Block(width, room)), ["", last])
