@@ -130,20 +130,9 @@ class Supervisor:
         self._files.append(story.first_line(self._job.spec))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
-        self._port_lock: socket.socket | None = None
-        port = spec.master_port
-        if port is None:
-            try:
-                port, self._port_lock = ports.hold_free_port()
-            except OSError as error:
-                raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
-        for own in own_groups().values():  # told before they are made: we may be killed in between
-            self._note(f"cgroup {own.path}/rankguard-{spec.run_id}")
-            self._note(f"cgroup {own.path}/rankguard-{spec.run_id}.sup")
-        self._groups = JobGroups.create(spec.run_id, spec.nprocs, ours)
+        port, self._port_lock = _master_port(spec)
         self._files.append(story.note(f"MASTER_PORT is {port}, {'given' if self._port_lock is None else 'a free one'}"))
-        for note in (*self._groups.made(), *self._groups.missing):
-            self._files.append(story.note(note))
+        self._groups = self._make_groups(ours)
         self._memory = MemoryDomain()
         self._leftovers = Leftovers(self._wall, os.getuid())
         self._shm_owners = ShmOwners(SHM, told=enough_fds) if spec.clean_shm == "own" else None
@@ -183,6 +172,8 @@ class Supervisor:
         else:
             self._files.append(story.note(self._control.error))
 
+    # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
+
     def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
         """Every fact and order is on its way to the disk before it is acted on."""
         self._files.append(story.lines(fact, orders))
@@ -204,6 +195,17 @@ class Supervisor:
                 os.mkdir(path, 0o700)
                 return path
         return f"@rankguard-{self._spec.run_id}"
+
+    def _make_groups(self, ours: frozenset[int]) -> JobGroups:
+        """Groups of the ranks, where they can be made; `ours` are the processes that are none."""
+        run_id = self._spec.run_id
+        for own in own_groups().values():  # told before they are made: we may be killed in between
+            self._note(f"cgroup {own.path}/rankguard-{run_id}")
+            self._note(f"cgroup {own.path}/rankguard-{run_id}.sup")
+        groups = JobGroups.create(run_id, self._spec.nprocs, ours)
+        for note in (*groups.made(), *groups.missing):
+            self._files.append(story.note(note))
+        return groups
 
     # ── The life of the job ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -366,3 +368,13 @@ class Supervisor:
                 for name in os.listdir(self._private_dir):
                     os.unlink(f"{self._private_dir}/{name}")
                 os.rmdir(self._private_dir)
+
+
+def _master_port(spec: JobSpec) -> tuple[int, socket.socket | None]:
+    """The port that is given, or a free one with what holds it. Raises `SpawnFailed`."""
+    if spec.master_port is not None:
+        return spec.master_port, None
+    try:
+        return ports.hold_free_port()
+    except OSError as error:
+        raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
