@@ -3,18 +3,26 @@
 Facts that decide nothing are told together until something is decided: 64 ranks that start are one line. Pure: entries of
 `events.jsonl` in, moments out. An entry is data of others (somebody may have edited the file): whatever has not the
 shape that we write is told as what it is, never an error. Not the raw journal (`raw`, for `explain --all`), nor the
-verdict (`text.py`).
+verdict (`text.py`). Read next: `sentences.py` (one entry in words).
 """
 
 import json
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from rankguard.record import Record
 from rankguard.report import wording as say
+from rankguard.report.sentences import (
+    Entry,
+    action,
+    as_number,
+    ended,
+    fields_of,
+    obvious,
+    plain,
+    sentence,
+    since_launch,
+)
 
-Entry = dict[str, Any]
 _LINE = 1 << 20
 """A longer line is not one of ours."""
 
@@ -69,7 +77,7 @@ def raw(journal: Iterable[Entry | None]) -> Iterator[Told]:
         if entry is not None and "order" in entry and open_ is not None:
             because = say.printable(str(entry.get("because", "")), 160)
             named = {k: v for k, v in entry.items() if k not in ("order", "because")}
-            then = f"{say.printable(str(entry['order']), 40)}{_fields(named)}, because {because}"
+            then = f"{say.printable(str(entry['order']), 40)}{fields_of(named)}, because {because}"
             open_ = open_.replace(then=(*open_.then, then))
             continue
         if open_ is not None:
@@ -77,11 +85,11 @@ def raw(journal: Iterable[Entry | None]) -> Iterator[Told]:
         if entry is None:
             open_ = Told(None, "(a line that cannot be read)")
         elif "fact" in entry:
-            at = _number(entry.get("at"))
+            at = as_number(entry.get("at"))
             began = at if began is None else began
             named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank")}
             who = f"rank {entry['rank']} " if isinstance(entry.get("rank"), int) else ""
-            open_ = Told(_since(at, began), f"{who}{say.printable(str(entry['fact']), 40)}{_fields(named)}")
+            open_ = Told(since_launch(at, began), f"{who}{say.printable(str(entry['fact']), 40)}{fields_of(named)}")
         elif "note" in entry:
             open_ = Told(None, f"note: {say.printable(str(entry['note']), 300)}")
         else:
@@ -150,20 +158,20 @@ class _Teller:
             self._unread = 0
 
     def _fact(self, entry: Entry) -> None:
-        at, name, rank = _number(entry.get("at")), entry["fact"], entry.get("rank")
+        at, name, rank = as_number(entry.get("at")), entry["fact"], entry.get("rank")
         self._began = at if self._began is None else self._began
-        since = _since(at, self._began)
+        since = since_launch(at, self._began)
         if not isinstance(name, str) or name in _UNTOLD:
             return
         quiet = _QUIET.get(name)
         if quiet is not None and isinstance(rank, int) and since is not None:
             self._last = name, quiet(entry), rank, since, entry.get("text")
         else:
-            self._open = Told(since, _sentence(entry))
+            self._open = Told(since, sentence(entry))
             self._only_if_decided = name == "DeadlinePassed"  # a stale one changes nothing
 
     def _order(self, entry: Entry) -> Iterator[Told]:
-        said = _order(entry, self._began)
+        said = action(entry, self._began)
         if said is None:
             return
         if self._last is not None:
@@ -173,8 +181,8 @@ class _Teller:
             group.add(rank, since, words)
             self._open, self._last = Told(since, _grouped(name, what, group, None)), None
         if self._open is not None:
-            because = _text(entry.get("because"))
-            told = said if because in self._open.what or _obvious(entry) else f"{said}, because {because}"
+            because = plain(entry.get("because"))
+            told = said if because in self._open.what or obvious(entry) else f"{said}, because {because}"
             self._open = self._open.replace(then=(*self._open.then, told))
 
     def _close(self) -> Iterator[Told]:
@@ -202,7 +210,7 @@ _UNTOLD = frozenset({"OutputClosed", "Reaped", "Signalled"})
 
 _QUIET: dict[str, Callable[[Entry], str]] = {
     **dict.fromkeys(("Spawned", "Ready", "StatusTold", "Extended", "LeavingTold"), lambda _entry: ""),
-    "Exited": lambda entry: _ending(entry.get("ending")),
+    "Exited": lambda entry: ended(entry.get("ending")),
 }
 """Facts that are told of many ranks at once, each with the words that must be equal for that."""
 
@@ -221,7 +229,7 @@ def _grouped(name: str, what: str, group: _Group, nprocs: int | None) -> str:
             return f"{who} {'are' if many else 'is'} ready{until}"
         case "StatusTold":
             last = f"the last rank {ranks[-1]}: " if many else ""
-            said = f' ({last}"{_text(group.said)}")' if group.said else ""
+            said = f' ({last}"{plain(group.said)}")' if group.said else ""
             return f"{who} told {'their' if many else 'its'} status{times}{said}"
         case "Extended":
             return f"{who} asked for more time{times}"
@@ -230,182 +238,3 @@ def _grouped(name: str, what: str, group: _Group, nprocs: int | None) -> str:
         case _:
             by_signal = ("were " if many else "was ") if what.startswith("ended by") else ""
             return f"{who} {by_signal}{what}{until}"
-
-
-def _sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a fact, as long as their list
-    """One fact in words."""
-    rank = f"rank {entry['rank']}" if isinstance(entry.get("rank"), int) else "a rank"
-    match entry["fact"]:
-        case "JobStarted":
-            memory = entry.get("memory")
-            limit = _number(memory.get("limit_bytes")) if isinstance(memory, dict) else None
-            return "the job began" + (f"; its memory limit is {say.size(int(limit))}" if limit else "")
-        case "NotSpawned":
-            return f"{rank} could not be started: {_text(entry.get('statement'))}"
-        case "FailureReported":
-            report = entry.get("report")
-            text = report.get("text") if isinstance(report, dict) else None
-            lines = str(text or "").strip().splitlines()
-            because = "; it lost a peer" if entry.get("peer_death") else ""
-            return f"{rank} reported that it failed: {_text(lines[-1] if lines else 'no text')}{because}"
-        case "ProtocolBroken":
-            return f"{rank} broke the protocol: {_text(entry.get('statement'))}"
-        case "Complained":
-            return f"{rank} sent {_signal(entry.get('signal'))} to its parent"
-        case "KernelKilled":
-            record = entry.get("record")
-            said = record.get("text") if isinstance(record, dict) else None
-            whose = f"a process of {rank}" if isinstance(entry.get("rank"), int) else "a process that is none of ours"
-            return f"the kernel's OOM killer ended {whose}: {_text(said)}"
-        case "ReadinessExpected":
-            return "somebody waits for readiness"
-        case "StopRequested":
-            sender = entry.get("sender")
-            comm = sender.get("comm") if isinstance(sender, dict) else None
-            pid = sender.get("pid") if isinstance(sender, dict) else None
-            by = f" from {_text(comm)} (pid {pid})" if comm else f" from pid {pid}" if pid else ""
-            by = " from the terminal" if isinstance(sender, dict) and not any(sender.values()) else by
-            how = entry.get("by", "signal")
-            name = _signal(entry.get("signal")) if how == "signal" else _text(how)
-            return f"{name}{by}: asked to end"
-        case "SignalPassed":
-            return f"{_signal(entry.get('signal'))} came, which stops nothing"
-        case "Suspended":
-            return "asked to stand still (Ctrl-Z)"
-        case "Resumed":
-            return "asked to go on"
-        case "TimeLost":
-            return f"rankguard itself stood still for {_text(entry.get('seconds'))} s"
-        case "FrontLost" | "WardenLost" | "SupervisorLost":
-            return f"the {entry['fact'].removesuffix('Lost').lower()} is gone (pid {entry.get('pid')})"
-        case "DeadlinePassed":
-            return f"the clock `{_text(entry.get('name'))}` was over"
-        case "Looked":
-            return _looked(entry)
-        case "Judged":
-            who = "no rank" if entry.get("rank") is None else rank
-            basis = f"; {_text(entry['basis'])}" if entry.get("basis") else ""
-            return f"judged: {who} failed first ({_text(entry.get('kind'))}{basis})"
-        case "TreeEmpty":
-            return _empty(entry)
-        case "Warned":
-            return f"warning: {_text(entry.get('statement'))}"
-        case "StoppingAnnounced":
-            return "the owner announced that it is stopping"
-        case other:
-            named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank")}
-            return f"{rank + ' ' if 'rank' in entry else ''}{_text(other)}{_fields(named)}"
-
-
-def _looked(entry: Entry) -> str:
-    dying = [pair for pair in _list(entry.get("dying")) if isinstance(pair, list) and len(pair) == 2]
-    told = [f"rank {number} was on its way out ({_text(how)})" for number, how in dying]
-    return f"looked at all ranks: {say.some(told, 4) if told else 'none was on its way out'}"
-
-
-def _empty(entry: Entry) -> str:
-    killed, survivors, left = (_list(entry.get(key)) for key in ("killed", "survivors", "left"))
-    parts = [f"{len(killed)} needed SIGKILL"] if killed else []
-    for removed, word in ((False, "left behind"), (True, "removed")):
-        named = [
-            _text(each.get("path")) for each in left if isinstance(each, dict) and bool(each.get("removed")) is removed
-        ]
-        parts += [f"{word}: {say.some(named, 4)}"] if named else []
-    what = f"{len(survivors)} processes refuse to die" if survivors else "no process is left"
-    return "; ".join([what, *parts])
-
-
-# ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "grace", "shutdown"})
-"""Those that a person waits for; the others bound our own work."""
-
-
-def _order(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  # one case an order
-    """What was done, in words; None for what is no decision (a look, a reap, a word to the front)."""
-    match entry.get("order"):
-        case "Spawn":
-            first, last = entry.get("first"), entry.get("last")
-            return f"start rank {_text(first)}" if first == last else f"start ranks {_text(first)}-{_text(last)}"
-        case "SignalAll":
-            spared = [(n, None) for n in _list(entry.get("spare")) if isinstance(n, int)]
-            return f"{_signal(entry.get('signal'))} to all ranks{f' but {say.many(spared)}' if spared else ''}"
-        case "SignalRank":
-            return f"{_signal(entry.get('signal'))} to rank {_text(entry.get('rank'))}"
-        case "WakeAt":
-            when = _since(_number(entry.get("when")), began)
-            shown = when is not None and entry.get("name") in _CLOCKS
-            return f"the clock `{entry['name']}` runs until {when:.3f}" if shown else None
-        case "Disarm":
-            names = [name for name in _list(entry.get("names")) if name in _CLOCKS]
-            return (
-                f"the clock{'s' if len(names) > 1 else ''} {', '.join(f'`{n}`' for n in names)} stopped"
-                if names
-                else None
-            )
-        case "Sweep":
-            return "kill everything that is left" if entry.get("kill") else "end what the ranks have left behind"
-        case "GiveUp":
-            return "give up on what refuses to end"
-        case "Tell" if entry.get("what") == "all-ready":
-            return "all ranks are ready"
-        case "Tell" if entry.get("what") == "readiness-expected":
-            return "from now on a rank that ends before it is ready has failed"
-        case "Finish":
-            return "write the verdict"
-        case _:
-            return None
-
-
-def _obvious(entry: Entry) -> bool:
-    """Its reason is in its words, or in those of the fact."""
-    because = entry.get("because")
-    return (
-        entry.get("order") in ("Spawn", "WakeAt", "Tell", "Finish") or not because or "asked to end by" in str(because)
-    )
-
-
-# ── Small ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _ending(ending: object) -> str:
-    if not isinstance(ending, dict):
-        return "ended, nobody knows how"
-    if ending.get("kind") == "signal":
-        core = " (core dumped)" if ending.get("core_dumped") else ""
-        return f"ended by {_text(ending.get('signal') or _signal(ending.get('number')))}{core}"
-    return f"ended with exit code {_text(ending.get('code'))}"
-
-
-def _signal(number: object) -> str:
-    try:
-        return signal.Signals(number).name  # type: ignore[arg-type]  # whatever the file holds
-    except (ValueError, TypeError):
-        return f"signal {_text(number)}"
-
-
-def _text(value: object) -> str:
-    return say.printable(str(value), 200)
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and abs(value) < 1e15 else None
-
-
-def _since(at: float | None, began: float | None) -> float | None:
-    return None if at is None or began is None else at - began
-
-
-def _fields(entry: Entry) -> str:
-    """` (pid=4711, payload_bytes=0)`."""
-    told = ", ".join(f"{_text(key)}={_short(value)}" for key, value in entry.items() if value not in (None, [], {}))
-    return f" ({told})" if told else ""
-
-
-def _short(value: object) -> str:
-    return say.printable(value if isinstance(value, str) else json.dumps(value), 160)
