@@ -54,6 +54,18 @@ def test_the_first_ready_makes_readiness_expected(ranks: Ranks) -> None:
     assert (verdict["culprit"]["rank"], verdict["culprit"]["cause"]["kind"]) == (1, "exit-before-ready")
 
 
+def test_a_rank_that_prints_is_not_called_lifeless(ranks: Ranks) -> None:
+    """What a rank prints is no status, so the proof speaks of those alone; the hint is a command of ours."""
+    text = SAY + "if RANK: say('READY=1')\nprint('step', flush=True)\nsignal.pause()"
+    silent = ranks.run(2, text, "--ready-timeout", "1")
+    assert (silent.status, silent.verdict["culprit"]["rank"]) == (124, 0)
+    assert silent.cause["evidence"][0]["statement"].startswith("no status since its start, 1")
+    assert "`rankguard stacks`" in silent.verdict["hints"][0]
+
+    told = ranks.run(2, text.replace("print", "RANK or say('STATUS=loading'); print"), "--ready-timeout", "1")
+    assert told.cause["evidence"][0]["statement"].startswith("its last status came ")
+
+
 def test_a_rank_that_is_ready_may_end_with_0_while_others_load(ranks: Ranks) -> None:
     ended = ranks.run(2, SAY + "RANK == 1 and time.sleep(0.3)\nsay('READY=1')", "--ready-timeout", "30")
 

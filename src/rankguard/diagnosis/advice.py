@@ -216,9 +216,8 @@ def _not_found(program: str, cwd: str) -> str:
 
 def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     limit = case.spec.ready_timeout
-    found = [
-        f"see what {whose(case, rank)} was doing: the last lines of its log, or `py-spy dump --pid PID` while it waits"
-    ]
+    look = "py-spy dump --pid PID" if case.spec.adopted else "rankguard stacks"
+    found = [f"see what {whose(case, rank)} was doing: the last lines of its log, or `{look}` while it waits"]
     if cause.kind == "ready-timeout" and limit:
         found.append(
             f"if it is only slow, raise --ready-timeout above {seconds(limit)} or let it send EXTEND_TIMEOUT_USEC"

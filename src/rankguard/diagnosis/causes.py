@@ -76,10 +76,11 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     )
     last = f"; it last said: {rank.status.text}" if rank.status and rank.status.text else ""
     what = f"was not ready {within}" if case.failed_by == "ready-timeout" else "showed no sign of progress"
-    sign, at = ("status", rank.status.at) if rank.status else ("start", rank.spawned_at)
+    at = rank.status.at if rank.status else rank.spawned_at
     evidence: tuple[Evidence, ...] = ()
     if at is not None:
-        silent = f"its last sign of life ({sign}) was {seconds(max(0.0, case.failed_at - at))} before that"
+        since = seconds(max(0.0, case.failed_at - at))
+        silent = f"its last status came {since} before" if rank.status else f"no status since its start, {since} before"
         evidence = (Evidence(source="clock", statement=silent),)
     return make(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
 
