@@ -24,6 +24,7 @@ from rankguard.model import Left
 
 SHM = "/dev/shm"  # noqa: S108  # the place itself is the subject
 _SCAN_LIMIT = 0.2
+_QUIETLY = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Leftovers:
@@ -134,15 +135,14 @@ def _unlink_unused(path: str, inode: int) -> int | None:
     The lease is held meanwhile: whoever opens the file now waits until it has no name any more (fcntl(2)).
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, _QUIETLY)
     except OSError:
         return None
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode) or status.st_ino != inode:
             return None
-        fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        _lease(fd)
         os.unlink(path)
     except OSError:
         return None
@@ -165,19 +165,24 @@ def in_use(path: str) -> bool | None:
     neither other containers sharing /dev/shm nor, without privilege, other programs.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(path, _QUIETLY)
     except OSError:
         return None
     try:
-        # Whoever opens the file right now has us signalled; SIGIO, the default, would end us.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        _lease(fd)
     except OSError as error:
         return True if error.errno == errno.EAGAIN else None
     else:
         return False
     finally:
         os.close(fd)  # ends the lease
+
+
+def _lease(fd: int) -> None:
+    """Until `fd` is closed. Raises `OSError`, EAGAIN when somebody else has the file open."""
+    # Whoever opens the file right now has us signalled; SIGIO, the default, would end us.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, SIGURG)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
 
 def _used_by_processes(paths: set[str], uid: int) -> set[str]:
