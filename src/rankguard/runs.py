@@ -174,6 +174,8 @@ def find_run(asked: str | None) -> Run:
             raise UsageError("there is no run yet", "rankguard run -n 2 train.py")
         return runs[0]
     matches = [run for run in runs if run.id.startswith(asked)]
+    if not matches and asked:  # the last line of a drill tells the run's own id, its folder has another name
+        matches = [run for run in runs if (_id_in(run.folder) or "").startswith(asked)]
     if not matches:
         raise UsageError(f"no run begins with `{asked}`", "rankguard runs")
     if len(matches) > 1 and all(run.id != asked for run in matches):

@@ -283,6 +283,18 @@ def test_the_report_on_a_terminal_is_as_wide_as_that(jobs: Jobs) -> None:
     assert "\n          ~/home/" in shown[0]
 
 
+def test_a_run_in_a_folder_of_another_name_is_found_by_its_own_id_too(jobs: Jobs) -> None:
+    """As a drill's: the last line on stderr tells the id, and that is what people copy."""
+    jobs.run(1, "pass")
+    printed = jobs.ask("run", "--run-dir", str(jobs.home / "drill-kill-1"), jobs.ranks.program("sys.exit(3)")).stderr
+    run_id = printed.rstrip().rpartition("run=")[2]
+
+    for asked in (run_id, run_id[:6], "drill-kill"):
+        again = jobs.ask("report", asked)
+        assert (again.returncode, again.stdout) == (0, printed)
+    assert jobs.ask("report", "zzz").returncode == 2
+
+
 def test_the_report_of_a_live_run(jobs: Jobs) -> None:
     live = jobs.start(3, LOADS)
     until(lambda: any(fact["fact"] == "Ready" for fact in live.facts))
