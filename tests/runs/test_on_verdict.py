@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import time
@@ -64,8 +65,11 @@ def started(jobs: Jobs, tmp_path: Path, command: str) -> tuple[subprocess.Popen[
 def test_the_job_is_over_before_it_begins(jobs: Jobs, tmp_path: Path) -> None:
     front, pid = started(jobs, tmp_path, "sleep 1000")
 
-    children = Path(f"/proc/{front.pid}/task/{front.pid}/children").read_text().split()
-    assert children == [str(pid)]  # no warden, no supervisor, no rank
+    children = {int(child) for child in Path(f"/proc/{front.pid}/task/{front.pid}/children").read_text().split()}
+    grandchildren = [Path(f"/proc/{child}/task/{child}/children").read_text() for child in children - {pid}]
+    assert pid in children
+    assert grandchildren in ([], [""])  # its keeper at most, as bare as can be: no warden, no supervisor, no rank
+    assert not any(b"warden" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
     front.terminate()
     front.communicate()
 
@@ -130,3 +134,20 @@ def _group(leader: int) -> list[int]:
         if int(fields[2]) == leader and fields[0] not in "ZX":
             found.append(int(pid))
     return found
+
+
+def test_what_it_has_started_ends_with_us_when_we_are_killed(jobs: Jobs, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    command = f"sleep 60 & echo $$ $! >{pids}; sleep 50; :"
+    words = jobs.ranks.command("-n", "1", "--on-verdict", command, jobs.ranks.program("pass"))
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0) as job:
+        until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+        shell, child = map(int, pids.read_text().split())
+        watched = [os.pidfd_open(pid) for pid in (shell, child)]
+
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+
+        for fd in watched:
+            assert select.select([fd], [], [], 5)[0]
+            os.close(fd)

@@ -1,8 +1,8 @@
 """`--on-verdict CMD`: a command of the user's with the verdict on its stdin, after the job has ended.
 
 It delays nothing but the report's text (at most `BOUND_S`, and a signal to us ends the waiting), changes no exit status,
-and has a group of its own, which is ended with it. If we are killed meanwhile, the kernel ends its shell. What it prints
-goes to stderr, stdout included, since our stdout may be the verdict's.
+and has a group of its own, which is ended with it; if we are killed meanwhile, a keeper ends the group. What it prints goes
+to stderr, stdout included, since our stdout may be the verdict's.
 """
 
 import contextlib
@@ -28,8 +28,10 @@ def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Call
         started = _start(command, verdict, spec)
     except OSError as error:
         return f"unable to execute the command of `--on-verdict`: {error.strerror}"
-    why = None
+    why, keeper = None, 0
     try:
+        with contextlib.suppress(OSError):  # no process to be had: it goes without
+            keeper = _keep(started.pid)
         why = _wait(started.pidfd, signals, came)
         if why is None:
             status = os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED | os.WNOWAIT)
@@ -41,6 +43,9 @@ def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Call
         # It is not reaped yet, so its group is still its own.
         with contextlib.suppress(OSError):
             os.killpg(started.pid, signal.SIGKILL)
+        if keeper:
+            os.kill(keeper, signal.SIGKILL)
+            os.waitpid(keeper, 0)
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED)
         os.close(started.news)
@@ -61,6 +66,24 @@ def _start(command: str, verdict: Verdict, spec: JobSpec) -> spawn.Started:
         return spawn.spawn(spawn.Command(argv=argv, env=dict(os.environ) | env, cwd=_cwd(), stdio=(stdin, 2, 2)))
     finally:
         os.close(stdin)
+
+
+def _keep(group: int) -> int:
+    """A child of ours that ends the group when we are gone, what its shell had started too. → its pid."""
+    front = os.pidfd_open(os.getpid())
+    keeper = os.fork()  # the front has one thread
+    if keeper == 0:
+        with contextlib.suppress(BaseException):
+            os.setsid()  # whoever kills our group does not kill it
+            os.closerange(0, front)  # nobody's output waits for us
+            os.closerange(front + 1, os.sysconf("SC_OPEN_MAX"))
+            poll = select.poll()
+            poll.register(front, select.POLLIN)
+            poll.poll()
+            os.killpg(group, signal.SIGKILL)
+        os._exit(0)
+    os.close(front)
+    return keeper
 
 
 def _cwd() -> str:
