@@ -8,7 +8,6 @@ from rankguard.record import Record
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _HOST = re.compile(r"[\w.:-]+")
 _STREAMS = "0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1"
-STDOUT, STDERR = 1, 2
 
 
 class Streams:
