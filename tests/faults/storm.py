@@ -111,11 +111,13 @@ def start(nest: Nest, shape: str, seconds: float) -> Pty | None:
 
 
 def is_child(nest: Nest, pid: int, line: str) -> bool:
-    """A rank's, which nobody of ours is left to end; a suspended one has not recorded itself."""
+    """A rank's, which nobody of ours is left to end; a suspended one has not recorded itself.
+
+    Or a rank that Ctrl-Z stopped before it executed its program, and so before it asked to die with us (docs/limits.md).
+    """
     kind = nest.recorded().get(pid)
-    return kind in ("child", "escapee", "bare") or (
-        kind is None and "brood.py" in line and state(pid) == "T" and f'"pid": {pid}}}' not in nest.journal()
-    )
+    early = kind is None and state(pid) == "T" and f'"pid": {pid}}}' not in nest.journal()
+    return kind in ("child", "escapee", "bare") or early
 
 
 def once(victim: str, shape: str) -> dict[str, object]:

@@ -418,3 +418,15 @@ def test_the_story_of_a_live_run(jobs: Jobs) -> None:
     jobs.start(2, WAITS)
 
     assert jobs.ask("explain").stdout.splitlines()[-1].strip() == "(the run goes on)"
+
+
+def test_a_journal_that_is_nested_without_end_is_no_fault_of_ours(jobs: Jobs) -> None:
+    run = jobs.run(1, "pass")
+    folder = jobs.home / run
+    (folder / "verdict.json").unlink()
+    (folder / "events.jsonl").write_text("[" * 100_000 + "\n")
+
+    told = jobs.ask("report", str(folder))
+
+    assert told.returncode == 1
+    assert "journal tells nothing" in told.stderr

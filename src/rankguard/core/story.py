@@ -57,7 +57,7 @@ def read(text: Iterable[str]) -> Iterator[JobSpec | Fact]:
     for line in text:
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not begun:
             if not isinstance(entry, dict) or entry.get("schema") != VERSION:
