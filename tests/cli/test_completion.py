@@ -48,6 +48,8 @@ def env(home: Path) -> dict[str, str]:
         "PATH": path,
         "RANKGUARD_HOME": str(home / "runs"),
         "HOME": str(home),
+        "XDG_STATE_HOME": str(home / "state"),  # no runs of anybody else
+        "TMPDIR": str(home),
         "TERM": "xterm-256color",
     }
 
