@@ -87,7 +87,9 @@ class Rank:
         if answer not in ("sent", "gone"):
             import sys
 
-            sys.stderr.write(f"rankguard: unable to report the failure of rank {self.rank}: its supervisor is {answer}\n")
+            sys.stderr.write(
+                f"rankguard: unable to report the failure of rank {self.rank}: its supervisor is {answer}\n"
+            )
 
     def __repr__(self) -> str:
         return f"<rank {self.rank} of {self.world_size}>"
