@@ -98,14 +98,14 @@ def _find(name: str, env: Mapping[str, str], cwd: str) -> list[bytes]:
 def _become(command: Command, programs: Sequence[bytes], parent: int, report: int) -> None:
     stage = 0
     try:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # first: Ctrl-Z may stop us from now on, and our parents die meanwhile
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGKILL)
         for fd in command.join:
             os.write(fd, b"0")
         stage = 1
         os.setsid()
         stage = 2
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGKILL)
         _allow_tracing(parent)
         stage = 3
         for number in ALL_SIGNALS:
