@@ -47,7 +47,10 @@ class Tree(Protocol):
 
 
 class Driver:
-    """Runs one job from `JobStarted` to `Finish`. `listen` is told each fact and order once it is done."""
+    """Runs one job from `JobStarted` to `Finish`. `listen` is told each fact and order once it is done.
+
+    `awake`: seconds that we were at work or waiting for a processor, as opposed to asleep or stopped (`linux/awake.py`).
+    """
 
     def __init__(
         self,
@@ -58,12 +61,13 @@ class Driver:
         journal: Callable[[Fact, tuple[Order, ...]], None],
         listen: Callable[[Fact | Order], None],
         leftovers: Callable[[], Any],
+        awake: Callable[[], float] = float,
     ) -> None:
         self.job, self.clock = job, clock
         self.finished = False
         self.launcher: Launcher  # set before `run`: a launcher needs our `emit`
         self._selector, self._tree, self._journal, self._listen = selector, tree, journal, listen
-        self._leftovers = leftovers
+        self._leftovers, self._awake = leftovers, awake
         self._facts: deque[Fact] = deque()
         self._deadlines: dict[str, tuple[float, int]] = {}
         self._sweeping = False
@@ -75,13 +79,15 @@ class Driver:
     def run(self, idle: Callable[[float], float | None]) -> None:
         """Until the job is finished. `idle(now)` does what was put off and says when it wants to be called next."""
         self._handle()
-        now = self.clock()
+        now, awake = self.clock(), self._awake()
         while not self.finished:
             timeout = self._timeout(idle(self.clock()))
             slept_at = self.clock()
             news = self._selector.select(timeout)
             awake_at, now = now, self.clock()
-            self._notice_lost_time(awake_at, slept_at, timeout, now)
+            if timeout is not None and self._deadlines:
+                was, awake = awake, self._awake()
+                self._notice_lost_time(slept_at - awake_at, now - slept_at, timeout, awake - was)
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
                 key.data[1](now)
                 self._handle()
@@ -100,18 +106,18 @@ class Driver:
         due += [at for at in (idle_at, self.launcher.next_wake()) if at is not None]
         return None if not due else max(0.0, min(due) - now)
 
-    def _notice_lost_time(self, awake_at: float, slept_at: float, timeout: float | None, now: float) -> None:
+    def _notice_lost_time(self, worked: float, slept: float, timeout: float, awake: float) -> None:
         """We were stopped, or the machine was: nobody tells, so it shows only in a clock that went on without us.
 
         Taken as lost is all of a sleep or of a turn of work that took far too long: when in it we were stopped is not
-        known, and no deadline may have run meanwhile.
+        known, and no deadline may have run meanwhile. What we spent `awake`, at work or waiting for a processor, is not
+        lost: on an overloaded machine a grace would never end.
         """
-        if timeout is None or not self._deadlines:
-            return
-        worked, slept = slept_at - awake_at, now - slept_at
-        lost = (worked if worked > LATE else 0.0) + (slept if slept - timeout > LATE else 0.0)
+        lost = worked - awake if worked - awake > LATE else 0.0
+        if slept - timeout - awake > LATE:
+            lost += slept
         if lost:
-            self.emit(TimeLost(now, round(lost, 6)))
+            self.emit(TimeLost(self.clock(), round(lost, 6)))
             self._handle()
 
     def _due(self, now: float) -> Iterator[Fact]:

@@ -14,6 +14,8 @@ from collections.abc import Container
 from rankguard.linux.child import state
 from rankguard.model import Survivor
 
+_REAPED_AT_ONCE = 4096
+
 
 def children(pid: int) -> list[int]:
     """The children of every thread of a process, zombies included (`/proc/PID/task/TID/children`, proc(5))."""
@@ -63,9 +65,24 @@ def nearest(pid: int, among: Container[int]) -> int | None:
 
 
 def reap_strays(keep: frozenset[int] | set[int]) -> list[int]:
-    """Reap every child that has ended, those in `keep` left out (they are somebody's to look at first)."""
-    reaped = []
-    for pid in children(os.getpid()):
+    """Reap every child that has ended, those in `keep` left out (they are somebody's to look at first).
+
+    One after another as the kernel names them: a storm of forks makes thousands, and to list all children for each news
+    of one would not keep up. Bounded, so that it ends: what comes meanwhile is news again.
+    """
+    reaped: list[int] = []
+    with contextlib.suppress(ChildProcessError):
+        for _ in range(_REAPED_AT_ONCE):
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return reaped
+            if ended.si_pid in keep:  # it is named first until somebody reaps it
+                break
+            os.waitpid(ended.si_pid, os.WNOHANG)
+            reaped.append(ended.si_pid)
+        else:
+            return reaped
+    for pid in children(os.getpid()) if keep else ():
         if pid not in keep:
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0]:
@@ -88,12 +105,13 @@ def alive() -> list[int]:
     return [pid for pid, stat in told if stat is not None and stat[0] not in "ZX"]
 
 
-def signal_all(number: int) -> list[int]:
-    """Signal every descendant once, children before parents. Returns those that were alive."""
+def signal_all(*numbers: int) -> list[int]:
+    """Send each signal to every descendant once, children before parents. Returns those that were alive."""
     reached = []
     for pid in alive():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+            for number in numbers:
+                os.kill(pid, number)
             reached.append(pid)
     return reached
 

@@ -28,6 +28,7 @@ from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
 from rankguard.linux import lock, ports, tree
+from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import PATIENCE, Console
 from rankguard.linux.hierarchies import own_groups
@@ -140,7 +141,9 @@ class Supervisor:
         self.killed: set[int] = set()
         self._kill = self._said_error = self._wire_watched = self._paused = False
         self._console_watched = [False, False]
-        self._driver = Driver(self._job, self._selector, clock, self, self._record, self._listen, self._find_leftovers)
+        self._driver = Driver(
+            self._job, self._selector, clock, self, self._record, self._listen, self._find_leftovers, Awake()
+        )
         around = Surroundings(
             spec=spec,
             port=port,
@@ -328,6 +331,7 @@ class Supervisor:
         self._leftovers.note()
         if self._shm_owners is not None:
             self._shm_owners.look_at_all()
+        tree.reap_strays(self._ranks.unreaped())  # the fewer there are, the sooner the living are found
         if kill:
             self._kill = True
             self._groups.forbid_forks()
@@ -335,8 +339,7 @@ class Supervisor:
             self._groups.kill()
             self._kill_rest()
         else:
-            tree.signal_all(signal.SIGTERM)
-            tree.signal_all(signal.SIGCONT)  # who stands still hears nothing
+            tree.signal_all(signal.SIGTERM, signal.SIGCONT)  # who stands still hears nothing
 
     def _kill_rest(self) -> None:
         self.killed.update(tree.kill_all(self._ranks.unreaped()))
