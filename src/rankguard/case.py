@@ -4,6 +4,7 @@ It exists so that `core` and `diagnosis` need not know each other. Frozen; made 
 """
 
 from rankguard.facts import (
+    Examined,
     Exited,
     Extended,
     FailureReported,
@@ -73,12 +74,14 @@ class Case(Record):
     failed_at: float | None = None
     failed_by: str | None = None
     """Which news was the first failure: `exit`, `report`, `protocol`, `not-spawned`, `complaint`, `ready-timeout`,
-    `front-lost`, `warden-lost`, `supervisor-lost`; null when nothing failed."""
+    `stall`, `front-lost`, `warden-lost`, `supervisor-lost`; null when nothing failed."""
     detected_in_s: float | None = None
     """From the wake-up that brought the first failure to the order to stop."""
     stop: StopRequested | None = None
     """The request from outside, when one came before any failure."""
     looked: Looked | None = None
+    examined: Examined | None = None
+    """What all ranks were doing when one of them was found stalled."""
     judged: Judged | None = None
     lost: FrontLost | WardenLost | SupervisorLost | None = None
     tree: TreeEmpty | None = None

@@ -14,14 +14,16 @@ from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.core.policy import LATE, NAP
 from rankguard.diagnosis.culprit import choose
-from rankguard.facts import DeadlinePassed, Fact, Signalled, TimeLost, TreeEmpty, Warned
+from rankguard.facts import DeadlinePassed, Examined, Fact, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
 from rankguard.model import Survivor
 from rankguard.orders import (
     Disarm,
+    Examine,
     Finish,
     GiveUp,
     Judge,
+    Listen,
     Look,
     Order,
     Reap,
@@ -66,6 +68,8 @@ class Driver:
         self.job, self.clock = job, clock
         self.finished = False
         self.launcher: Launcher  # set before `run`: a launcher needs our `emit`
+        self.examine: Callable[[int, float], None] = self._examine
+        """Takes the stacks of all ranks and emits `Examined`; this one takes none."""
         self._selector, self._tree, self._journal, self._listen = selector, tree, journal, listen
         self._leftovers, self._awake = leftovers, awake
         self._facts: deque[Fact] = deque()
@@ -75,6 +79,9 @@ class Driver:
     def emit(self, fact: Fact) -> None:
         """A fact for the queue."""
         self._facts.append(fact)
+
+    def _examine(self, number: int, now: float) -> None:
+        self.emit(Examined(now, number, self.launcher.signs(now)))
 
     def run(self, idle: Callable[[float], float | None]) -> None:
         """Until the job is finished. `idle(now)` does what was put off and says when it wants to be called next."""
@@ -139,10 +146,14 @@ class Driver:
                 self._listen(order)
             self._facts.extendleft(reversed(results))  # what our own hands found comes before other news
 
-    def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:  # noqa: C901  # one arm an order
+    def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:  # noqa: C901, PLR0912  # one arm an order
         match order:
             case Look():
                 yield self.launcher.look(fact.at)
+            case Listen(since=since):
+                yield self.launcher.silences(fact.at, since)
+            case Examine(number=number):
+                self.examine(number, fact.at)
             case SignalAll(signal=signal, spare=spare, ends=ends):
                 reached = self.launcher.signal_all(signal, frozenset(spare), ends=ends)
                 yield Signalled(self.clock(), signal, reached)

@@ -7,8 +7,9 @@ Five facts of an ending are kept apart and none is inferred from another: starte
 To add one: a class here, its row in `core/machine.py`, the reader in `linux/` or `driver.py` that makes it.
 """
 
-from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Survivor
+from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Sign, Survivor
 from rankguard.record import Record
+from rankguard.stacks import Group
 
 
 class Fact(Record):
@@ -112,6 +113,33 @@ class Looked(Fact):
     dying: tuple[tuple[int, str], ...] = ()
     memory: tuple[tuple[int, Memory], ...] = ()
     state: MemoryState = MemoryState()
+
+
+class Silences(Fact):
+    """Who has given no sign of progress for as long as a `Listen` asked about.
+
+    `silent`: those ranks, and every one that has not given any since its start. `soonest`: the oldest last sign of all
+    others; null when there are none.
+    """
+
+    silent: tuple[Sign, ...] = ()
+    soonest: float | None = None
+
+
+class Examined(Fact):
+    """The `Examine` of this number is done: the stacks of all ranks, taken before any signal of ours.
+
+    `signs`: the last sign of every rank alive, those that came meanwhile too. `cpu`: how many CPUs the processes of each
+    rank used during `within_s` seconds. `groups`: ranks that do the same (`diagnosis/stacks.py`); of many the largest and
+    the odd ones. `saved`: the file of the run that holds all stacks as text.
+    """
+
+    number: int
+    signs: tuple[Sign, ...] = ()
+    cpu: tuple[tuple[int, float], ...] = ()
+    within_s: float = 0.0
+    groups: tuple[Group, ...] = ()
+    saved: str | None = None
 
 
 class Signalled(Fact):

@@ -217,6 +217,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     preload: Sequence[str] = (),
     grace: float = 5.0,
     ready_timeout: float | None = None,
+    stall_timeout: float | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     max_restarts: int = 0,
     on_event: Callable[[str, dict[str, Any]], None] | None = None,
@@ -229,7 +230,8 @@ def launch(  # noqa: PLR0913  # the contract's door
 
     `target`: a function, called in each rank as `target(rank, *args, **kwargs)` with a `rankguard.Rank`, or a command
     (`list[str]`). Arguments travel as with `multiprocessing.Process` (spawn). `env`: variables to add for all ranks, or
-    a function of the rank. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
+    a function of the rank. `stall_timeout`: seconds after which a rank without a sign of progress (output, status,
+    heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
     go. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
     `preload` is for warm starts, which do not exist yet: it has no effect.
 
@@ -240,7 +242,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             "launch() was called while a rank imports the main module",
             "put it under `if __name__ == '__main__':`",
         )
-    _check(nprocs, start, max_restarts, grace)
+    _check(nprocs, start, max_restarts, grace, stall_timeout)
     shipment = None
     if callable(target):
         from rankguard.launchers.function import ship
@@ -264,6 +266,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             run_dir=run_dir,
             python=shipment is not None,
             ready_timeout=ready_timeout,
+            stall_timeout=stall_timeout,
             grace=grace,
             labels=dict(labels or {}),
             redact=tuple(redact),
@@ -284,7 +287,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     return job
 
 
-def _check(nprocs: int, start: str, max_restarts: int, grace: float) -> None:
+def _check(nprocs: int, start: str, max_restarts: int, grace: float, stall_timeout: float | None) -> None:
     if not isinstance(nprocs, int) or nprocs < 1:
         raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
     if start not in ("auto", "exec"):
@@ -293,6 +296,10 @@ def _check(nprocs: int, start: str, max_restarts: int, grace: float) -> None:
         raise UsageError("max_restarts is not there yet", "0 is the only value")
     if grace < 0:
         raise UsageError(f"grace must not be negative: {grace}")
+    if stall_timeout is not None and not stall_timeout > 0:
+        raise UsageError(
+            f"stall_timeout must be more than 0 seconds, not {stall_timeout!r}", "stall_timeout=None is no such limit"
+        )
 
 
 def _python() -> tuple[str, ...]:

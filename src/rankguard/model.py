@@ -71,6 +71,8 @@ class JobSpec(Record):
     """The ranks are Python under our bootstrap."""
     expect_ready: bool = False
     ready_timeout: float | None = None
+    stall_timeout: float | None = None
+    """A rank without a sign of progress for so long is stalled."""
     grace: float = 5.0
     shutdown_timeout: float = 30.0
     run_dir: str | None = None
@@ -179,6 +181,17 @@ class OomCount(Record):
     before: int
     after: int
     shared: bool
+
+
+class Sign(Record):
+    """A rank's last sign of progress: `at` on our monotonic clock (null: none since its start), and by what.
+
+    `by`: `output`, `readiness`, `progress`, `status`, `heartbeat` or `message`.
+    """
+
+    rank: int
+    at: float | None = None
+    by: str | None = None
 
 
 class Memory(Record):

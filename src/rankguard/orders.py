@@ -25,6 +25,18 @@ class Look(Order):
     """Look at every rank alive, before any signal of ours: who is already dying, who holds what memory. → `Looked`"""
 
 
+class Listen(Order):
+    """Which ranks have given no sign of progress since the instant `since`? → `Silences`"""
+
+    since: float
+
+
+class Examine(Order):
+    """Take the stacks of all ranks and see who uses the CPU, within a few seconds; wakes and stops nobody. → `Examined`"""
+
+    number: int
+
+
 class SignalAll(Order):
     """Send `signal` to the process group of every rank that has not ended, those in `spare` left out.
 

@@ -47,3 +47,10 @@ class Stack(Record):
     def main(self) -> Thread:
         """The thread that the process began with."""
         return self.threads[0]
+
+
+class Group(Record):
+    """Ranks that do the same, and the stack of the first of them."""
+
+    ranks: tuple[int, ...]
+    stack: Stack

@@ -59,6 +59,7 @@ SPECS = st.builds(
     any_end_fails=st.booleans(),
     expect_ready=st.booleans(),
     ready_timeout=st.sampled_from([None, None, 3.0]),
+    stall_timeout=st.sampled_from([None, None, 2.0]),
     grace=st.sampled_from([0.0, 0.5, 5.0]),
     shutdown_timeout=st.sampled_from([0.0, 1.0, 30.0]),
 )
@@ -111,6 +112,7 @@ class Jobs(RuleBasedStateMachine):
             "leaving": LeavingTold(now, process.rank),
             "complained": Complained(now, process.rank, signal),
         }
+        process.heard_at = now
         process.innocent = process.innocent and (what, signal) != ("complained", 3)
         self.world.tell(made[what])
 
@@ -216,6 +218,11 @@ class Jobs(RuleBasedStateMachine):
         news = [ReadinessExpected(now, timeout), Warned(now, "a full disk"), KernelKilled(now, None, oom)]
         news.append(StoppingAnnounced(now) if adopted else SignalPassed(now, 10))
         self.world.tell(data.draw(st.sampled_from(news)))
+
+    @precondition(lambda self: self.world.examining is not None)
+    @rule()
+    def look_at_stacks(self):
+        self.world.examined()
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 0.9, 3.0]))
     def wait(self, seconds):

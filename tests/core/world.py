@@ -11,6 +11,7 @@ from rankguard.core.machine import step
 from rankguard.diagnosis.culprit import choose
 from rankguard.facts import (
     DeadlinePassed,
+    Examined,
     Exited,
     JobStarted,
     Looked,
@@ -18,16 +19,19 @@ from rankguard.facts import (
     Reaped,
     Resumed,
     Signalled,
+    Silences,
     Spawned,
     TimeLost,
     TreeEmpty,
 )
-from rankguard.model import Ending, Survivor
+from rankguard.model import Ending, Sign, Survivor
 from rankguard.orders import (
     Disarm,
+    Examine,
     Finish,
     GiveUp,
     Judge,
+    Listen,
     Look,
     Reap,
     SignalAll,
@@ -53,6 +57,7 @@ class Process:
         self.ending = None
         self.doomed = None
         self.stubborn = self.immortal = self.stands = False
+        self.heard_at = None
         self.innocent = True
         """Nothing of its own doing may be held against it."""
 
@@ -68,6 +73,7 @@ class World:
         self.leftovers = []  # each is how it takes SIGTERM: "meek" or "stubborn"; "doomed" when it is about to end
         self.deadlines = {}
         self.sweeping = self.killing = False
+        self.examining = None
         self.steps = []
         self.given = {Judge: 0, Finish: 0}
         self.reap_orders = []
@@ -96,6 +102,14 @@ class World:
             case Look():
                 dying = [(p.rank, p.dying) for p in self.processes if p.dying and p.state in ("alive", "ended")]
                 return [Looked(self.now, tuple(dying))]
+            case Listen():
+                signs = self._signs()
+                others = [sign.at for sign in signs if sign.at is not None and sign.at > order.since]
+                silent = tuple(sign for sign in signs if sign.at is None or sign.at <= order.since)
+                return [Silences(self.now, silent, min(others, default=None))]
+            case Examine():
+                assert self.job.suspended_at is None
+                self.examining = order.number
             case SignalAll():
                 return [self._signal_all(order, facts)]
             case SignalRank():
@@ -139,6 +153,14 @@ class World:
             case _:
                 raise AssertionError(order)
         return []
+
+    def _signs(self):
+        return tuple(Sign(p.rank, p.heard_at, "status") for p in self.processes if p.state in ("alive", "ended"))
+
+    def examined(self):
+        """The stacks are there; of a job that was told to end meanwhile, too."""
+        number, self.examining = self.examining, None
+        self.tell(Examined(self.now, number, self._signs()))
 
     def _signal_all(self, order, facts):
         assert not self.spec.adopted
@@ -254,6 +276,8 @@ class World:
         doomed = self.doomed()
         if self.job.suspended_at is not None:
             self.tell(Resumed(self.now))
+        elif self.examining is not None:
+            self.examined()
         elif ended:
             self.tell_exit(ended[0])
         elif doomed:

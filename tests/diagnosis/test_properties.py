@@ -27,8 +27,9 @@ from rankguard.diagnosis.evidence import ended_by_us
 from rankguard.diagnosis.failure_class import FailureClass, failure_class
 from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
-from rankguard.facts import FrontLost, Looked, StatusTold, StopRequested, SupervisorLost, WardenLost
-from rankguard.model import Ending, ExceptionInfo, MemoryState, Phase, Sender, Verdict
+from rankguard.facts import Examined, FrontLost, Looked, StatusTold, StopRequested, SupervisorLost, WardenLost
+from rankguard.model import Ending, ExceptionInfo, MemoryState, Phase, Sender, Sign, Verdict
+from rankguard.stacks import Frame, Group, Stack, Thread
 
 NUMBER = st.integers(0, 3)
 TIMES = st.floats(0.0, 20.0).map(lambda at: round(at, 4))
@@ -119,10 +120,42 @@ def ranks(draw, number):
     )  # fmt: skip
 
 
+FRAMES = st.lists(
+    st.sampled_from(
+        [
+            Frame("all_reduce", "/venv/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py", 7),
+            Frame("load_shard", "/home/me/train.py", 88),
+            Frame("step", "/home/me/train.py", 40),
+            Frame("", None),
+        ]
+    ),
+    max_size=3,
+).map(tuple)
+STACKS = st.builds(
+    lambda frames, state, tracer, lacks: Stack(1, "python", (Thread(1, "MainThread", state, frames),), tracer, None, lacks),
+    FRAMES, st.sampled_from("RSSSDTtZ?"), st.sampled_from([None, None, None, 7]), st.sampled_from([None, None, "no py-spy"]),
+)  # fmt: skip
+
+
+@st.composite
+def examinations(draw, nprocs, instant):
+    """Whatever the looks at ranks gave: of some nothing is known, and some have no process."""
+    numbers = st.sets(st.integers(0, nprocs - 1))
+    told = sorted(draw(numbers))
+    first = draw(numbers)
+    groups = [Group(tuple(sorted(ranks)), draw(STACKS)) for ranks in (first, set(range(nprocs)) - first) if ranks]
+    signs = tuple(Sign(number, draw(st.none() | instant), "output") for number in told)
+    cpu = tuple((number, draw(st.floats(0, 4))) for number in sorted(draw(numbers)))
+    return Examined(
+        draw(instant), 1, signs, cpu, 0.5, tuple(groups[: draw(st.integers(0, 2))]), draw(st.none() | WORDS)
+    )
+
+
 @st.composite
 def cases(draw):
     nprocs = draw(st.integers(1, 4))
     failed = draw(st.booleans())
+    stalled = failed and draw(st.booleans())
     instant = TIMES.map(lambda at: START + at)
     made = case(
         *(draw(ranks(number)) for number in range(nprocs)),
@@ -132,12 +165,14 @@ def cases(draw):
             "any_end_fails": draw(st.booleans()),
             "exit_codes": draw(st.sampled_from(["culprit", "class"])),
             "ready_timeout": draw(st.sampled_from([None, 10.0])),
+            "stall_timeout": draw(st.sampled_from([None, 4.0])),
         },
         started_wall=WALL,
         expects_ready=draw(st.booleans()),
         all_ready_at=draw(st.none() | instant),
         failed_at=draw(instant) if failed else None,
-        failed_by=draw(st.sampled_from(["exit", "report", "protocol", "not-spawned", "ready-timeout", "stall", "front-lost", "supervisor-lost"])) if failed else None,
+        failed_by=draw(st.sampled_from(["exit", "report", "protocol", "not-spawned", "ready-timeout", "stall", "front-lost", "supervisor-lost"])) if failed and not stalled else "stall" if stalled else None,
+        examined=draw(examinations(nprocs, instant)) if stalled else None,
         stop=draw(st.none() | st.builds(StopRequested, instant, st.sampled_from([1, 2, 15]), st.none() | st.builds(Sender, pid=st.integers(1, 99)))),
         lost=draw(st.sampled_from([None, FrontLost(START, 3), WardenLost(START, 4), SupervisorLost(START, None, "bug")])),
         looked=draw(st.sampled_from([None, Looked(START + 10), Looked(START + 10, (), ((0, rss(5)),), MemoryState(limit_bytes=GIB))])),

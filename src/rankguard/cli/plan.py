@@ -39,6 +39,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         python=python,
         expect_ready=asked.ready_timeout is not None,
         ready_timeout=hand.ready_timeout,
+        stall_timeout=hand.stall_timeout,
         grace=asked.grace,
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,

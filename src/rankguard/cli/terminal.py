@@ -21,6 +21,7 @@ class Hands(Record):
     stdin: int | None
     hidden: tuple[int, ...]
     ready_timeout: float | None
+    stall_timeout: float | None
     said: tuple[Said, ...] = ()
 
 
@@ -28,12 +29,13 @@ def hands(asked: SimpleNamespace, nprocs: int, hidden: tuple[int, ...]) -> Hands
     """What `--debug` and `--stdin` mean here. `hidden`: what the console does not show otherwise. Raises `UsageError`."""
     debug = _rank("--debug", asked.debug, nprocs)
     stdin, said = _stdin(asked, nprocs, debug)
-    timeout = asked.ready_timeout
+    timeouts = {"--ready-timeout": asked.ready_timeout, "--stall-timeout": asked.stall_timeout or None}
     if debug is not None:
         hidden = tuple(0 if rank == debug else 3 for rank in range(nprocs))
-        if timeout is not None:
-            said.append((f"`--ready-timeout {timeout:g}`: it does not run with `--debug`", "leave it out"))
-            timeout = None
+        for option, timeout in timeouts.items():
+            if timeout is not None:
+                said.append((f"`{option} {timeout:g}`: it does not run with `--debug`", "leave it out"))
+                timeouts[option] = None
         if not os.isatty(0):
             said.append(
                 (
@@ -41,7 +43,7 @@ def hands(asked: SimpleNamespace, nprocs: int, hidden: tuple[int, ...]) -> Hands
                     "start it on a terminal, or attach with debugpy: docs/debug.md",
                 )
             )
-    return Hands(debug, stdin, hidden, timeout, tuple(said))
+    return Hands(debug, stdin, hidden, timeouts["--ready-timeout"], timeouts["--stall-timeout"], tuple(said))
 
 
 def _stdin(asked: SimpleNamespace, nprocs: int, debug: int | None) -> tuple[int | None, list[Said]]:

@@ -53,11 +53,13 @@ def resume(job: Job, at: float, because: str) -> Orders:
     lost = max(0.0, at - job.suspended_at)
     job.suspended_at = None
     _remember(job, at, f"{because} after {lost:.1f} s")
-    return (SignalAll(because, SIGCONT, ends=False), *postpone(job, lost, because), Tell(because, "resumed"))
+    return (SignalAll(because, SIGCONT, ends=False), *postpone(job, at, lost, because), Tell(because, "resumed"))
 
 
-def postpone(job: Job, lost: float, because: str) -> Orders:
-    """All deadlines come later by the seconds that were lost, those that ranks have of their own too."""
+def postpone(job: Job, at: float, lost: float, because: str) -> Orders:
+    """All deadlines come later by the seconds that were lost until now, those that ranks have of their own too."""
+    if job.spec.stall_timeout is not None:
+        job.stood_still.append((at - lost, at))
     job.ready_by += lost
     job.lost_while_stopping += lost if job.stopped_at is not None else 0.0
     for rank in job.ranks:
@@ -72,7 +74,7 @@ def lose(job: Job, at: float, lost: float) -> Orders:
     """We stood still without having been asked."""
     because = f"rankguard itself stood still for {lost:.1f} s"
     _remember(job, at, because)
-    return postpone(job, lost, because)
+    return postpone(job, at, lost, because)
 
 
 def _remember(job: Job, at: float, what: str) -> None:

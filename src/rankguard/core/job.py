@@ -9,6 +9,7 @@ from collections import deque
 from rankguard.case import Case, RankCase
 from rankguard.core.policy import STORY
 from rankguard.facts import (
+    Examined,
     Exited,
     Extended,
     Fact,
@@ -105,6 +106,12 @@ class Job:
         self.unresolved: set[int] = set()
         self.holding = False
         self.looked: Looked | None = None
+        # Stalls: the examination that is under way (its number; null: none), how many there were, what the last found.
+        self.examining: int | None = None
+        self.examinations = 0
+        self.examined: Examined | None = None
+        self.stood_still: list[tuple[float, float]] = []
+        """From when to when nothing could run, as far back as a silence goes; kept under `stall_timeout` alone."""
         self.judging = False
         self.judged: Judged | None = None
         self.lost: FrontLost | WardenLost | None = None
@@ -182,6 +189,7 @@ class Job:
             detected_in_s=_span(self.failed_at, self.signalled_first_at),
             stop=self.stop,
             looked=self.looked,
+            examined=self.examined,
             judged=self.judged,
             lost=self.lost,
             tree=self.tree,

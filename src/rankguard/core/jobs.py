@@ -4,6 +4,7 @@ from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_t
 from rankguard.core.job import Job
 from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
+from rankguard.core.stalls import examine_later, stall_passed
 from rankguard.core.stopping import (
     asker,
     bound_passed,
@@ -49,6 +50,7 @@ SIGINT, SIGKILL = 2, 9
 
 _DEADLINES = {
     "ready": ready_passed,
+    "stall": stall_passed,
     "complaint": complaint_passed,
     "hold": hold_passed,
     "settle": settle_passed,
@@ -125,7 +127,9 @@ def suspended(job: Job, fact: Suspended) -> Orders:
     """Every rank stops, no deadline runs. Not once something has failed: then the job is about to end."""
     if job.suspended_at is not None or job.failed_at is not None:
         return ()
-    return suspend(job, fact.at, "the job is suspended")
+    orders = suspend(job, fact.at, "the job is suspended")
+    examine_later(job, fact.at)
+    return orders
 
 
 def resumed(job: Job, fact: Resumed) -> Orders:

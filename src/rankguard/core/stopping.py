@@ -258,6 +258,8 @@ def launch_orders(job: Job, fact: JobStarted) -> Orders:
     if job.spec.ready_timeout is not None:
         job.ready_by = fact.at + job.spec.ready_timeout
         orders.append(wake(job, "ready", job.ready_by, "--ready-timeout"))
+    if job.spec.stall_timeout is not None:
+        orders.append(wake(job, "stall", fact.at + job.spec.stall_timeout, "--stall-timeout"))
     if not job.spec.adopted:
         orders.insert(0, Spawn("the job begins", 0, job.spec.nprocs - 1))
     return tuple(orders)

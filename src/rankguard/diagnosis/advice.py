@@ -51,6 +51,10 @@ def owner(case: Case, rank: RankCase | None, cause: Cause) -> str | None:
         return "limits"
     if rank and peer_death_of(rank) and not oom_kill(case, rank) and cause.kind != "collective-timeout":
         return None  # a victim is all that we have: whose fault it was is not known
+    if rank and cause.kind == "stall" and case.examined is not None:
+        from rankguard.diagnosis.stall_hints import holder  # no start waits for it
+
+        return holder(rank, case.examined) or _OWNERS[Family.TIME]
     return _OWNERS.get(cause.family)
 
 
@@ -71,7 +75,11 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         found += _HINTS[cause.kind](case, rank, cause) if cause.kind in _HINTS else []
         if peer_death_of(rank) and cause.kind not in ("oom-kill", "collective-timeout"):
             found.append(_peer_that_went(case))
-    if judged.either:
+    if cause.kind == "stall" and case.examined is not None:
+        from rankguard.diagnosis.stall_hints import stall_hints  # no start waits for it
+
+        found += stall_hints(case, rank, case.examined)
+    elif judged.either:
         one = len(judged.either) == 1
         whose_logs = f"the log of rank {judged.either[0]}" if one else f"the logs of ranks {ranges(judged.either)}"
         found.append(f"read {whose_logs} too: {'it' if one else 'each'} may as well have been first")
@@ -216,6 +224,8 @@ def _not_found(program: str, cwd: str) -> str:
 
 def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     limit = case.spec.ready_timeout
+    if case.examined is not None and cause.kind == "stall":
+        return []  # `stall_hints`: also where no rank is named
     look = "py-spy dump --pid PID" if case.spec.adopted else "rankguard stacks"
     found = [f"see what {whose(case, rank)} was doing: the last lines of its log, or `{look}` while it waits"]
     if cause.kind == "ready-timeout" and limit:

@@ -66,6 +66,7 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
         or rank.dying
         or report_of(rank)
         or rank.broken
+        or case.examined  # then it is the one that holds the others up, or none (`stalls.py`)
     ):
         return None
     if case.failed_at is None or (rank.exited and rank.exited.at < case.failed_at):
@@ -83,6 +84,15 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
         silent = f"its last status came {since} before" if rank.status else f"no status since its start, {since} before"
         evidence = (Evidence(source="clock", statement=silent),)
     return make(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
+
+
+def _stalled(case: Case, rank: RankCase) -> Cause | None:
+    """It holds the others up (`stalls.py`, which no start waits for)."""
+    if case.examined is None:
+        return None
+    from rankguard.diagnosis.stalls import stalled
+
+    return stalled(case, rank)
 
 
 def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
@@ -251,6 +261,7 @@ def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
 
 CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _cannot_start,
+    _stalled,
     _timed_out,
     _oom_kill,
     _reported,
@@ -268,6 +279,10 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
 def _lost(case: Case) -> Cause:
     """The failure was of none of the ranks."""
     lost = case.lost
+    if lost is None and case.examined is not None:
+        from rankguard.diagnosis.stalls import nobody
+
+        return nobody(case)
     if lost is None:
         return make("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
     if isinstance(lost, SupervisorLost) and lost.bug is not None:

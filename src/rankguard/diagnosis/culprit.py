@@ -14,7 +14,7 @@ from rankguard.diagnosis.evidence import report_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import oom_kill
-from rankguard.facts import Judged
+from rankguard.facts import Examined, Judged
 from rankguard.record import Record
 
 CLOCK_GAP_S = 200e-6
@@ -35,7 +35,7 @@ def choose(case: Case) -> Judged:
         and late
         and min(classes.values(), default=FailureClass.NONE) > FailureClass.FAILED
     ):
-        return _of_late(case, late)
+        return _of_late(case, late) if case.examined is None else _of_stalled(case, case.examined)
     for best in FailureClass:
         candidates = [rank for rank in suspects if classes[rank.rank] is best]
         unresolved = [rank for rank in suspects if classes[rank.rank] is FailureClass.UNRESOLVED]
@@ -96,6 +96,15 @@ def _of_late(case: Case, late: Sequence[RankCase]) -> Judged:
     first, *others = sorted(late, key=last_sign)
     basis = "longest without a sign of life" if others else "only one late"
     return _judged(case, first, _Choice(first=first, either=tuple(sorted(_numbers(others))), basis=basis))
+
+
+def _of_stalled(case: Case, examined: Examined) -> Judged:
+    """Nobody failed, some are silent: the one that holds the others up, if it can be told."""
+    from rankguard.diagnosis.stalls import choose as choose_stalled  # no start waits for it
+
+    found = choose_stalled(case, examined)
+    rank = next((rank for rank in case.ranks if rank.rank == found.rank), None)
+    return _judged(case, rank, _Choice(first=rank, either=found.either, basis=found.basis))
 
 
 def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _Choice:

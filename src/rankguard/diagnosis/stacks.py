@@ -8,17 +8,9 @@ is by itself whatever its calls are. Layout is `report/stacks.py`'s.
 from collections.abc import Iterable, Mapping
 
 from rankguard.diagnosis.words import ranges
-from rankguard.record import Record
-from rankguard.stacks import Frame, Stack
+from rankguard.stacks import Frame, Group, Stack
 
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ", "/rankguard/inside/")
-
-
-class Group(Record):
-    """Ranks that do the same, and the stack of the first of them."""
-
-    ranks: tuple[int, ...]
-    stack: Stack
 
 
 def groups(stacks: Mapping[int, Stack]) -> tuple[Group, ...]:
@@ -39,7 +31,7 @@ def sentence(group: Group, world: int) -> str:
     be, how, where = "is" if one else "are", held(group.stack), _where(group.stack)
     if how is not None:
         return f"{who} {be} {how}" + (f", in {where}" if where else "")
-    if _waits(group.stack):
+    if waits(group.stack):
         return f"{who} wait{'s' if one else ''}" + (f" in {where}" if where else "")
     return f"{who} {be} in {where}" if where else f"{who} {be} running"
 
@@ -60,23 +52,24 @@ def held(stack: Stack) -> str | None:
 def own_frames(frames: Iterable[Frame]) -> tuple[Frame, ...]:
     """The frames from the innermost to the program's outermost: what started the program is left out."""
     told = tuple(frames)
-    own = [n for n, frame in enumerate(told) if _is_own(frame)]
+    own = [n for n, frame in enumerate(told) if is_own(frame)]
     return told[: own[-1] + 1] if own else told
 
 
-def _is_own(frame: Frame) -> bool:
+def is_own(frame: Frame) -> bool:
+    """A call of the program, not of a library or of us."""
     return frame.file is not None and not any(mark in frame.file for mark in _LIBRARIES)
 
 
 def _key(stack: Stack) -> object:
     main = stack.main
     if main.frames:
-        calls = tuple((f.function, f.file, f.line if _is_own(f) else None) for f in own_frames(main.frames))
+        calls = tuple((f.function, f.file, f.line if is_own(f) else None) for f in own_frames(main.frames))
         return held(stack) and main.state, calls
     return held(stack) and main.state, stack.name, main.state, main.waits_in
 
 
-def _waits(stack: Stack) -> bool:
+def waits(stack: Stack) -> bool:
     """It sleeps, or its interpreter calls it idle."""
     return stack.main.state in "SD" if stack.main.active is None else not stack.main.active
 
@@ -84,13 +77,21 @@ def _waits(stack: Stack) -> bool:
 def _where(stack: Stack) -> str:
     """The program's innermost line, and the call into a library that it stands in."""
     frames = own_frames(stack.main.frames)
-    own = next((n for n, frame in enumerate(frames) if _is_own(frame)), None)
+    own = next((n for n, frame in enumerate(frames) if is_own(frame)), None)
     if own is None:
         inner = frames[0] if frames else None
         call = stack.main.waits_in
         return f"`{inner.function}` ({place(inner)})" if inner else f"`{call}`" if call else ""
     caller = f"`{frames[own].function}` ({place(frames[own])})"
-    return caller if own == 0 else f"`{frames[own - 1].function}`, called by {caller}"
+    if own == 0:
+        return caller
+    called = next((frame for frame in reversed(frames[:own]) if not _only_wraps(frame)), frames[own - 1])
+    return f"`{called.function}`, called by {caller}"
+
+
+def _only_wraps(frame: Frame) -> bool:
+    """A decorator's inside: what it wraps is what the program called."""
+    return frame.function.rpartition(".")[2] in ("wrapper", "wrapped", "inner", "decorate_context", "__call__")
 
 
 def place(frame: Frame) -> str:

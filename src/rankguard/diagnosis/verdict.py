@@ -34,6 +34,7 @@ from rankguard.model import (
     Teardown,
     Verdict,
 )
+from rankguard.stacks import Stack
 
 SIGQUIT = 3
 
@@ -47,14 +48,22 @@ def verdict(case: Case, version: str) -> Verdict:
     return _succeeded(case, version)
 
 
-def fingerprint(phase: Phase, cause: Cause) -> str:
-    """The same for the same failure: kind, phase, exception type and the top three frames of the program."""
+def fingerprint(phase: Phase, cause: Cause, stack: Stack | None = None) -> str:
+    """The same for the same failure: kind, phase, exception type and the top three frames of the program.
+
+    The frames are those of the exception, else of `stack`: where a rank hangs.
+    """
     exception = cause.exception
     parts = [cause.kind, shown(phase).value, exception.type.rpartition(".")[2] if exception else ""]
-    frames = exception.frames if exception else ()
+    frames = exception.frames if exception else _frames(stack)
     own = [frame for frame in frames if not any(mark in frame for mark in _LIBRARIES)] or list(frames)
     parts += [_frame(frame) for frame in reversed(own[-3:])]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _frames(stack: Stack | None) -> tuple[str, ...]:
+    told = stack.main.frames if stack else ()
+    return tuple(f"{frame.file}:{frame.line or 0} {frame.function}" for frame in reversed(told))
 
 
 _LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
@@ -71,7 +80,7 @@ def _failed(case: Case, version: str, judged: Judged) -> Verdict:
         exit_code=exit_code(case, rank, cause.kind),
         statement=cause.statement,
         summary=failed_summary(case, culprit, made.ranks, advice),
-        fingerprint=fingerprint(culprit.phase, cause),
+        fingerprint=fingerprint(culprit.phase, cause, _stack(case, rank, cause)),
         owner=owner(case, rank, cause),
         retry=retry(case, rank, cause),
         failed_at=_iso(case, _failed_at(case, rank)),
@@ -211,10 +220,24 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         else None,
         memory=memory_of(case, rank_known),
         traceback=_traceback(rank_known),
-        stacks=None,
+        stacks=_stack_text(_stack(case, rank, cause)),
         log_tail=rank_known.exited.log_tail if rank_known.exited else (),
         log_path=log_path(case, rank) if rank else None,
     )
+
+
+def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:
+    if cause.kind != "stall" or rank is None or case.examined is None:
+        return None
+    return next((group.stack for group in case.examined.groups if rank.rank in group.ranks), None)
+
+
+def _stack_text(stack: Stack | None) -> str | None:
+    if stack is None:
+        return None
+    from rankguard.diagnosis.stalls import stack_text  # no start waits for it
+
+    return stack_text(stack)
 
 
 def _traceback(rank: RankCase) -> str | None:

@@ -64,6 +64,10 @@ def _last_words(text: str) -> Callable[[Verdict], bool]:
     return lambda verdict: text in str(verdict["culprit"]["cause"]["statement"])
 
 
+def _seen(verdict: Verdict, source: str) -> list[str]:
+    return [each["statement"] for each in verdict["culprit"]["cause"]["evidence"] if each["source"] == source]
+
+
 def _pipes_between(stage: Stage) -> None:
     for rank in range(stage.ranks):
         if rank != 1:
@@ -122,6 +126,13 @@ DRILLS = {
             "ready-timeout", "rank 1 never becomes ready", Expect(
                 "ready-timeout", 124, also=(("says what it waited for", _last_words("waiting for the parameter")),)
             ), part="ready-timeout", options=("--ready-timeout", "2"),
+        ),
+        Drill(
+            "hang", "rank 1 waits for its own lock, and the others for it",
+            Expect("stall", 124, confidence="likely", also=(
+                ("says where it hangs, or in which call", lambda verdict: bool(verdict["culprit"]["stacks"])),
+                ("says that the others do something else", lambda verdict: len(_seen(verdict, "stacks")) >= 2),
+            )), part="hang", options=("--stall-timeout", "3"), prepare=lambda stage: stage.fifo("all-here"),
         ),
         Drill(
             "reported-failure", "rank 1 says that it failed, and lives",

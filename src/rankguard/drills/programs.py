@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 
 import rankguard
@@ -66,6 +67,24 @@ def ready_timeout(me: rankguard.Rank) -> None:
         me.status("waiting for the parameter server")
     else:
         me.ready()
+
+
+def hang(me: rankguard.Rank) -> None:
+    """Waits for a lock that nobody will release; the others wait for it."""
+    if me.rank == CULPRIT:
+        load_shard()
+    wait_for_all()
+
+
+def load_shard() -> None:
+    held = threading.Lock()
+    held.acquire()
+    held.acquire()
+
+
+def wait_for_all() -> None:
+    with open("all-here") as meeting:
+        meeting.read()
 
 
 def reported_failure(me: rankguard.Rank) -> None:
@@ -150,6 +169,7 @@ PARTS = {
     "exit-early": exit_early,
     "exit-code": exit_code,
     "ready-timeout": ready_timeout,
+    "hang": hang,
     "reported-failure": reported_failure,
     "complaint": complaint,
     "memory-limit": memory_limit,

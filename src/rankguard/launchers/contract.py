@@ -7,12 +7,12 @@ programs on this machine. Whoever adds one runs the conformance test over it (`t
 from collections.abc import Callable
 from typing import Protocol
 
-from rankguard.facts import Fact, Looked
+from rankguard.facts import Fact, Looked, Silences
 from rankguard.launchers.terminal import Terminal
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
-from rankguard.model import JobSpec
+from rankguard.model import JobSpec, Sign
 from rankguard.record import Record
 
 Emit = Callable[[Fact], None]
@@ -28,6 +28,12 @@ class Launcher(Protocol):
 
     def look(self, now: float) -> Looked:
         """Who is already dying, who holds what memory. Before any signal of ours."""
+
+    def silences(self, now: float, since: float) -> Silences:
+        """Which ranks have given no sign of progress since then."""
+
+    def signs(self, now: float) -> tuple[Sign, ...]:
+        """The last sign of progress of every rank that has a process and has not ended."""
 
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
         """Signal every rank that has not ended; how many were reached. `ends`: ranks still to be started are not."""

@@ -61,6 +61,8 @@ def rank_environment(
         env["RANKGUARD_RUN_DIR"] = spec.run_dir
     if notify is not None:
         env["NOTIFY_SOCKET"] = notify
+    if spec.stall_timeout is not None:
+        env["WATCHDOG_USEC"] = str(max(1, round(spec.stall_timeout * 1e6)))  # WATCHDOG_PID: `linux/spawn.py`
     if spec.debug_rank not in (None, rank):
         env["PYTHONBREAKPOINT"] = "0"  # only one rank has somebody who would answer
     if spec.python:

@@ -24,6 +24,7 @@ from rankguard.facts import (
     OutputClosed,
     Ready,
     Reaped,
+    Silences,
     Spawned,
 )
 from rankguard.launchers.contract import Emit, Surroundings
@@ -31,10 +32,11 @@ from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
+from rankguard.launchers.signs import sign_of, silences, unread
 from rankguard.linux import child, notify, pipes, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
-from rankguard.model import Ending, JobSpec, Memory
+from rankguard.model import Ending, JobSpec, Memory, Sign
 
 if TYPE_CHECKING:
     from rankguard.linux.numa import Binding
@@ -55,6 +57,7 @@ class _Rank:
         "error_file",
         "exited",
         "heard_at",
+        "heard_by",
         "mailbox",
         "news",
         "notify",
@@ -75,6 +78,7 @@ class _Rank:
         self.complaints: dict[int, int] = {}
         self.error_file: str | None = None
         self.heard_at: float | None = None
+        self.heard_by: str | None = None
         self.spawned = self.exited = self.reaped = False
 
 
@@ -217,8 +221,9 @@ class ExecRanks:
         self._on_news(rank, now)  # one that speaks executes, even when the news of that is behind in the queue
         if rank.news >= 0:
             return False
-        rank.heard_at = now
         messages, more = rank.notify.drain(self._belongs(rank))
+        if (sign := sign_of(messages)) is not None:
+            rank.heard_at, rank.heard_by = now, sign
         for message in messages:
             facts = rank.mailbox.take(message, now, lambda said: self._around.peer_death(self._around.redact(said)))
             self._tell(facts)
@@ -256,7 +261,7 @@ class ExecRanks:
         except OSError:
             data = b""
         if data:
-            rank.heard_at = now
+            rank.heard_at, rank.heard_by = now, "output"
             self._around.output.feed(rank.number, which, data, now)
             return True
         self._close_output(rank, which)
@@ -405,6 +410,19 @@ class ExecRanks:
     def heard_at(self, rank: int) -> float | None:
         """When a rank last said or printed anything."""
         return self._ranks[rank].heard_at
+
+    def silences(self, now: float, since: float) -> Silences:
+        return silences(self.signs(now), now, since)
+
+    def signs(self, now: float) -> tuple[Sign, ...]:
+        """Output that we have left in the pipes (nobody reads ours) is a sign, too."""
+        told = []
+        for rank in self._ranks:
+            if self._paused and unread(rank.outputs):
+                rank.heard_at, rank.heard_by = now, "output"
+            if rank.spawned and not rank.exited:
+                told.append(Sign(rank.number, rank.heard_at, rank.heard_by))
+        return tuple(told)
 
     def settle(self, now: float) -> bool:
         """Take the endings of ranks that are there already; true when every rank has ended and is reaped."""

@@ -30,7 +30,7 @@ OOM_SCORE_RAISE = 300
 
 
 class Command(Record):
-    """What to execute, ready for the child: nothing is computed after the fork."""
+    """What to execute, ready for the child: nothing is computed after the fork but its own pid (WATCHDOG_PID)."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
@@ -134,11 +134,14 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
 
 def _execute(programs: Sequence[bytes], command: Command) -> None:
     """Try each file as execvp(3) does: one that may not be executed is told only when none can be."""
+    env = command.env
+    if "WATCHDOG_USEC" in env:
+        env = {**env, "WATCHDOG_PID": str(os.getpid())}  # whose heartbeats these are to be: sd_watchdog_enabled(3)
     denied: OSError | None = None
     missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for program in programs:
         try:
-            os.execve(program, command.argv, command.env)
+            os.execve(program, command.argv, env)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:

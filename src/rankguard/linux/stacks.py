@@ -137,11 +137,15 @@ class Sampler:
         self._program: str | None = None
         self._looked_for_it = False
 
-    def take(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> None:
-        """Stacks of the processes `pids` (key → pid); `done` gets them by key, those that are gone left out."""
+    def take(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
+        """Stacks of the processes `pids` (key → pid); `done` gets them by key, those that are gone left out.
+
+        Returned is what `done` will get, and what has been found of it at any time.
+        """
         if not self._looked_for_it:
             self._looked_for_it, self._program = True, find_py_spy()
         self._rounds.append(_Round(pids, done))
+        return self._rounds[-1].found
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""

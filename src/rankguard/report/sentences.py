@@ -61,6 +61,12 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"the {entry['fact'].removesuffix('Lost').lower()} is gone (pid {entry.get('pid')})"
         case "DeadlinePassed":
             return f"the clock `{plain(entry.get('name'))}` was over"
+        case "Silences":
+            told = [sign.get("rank") for sign in _list(entry.get("silent")) if isinstance(sign, dict)]
+            silent = [(number, None) for number in told if isinstance(number, int)]
+            return f"silent for so long: {say.many(silent)}" if silent else "no rank was silent for so long"
+        case "Examined":
+            return _examined(entry)
         case "Looked":
             return _looked(entry)
         case "Judged":
@@ -82,6 +88,13 @@ def _looked(entry: Entry) -> str:
     dying = [pair for pair in _list(entry.get("dying")) if isinstance(pair, list) and len(pair) == 2]
     told = [f"rank {number} was on its way out ({plain(how)})" for number, how in dying]
     return f"looked at all ranks: {say.some(told, 4) if told else 'none was on its way out'}"
+
+
+def _examined(entry: Entry) -> str:
+    many = len(_list(entry.get("groups")))
+    found = f"; they do {many} different things" if many > 1 else "; all do the same" if many else ""
+    saved = f" ({plain(entry['saved'])})" if entry.get("saved") else ""
+    return f"looked at what all ranks do{found}{saved}"
 
 
 def _empty(entry: Entry) -> str:
@@ -125,6 +138,8 @@ def action(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  #
                 if names
                 else None
             )
+        case "Examine":
+            return "take the stacks of all ranks"
         case "Sweep":
             return "kill everything that is left" if entry.get("kill") else "end what the ranks have left behind"
         case "GiveUp":

@@ -5,10 +5,10 @@ The odd ones come first (`diagnosis/stacks.py`). Words of ranks (names of functi
 
 from collections.abc import Mapping
 
-from rankguard.diagnosis.stacks import Group, groups, held, own_frames, place, sentence
+from rankguard.diagnosis.stacks import groups, held, own_frames, place, sentence
 from rankguard.diagnosis.words import ranges
 from rankguard.report.wording import printable
-from rankguard.stacks import Frame, Stack, Thread
+from rankguard.stacks import Frame, Group, Stack, Thread
 
 _GROUPS, _FRAMES, _THREADS = 12, 30, 16
 _WIDTH = 80

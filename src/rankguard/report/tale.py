@@ -168,7 +168,7 @@ class _Teller:
             self._last = name, quiet(entry), rank, since, entry.get("text")
         else:
             self._open = Told(since, sentence(entry))
-            self._only_if_decided = name == "DeadlinePassed"  # a stale one changes nothing
+            self._only_if_decided = name in ("DeadlinePassed", "Silences")  # mostly nothing comes of these
 
     def _order(self, entry: Entry) -> Iterator[Told]:
         said = action(entry, self._began)

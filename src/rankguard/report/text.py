@@ -239,8 +239,10 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
     cells = []
     if verdict.either:
         both, neither = ("both", "neither was") if len(verdict.either) == 1 else ("all", "none of them was")
-        late = culprit.cause.kind == "ready-timeout"
-        why = f"{neither} ready in time" if late else f"{both} were already failing when first seen"
+        why = {
+            "ready-timeout": f"{neither} ready in time",
+            "stall": f"what {'it does' if len(verdict.either) == 1 else 'they do'} does not tell who waits for whom",
+        }.get(culprit.cause.kind, f"{both} were already failing when first seen")
         cells.append(("or", f"{say.many([(rank, None) for rank in verdict.either])}: {why}"))
     elif (
         verdict.order

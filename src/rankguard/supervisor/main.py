@@ -13,7 +13,9 @@ import signal
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
+from typing import Protocol
 
 from rankguard._version import __version__
 from rankguard.core import story
@@ -168,12 +170,22 @@ class Supervisor:
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
         self._desk.later["stacks"] = self._snapshots.ask
         self._samples = Samples(self._job, self._memory, self._files, clock)
+        self._aside = self._work_aside(around.redact)
         self._desk.sampled = self._samples.told
         self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
         if self._control.error is None:
             self._files.link(CONTROL, self._control.address)
         else:
             self._files.append(story.note(self._control.error))
+
+    def _work_aside(self, redact: Callable[[str], str]) -> "list[Aside]":
+        if self._spec.stall_timeout is None:
+            return [self._snapshots, self._samples]
+        from rankguard.supervisor.examination import Examination  # no other start waits for it
+
+        examination = Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, redact)
+        self._driver.examine = examination.begin
+        return [self._snapshots, examination, self._samples]
 
     # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
 
@@ -246,8 +258,8 @@ class Supervisor:
 
     def _idle(self, now: float) -> float | None:
         """What was put off: partial lines, full consoles, a front that reads slowly."""
-        self._snapshots.wake(now)
-        self._samples.wake(now)
+        for each in self._aside:
+            each.wake(now)
         if self._shm_owners is not None:
             self._shm_owners.wake(now)
         due = self._output.next_partial()
@@ -255,7 +267,7 @@ class Supervisor:
             self._output.show_partial(now)
             due = self._output.next_partial()
         owners_due = self._shm_owners.next_wake() if self._shm_owners is not None else None
-        waits = (due, owners_due, self._samples.next_wake(), self._snapshots.next_wake(), self._screen.idle(now))
+        waits = [due, owners_due, self._screen.idle(now), *(each.next_wake() for each in self._aside)]
         due = min((at for at in waits if at is not None), default=None)
         for index, console in enumerate(self._consoles):
             if console is not None and console.pending != self._console_watched[index]:
@@ -381,3 +393,12 @@ def _master_port(spec: JobSpec) -> tuple[int, socket.socket | None]:
         return ports.hold_free_port()
     except OSError as error:
         raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
+
+
+class Aside(Protocol):
+    """Work of ours that waits for its turn: `wake(now)` does some, `next_wake()` says when it wants to be called."""
+
+    @property
+    def wake(self) -> Callable[[float], None]: ...
+    @property
+    def next_wake(self) -> Callable[[], float | None]: ...

@@ -1,7 +1,7 @@
 """Stacks of ranks on request, in the supervisor: who asked, which ranks, the answer, the file that keeps it.
 
 One request at a time; the same question asked meanwhile gets the same answer. Nothing waits: the work is the
-`Sampler`'s. Whoever watches for stalls asks here too (`take`). Read next: `linux/stacks.py`, `report/stacks.py`.
+`Sampler`'s. `examination.py` asks here too (`take`). Read next: `linux/stacks.py`, `report/stacks.py`.
 """
 
 from collections.abc import Callable, Iterable
@@ -57,11 +57,21 @@ class Snapshots:
         if len(waiting) == 1:
             self.take(wanted, lambda found: self._answer(wanted, found))
 
-    def take(self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> None:
-        """The stacks of those of `ranks` that have a process."""
+    def take(self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
+        """The stacks of those of `ranks` that have a process. They come into what is returned one by one."""
         states = [self._job.ranks[rank] for rank in ranks]
         pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
-        self._sampler.take(pids, done)
+        return self._sampler.take(pids, done)
+
+    def keep(self, found: dict[int, Stack], wanted: Iterable[int]) -> tuple[str, str | None]:
+        """Stacks as text, and the file of the run that has it, if there is one."""
+        from rankguard.report.stacks import stacks_text  # words that no start waits for
+
+        elapsed = self._clock() - (self._job.started_at or self._clock())
+        states = [self._job.ranks[rank] for rank in wanted]
+        ended = sum(rank.pid is None or rank.exited is not None for rank in states)
+        text = self._redact(stacks_text(found, len(states), ended, elapsed))
+        return text, self._save(text)
 
     def close(self) -> None:
         """The job ends: end what is at work, and tell those who wait."""
@@ -73,13 +83,7 @@ class Snapshots:
         self._asking.clear()
 
     def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack]) -> None:
-        from rankguard.report.stacks import stacks_text  # words that no start waits for
-
-        elapsed = self._clock() - (self._job.started_at or self._clock())
-        states = [self._job.ranks[rank] for rank in wanted]
-        ended = sum(rank.pid is None or rank.exited is not None for rank in states)
-        text = self._redact(stacks_text(found, len(wanted), ended, elapsed))
-        saved = self._save(text)
+        text, saved = self.keep(found, wanted)
         message: dict[str, Any] = {"is": "stacks", "text": text, "saved": saved}
         for reply, data in self._asking.pop(wanted, []):
             reply(message | ({"stacks": self._data(found)} if data else {}))

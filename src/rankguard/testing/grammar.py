@@ -13,6 +13,8 @@ and may stand anywhere. Of the job:
     3.000 lost front|warden [pid=7]                  FrontLost, WardenLost
     3.000 deadline grace [stale]                     DeadlinePassed, of the current (or of an earlier) generation
     3.000 looked [5=exiting 6=killed …]              Looked
+    3.000 silences [5=1.5 6=never …] [soonest=2.5]   Silences: their last signs, and the oldest of the others
+    3.000 examined [5=1.5 6=never …] [number=1]      Examined: the last signs, no stacks
     3.000 signalled SIGTERM 7                        Signalled
     3.000 judged 5|nobody killed exit=137 [either=1,2] [basis="…"] [gap=812]   Judged
     3.000 tree-empty [killed=101,102] [survivors=103]   TreeEmpty
@@ -44,7 +46,7 @@ from collections.abc import Callable, Iterator
 
 from rankguard import facts
 from rankguard.facts import Fact
-from rankguard.model import Ending, OomCount, OomRecord, Report, Sender, Survivor
+from rankguard.model import Ending, OomCount, OomRecord, Report, Sender, Sign, Survivor
 
 PID = 100
 WALL = 1_790_000_000.0
@@ -168,6 +170,10 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             return facts.DeadlinePassed(at, name, generation(name) - words.flag("stale"))
         case "looked":
             return facts.Looked(at, tuple(words.ranks().items()))
+        case "silences":
+            return facts.Silences(at, _signs(words), words.number("soonest"))
+        case "examined":
+            return facts.Examined(at, words.whole("number") or 1, _signs(words))
         case "signalled":
             return facts.Signalled(at, _signal(words.next("the signal")), int(words.next("how many were reached")))
         case "judged":
@@ -188,6 +194,11 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
         case "warned":
             return facts.Warned(at, words.next("the statement"))
     raise ScenarioError(f"no such fact of a job: {verb}")
+
+
+def _signs(words: Words) -> tuple[Sign, ...]:
+    told = words.ranks().items()
+    return tuple(Sign(rank) if at == "never" else Sign(rank, float(at), "output") for rank, at in told)
 
 
 def _of_ranks(at: float, ranks: list[int], verb: str, words: Words) -> list[Fact]:

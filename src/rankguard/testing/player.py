@@ -20,7 +20,22 @@ from rankguard.core.machine import JobPhase, job_phase, step
 from rankguard.errors import RankguardBug
 from rankguard.facts import DeadlinePassed, Fact, TimeLost
 from rankguard.model import JobSpec, Phase
-from rankguard.orders import Disarm, GiveUp, Judge, Look, Order, Reap, SignalAll, SignalRank, Spawn, Sweep, Tell, WakeAt
+from rankguard.orders import (
+    Disarm,
+    Examine,
+    GiveUp,
+    Judge,
+    Listen,
+    Look,
+    Order,
+    Reap,
+    SignalAll,
+    SignalRank,
+    Spawn,
+    Sweep,
+    Tell,
+    WakeAt,
+)
 from rankguard.testing.grammar import ScenarioError, Words, parse, signal_name
 
 _LATE = 1e-9
@@ -59,6 +74,7 @@ def spec_of(line: str) -> JobSpec:
         timeout = words.number("shutdown_timeout")
         spec = plain.replace(
             ready_timeout=words.number("ready_timeout"),
+            stall_timeout=words.number("stall_timeout"),
             grace=words.number("grace") or plain.grace,
             shutdown_timeout=plain.shutdown_timeout if timeout is None else timeout,
             names=tuple(names.split(",")) if names else (),
@@ -129,13 +145,17 @@ class Player:
         return job_phase(self.job), [self.job.phase(rank) for rank in self.job.ranks]
 
 
-def describe(order: Order) -> str:
+def describe(order: Order) -> str:  # noqa: C901  # one arm an order
     """An order as one line of a transcript."""
     match order:
         case Spawn(first=first, last=last):
             what = f"spawn {first}-{last}"
         case Look():
             what = "look"
+        case Listen(since=since):
+            what = f"listen since {since:.3f}"
+        case Examine(number=examination):
+            what = f"examine #{examination}"
         case SignalAll(signal=number, spare=spare, ends=_):
             what = f"signal all {signal_name(number)}" + (f" but {_ranges(spare)}" if spare else "")
         case SignalRank(rank=rank, signal=number):

@@ -18,9 +18,10 @@ from typing import Any
 
 from rankguard.core.job import Job
 from rankguard.driver import NEWS_EXIT, URGENT, Driver
-from rankguard.facts import Exited, Fact, JobStarted, Looked, NotSpawned, OutputClosed, Reaped, Spawned
+from rankguard.facts import Exited, Fact, JobStarted, Looked, NotSpawned, OutputClosed, Reaped, Silences, Spawned
 from rankguard.launchers.contract import Emit
-from rankguard.model import Ending, JobSpec, Survivor
+from rankguard.launchers.signs import silences
+from rankguard.model import Ending, JobSpec, Sign, Survivor
 from rankguard.orders import Order
 from rankguard.record import Record
 from rankguard.testing.clock import Clock
@@ -103,6 +104,7 @@ class _Process:
         self.number, self.script = number, script
         self.state = "waiting"  # then alive, ended, reaped
         self.exiting_at: float | None = None
+        self.heard_at: float | None = None
         self.child = False
 
 
@@ -125,6 +127,12 @@ class ScriptedRanks:
     def look(self, now: float) -> Looked:
         dying = [r for r in self._ranks if r.state == "alive" and r.exiting_at is not None and r.exiting_at <= now]
         return Looked(now, tuple((rank.number, "exiting") for rank in dying))
+
+    def silences(self, now: float, since: float) -> Silences:
+        return silences(self.signs(now), now, since)
+
+    def signs(self, now: float) -> tuple[Sign, ...]:
+        return tuple(Sign(rank.number, rank.heard_at, "message") for rank in self._ranks if rank.state == "alive")
 
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
         if ends:
@@ -196,6 +204,7 @@ class ScriptedRanks:
 
     def _say(self, rank: _Process, make: Callable[[float, int], Fact], now: float) -> None:
         if rank.state == "alive":
+            rank.heard_at = now
             self._emit(make(now, rank.number))
 
     def _signal(self, rank: _Process, number: int) -> None:

@@ -1,0 +1,248 @@
+"""Who holds a stalled job up. Stacks of real jobs (`examined/`, each with what was done in it), and cases by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.diagnosis.cases import START, case, rank
+
+from rankguard.diagnosis.culprit import choose as judge
+from rankguard.diagnosis.stalls import choose
+from rankguard.diagnosis.verdict import verdict
+from rankguard.facts import Examined, Exited, FailureReported
+from rankguard.model import Confidence, Ending, Report, Sign
+from rankguard.record import from_data
+from rankguard.stacks import Frame, Group, Stack, Thread
+
+EXAMINED = Path(__file__).parent / "examined"
+LIKELY, PROVEN, UNKNOWN = Confidence.LIKELY, Confidence.PROVEN, Confidence.UNKNOWN
+LIMIT, AT = 10.0, START + 100.0
+TRAIN, DIST = "/home/me/train.py", "/venv/lib/python3.11/site-packages/torch/distributed/distributed_c10d.py"
+
+
+def recorded(name):
+    told = json.loads((EXAMINED / f"{name}.json").read_text())
+    found = from_data(Examined, told["examined"])
+    ranks = [
+        rank(number, spawned_at=at, late=True, suspect=True, failed_at=found.at)
+        for number, at in enumerate(told["spawned_at"])
+    ]
+    return case(
+        *ranks, nprocs=told["nprocs"], spec_more={"stall_timeout": told["stall_timeout"]}, failed_by="stall",
+        failed_at=found.at, examined=found, started_at=told["spawned_at"][0], now=found.at, stopped_at=found.at,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "culprit", "either", "sure", "words"),
+    [
+        ("torch_gloo", 5, (), LIKELY, "it waits in `load_shard` (pt.py:9)"),
+        ("lock", 1, (), LIKELY, "it waits in `load_shard` (p1.py:5)"),
+        ("busy", 2, (), LIKELY, "it is in `busy` (p2.py:5)"),
+        ("stopped", 2, (), PROVEN, "it is stopped (SIGSTOP or the terminal), in `stopped` (p2.py:6)"),
+        ("no_py_spy", 2, (), LIKELY, "it waits in `futex`"),
+        ("same", None, (0, 1, 2, 3), UNKNOWN, "and which holds the others up is not known"),
+    ],
+)
+def test_recorded(name, culprit, either, sure, words):
+    made = recorded(name)
+
+    judged = judge(made)
+    told = verdict(made.replace(judged=judged), "0")
+
+    assert (judged.rank, judged.kind, judged.exit_code, judged.either) == (culprit, "stall", 124, either)
+    assert (told.culprit.rank, told.culprit.cause.confidence, told.exit_code) == (culprit, sure, 124)
+    assert words in told.statement
+    assert len(told.statement) <= 140
+    assert (told.culprit.stacks is None) == (culprit is None)
+
+
+def test_the_largest_group_is_told_beside_the_culprit():
+    told = verdict(recorded("torch_gloo"), "0").culprit
+
+    assert [each.statement for each in told.cause.evidence] == [
+        "rank 5 waits in `load_shard` (pt.py:9)",
+        "ranks 0-4, 6, 7 wait in `all_reduce`, called by `<module>` (pt.py:11)",
+        "it used no CPU during 0.50 s: it waits",
+        "its last sign of progress (output) was 60.5 s before that",
+    ]
+    assert told.stacks == (
+        "MainThread: state S in clock_nanosleep\n  load_shard (/home/me/pt.py:9)\n  <module> (/home/me/pt.py:10)"
+    )
+
+
+# ── By hand ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stack(*frames, state="S", tracer=None):
+    return Stack(1, "python", (Thread(1, "MainThread", state, frames, active=state == "R"),), tracer)
+
+
+def reduce(line=40):
+    return stack(Frame("all_reduce", DIST, 7), Frame("step", TRAIN, line))
+
+
+def load():
+    return stack(Frame("load_shard", TRAIN, 88))
+
+
+def spin(line=5):
+    return stack(Frame("tokenize", TRAIN, line), state="R")
+
+
+def stalled(does, quiet=None, cpu=None, nprocs=None):
+    """`does`: ranks → stack; `quiet`: rank → seconds of silence, if not the timeout; `cpu`: rank → CPUs used."""
+    groups = tuple(Group(ranks, found) for ranks, found in does.items())
+    numbers = sorted(number for ranks in does for number in ranks)
+    silence = dict.fromkeys(numbers, LIMIT) | (quiet or {})
+    found = Examined(
+        AT, 1, tuple(Sign(n, AT - s, "output") for n, s in silence.items()), tuple((cpu or {}).items()), 0.5, groups
+    )
+    rows = [rank(n, late=s >= LIMIT, suspect=s >= LIMIT) for n, s in silence.items()]
+    made = case(*rows, nprocs=nprocs or len(numbers), spec_more={"stall_timeout": LIMIT}, failed_by="stall",
+                failed_at=AT, examined=found)  # fmt: skip
+    return choose(made, found)
+
+
+def test_the_first_whose_time_is_over_need_not_be_the_one():
+    """It said its last word 0.1 s before the others came to wait for rank 3."""
+    told = stalled({(0, 1, 2): reduce(), (3,): load()}, quiet={0: 10.0, 1: 9.9, 2: 9.9, 3: 9.9})
+
+    assert (told.rank, told.either, told.confidence) == (3, (), LIKELY)
+
+
+def test_one_that_spins_in_a_collective_waits_all_the_same():
+    """As NCCL does. The one that sleeps elsewhere is the odd one."""
+    spinning = stack(Frame("all_reduce", DIST, 7), Frame("step", TRAIN, 40), state="R")
+
+    told = stalled({(0, 2, 3): spinning, (1,): load()}, cpu={0: 1.0, 1: 0.0, 2: 1.0, 3: 0.99})
+
+    assert (told.rank, told.either) == (1, ())
+
+
+def test_two_ranks_of_which_one_waits_for_its_peer():
+    assert stalled({(0,): reduce(), (1,): load()}).rank == 1
+    assert stalled({(0,): spin(), (1,): reduce()}).rank == 0
+
+
+def test_of_two_that_are_odd_the_one_that_is_busy():
+    told = stalled({(0, 1, 2): reduce(), (3,): load(), (4,): spin()}, cpu={3: 0.0, 4: 0.9})
+
+    assert (told.rank, told.either) == (4, ())
+
+
+def test_of_two_that_are_equally_odd_either():
+    told = stalled({(0, 1, 2): reduce(), (3,): load(), (4,): stack(Frame("save", TRAIN, 99))})
+
+    assert (told.rank, told.either, told.confidence) == (3, (4,), LIKELY)
+
+
+def test_of_two_that_are_equally_odd_the_one_that_is_silent_for_much_longer():
+    told = stalled({(0, 1, 2): reduce(), (3,): load(), (4,): stack(Frame("save", TRAIN, 99))}, quiet={4: 18.0})
+
+    assert (told.rank, told.either, told.basis) == (4, (), "silent for longest")
+
+
+def test_who_waits_for_a_peer_in_another_collective_is_odd_too():
+    elsewhere = stack(Frame("broadcast", DIST, 9), Frame("save", TRAIN, 70))
+
+    assert stalled({(0, 1, 2): reduce(), (3,): elsewhere}).rank == 3
+
+
+def test_an_own_function_below_a_library_that_talks_to_peers_is_no_wait():
+    """Fully sharded models call the program's own layers: the innermost line of the program counts."""
+    layer = stack(Frame("forward", TRAIN, 12), Frame("forward", DIST, 80), Frame("step", TRAIN, 40), state="R")
+
+    assert stalled({(0,): reduce(), (1,): layer}).rank == 1
+
+
+def test_held_from_outside_goes_before_all():
+    held = {"stopped": stack(Frame("step", TRAIN, 40), state="T"), "traced": stack(tracer=7), "disk": stack(state="D")}
+    for how, found in held.items():
+        told = stalled({(0, 1): reduce(), (2,): spin(), (3,): found}, cpu={2: 1.0})
+
+        assert (told.rank, told.confidence, told.basis) == (3, PROVEN, "held from outside"), how
+
+
+def test_all_are_stopped():
+    told = stalled({(0, 1, 2): stack(state="T")})
+
+    assert (told.rank, told.either, told.confidence) == (None, (0, 1, 2), UNKNOWN)
+
+
+def test_the_only_silent_rank_is_to_blame_even_where_it_does_as_others_do():
+    told = stalled({(0, 1, 2): spin()}, quiet={0: 1.0, 1: 1.0})
+
+    assert (told.rank, told.confidence, told.basis) == (2, PROVEN, "the only silent rank")
+
+
+def test_the_only_silent_rank_may_wait_for_one_that_talks():
+    told = stalled({(0,): spin(), (1,): reduce()}, quiet={0: 1.0})
+
+    assert (told.rank, told.either, told.confidence) == (1, (0,), LIKELY)
+
+
+def test_one_that_talks_and_does_not_come():
+    """Rank 0 prints while it evaluates, and all others wait for it."""
+    told = stalled({(1, 2, 3): reduce(), (0,): spin()}, quiet={0: 0.5})
+
+    assert (told.rank, told.either, told.confidence) == (0, (), LIKELY)
+
+
+def test_the_cause_of_one_that_talks_says_so():
+    made = recorded("torch_gloo")
+    found = made.examined
+    talks = found.replace(signs=tuple(s.replace(at=found.at) if s.rank == 5 else s for s in found.signs))
+    ranks = tuple(row.replace(late=row.rank != 5, suspect=row.rank != 5) for row in made.ranks)
+
+    told = verdict(made.replace(examined=talks, ranks=ranks), "0")
+
+    assert told.statement == "rank 5 of 8 holds the silent ranks up: it waits in `load_shard` (pt.py:9)"
+
+
+def test_several_that_all_do_something_else():
+    told = stalled({(0,): spin(1), (1,): spin(2), (2,): reduce()}, cpu={0: 1.0, 1: 1.0})
+
+    assert (told.rank, told.either, told.confidence) == (None, (0, 1), UNKNOWN)
+
+
+def test_a_single_rank():
+    assert (stalled({(0,): reduce()}).rank, stalled({(0,): reduce()}).confidence) == (0, PROVEN)
+
+
+def test_nothing_could_be_read():
+    found = Examined(AT, 1, (Sign(0), Sign(1)))
+    made = case(
+        rank(0, late=True), rank(1, late=True), nprocs=2, spec_more={"stall_timeout": LIMIT}, failed_by="stall",
+        failed_at=AT, examined=found,
+    )  # fmt: skip
+
+    told = verdict(made, "0")
+
+    assert (told.culprit.rank, told.either, told.exit_code) == (None, (0, 1), 124)
+    assert told.hints[0].startswith("if they are only slow, let each rank say so")
+
+
+def test_a_rank_that_crashed_meanwhile_goes_before_those_that_are_silent():
+    made = recorded("torch_gloo")
+    crashed = Exited(made.examined.at, 2, Ending("signal", signal="SIGSEGV", number=11))
+    ranks = tuple(row.replace(exited=crashed, signalled_at=None) if row.rank == 2 else row for row in made.ranks)
+
+    judged = judge(made.replace(ranks=ranks))
+
+    assert (judged.rank, judged.kind, judged.exit_code) == (2, "crash", 139)
+
+
+def test_what_it_says_when_it_is_told_to_end_is_no_failure():
+    made = recorded("torch_gloo")
+    at = made.failed_at + 0.1
+    told = FailureReported(at, 5, Report("exception", "RuntimeError: told to end", raised_at=at))
+    ended = Exited(at + 0.1, 5, Ending("exit", code=1))
+    ranks = tuple(
+        row.replace(report=told, exited=ended, signalled_at=made.failed_at) if row.rank == 5 else row
+        for row in made.ranks
+    )
+
+    told = verdict(made.replace(ranks=ranks, judged=judge(made)), "0")
+
+    assert (told.culprit.rank, told.culprit.cause.kind, told.exit_code) == (5, "stall", 124)
