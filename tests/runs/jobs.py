@@ -32,7 +32,15 @@ class Live:
         return [entry for entry in map(json.loads, lines) if "fact" in entry]
 
     def pid(self, rank: int) -> int:
-        return next(fact["pid"] for fact in self.facts if fact["fact"] == "Spawned" and fact["rank"] == rank)
+        """A shell may have spoken before the journal says that it executes."""
+        found: list[int] = []
+
+        def told() -> bool:
+            found[:] = [f["pid"] for f in self.facts if f["fact"] == "Spawned" and f["rank"] == rank]
+            return bool(found)
+
+        until(told)
+        return found[0]
 
     def ours(self) -> list[int]:
         """Front, warden, supervisor."""
