@@ -32,9 +32,21 @@ def live_sockets() -> dict[str, str]:
             status = os.lstat(path)
         except OSError:
             continue
-        if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid():
+        if stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid() and _listens(path):
             found.setdefault(run_id, path)
     return found
+
+
+def _listens(path: str) -> bool:
+    """Somebody does: the socket of a supervisor that was killed stays on disk, and refuses (unix(7): ECONNREFUSED)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as end:
+        try:
+            end.connect(path)
+        except BlockingIOError:  # its queue of callers is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def ask(address: str, message: Message, timeout: float) -> Message:

@@ -14,7 +14,7 @@ from rankguard.linux.modes import _device
 
 
 def asked(**more: object) -> Namespace:
-    return Namespace(**{"debug": None, "stdin": "auto", "ready_timeout": None} | more)
+    return Namespace(**{"debug": None, "stdin": "auto", "ready_timeout": None, "stall_timeout": None} | more)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_a_terminal_nobody_reads_and_nothing_changes() -> None:
-    assert hands(asked(ready_timeout=5.0), 3, (0, 3, 0)) == Hands(None, None, (0, 3, 0), 5.0)
+    assert hands(asked(ready_timeout=5.0), 3, (0, 3, 0)) == Hands(None, None, (0, 3, 0), 5.0, None)
 
 
 def test_the_debug_rank_is_all_that_is_shown_and_no_clock_runs() -> None:
