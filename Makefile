@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-torch test-uml check format docs bench clean
+.PHONY: help demo test test-slow test-torch test-uml check format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -16,7 +16,10 @@ demo: .venv/.stamp ## a real out-of-memory kill of one rank on this machine, and
 	@$(BIN)/rankguard drill oom
 
 test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k name" narrows)
-	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch" $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch and not slow" $(ARGS)
+
+test-slow: .venv/.stamp-dev ## the tests of time itself: frozen jobs, stalls, kills on a terminal, an editor's debugger
+	@$(BIN)/python -m pytest --ignore=tests/torch -m "slow and not torch" $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \

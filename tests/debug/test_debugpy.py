@@ -19,6 +19,8 @@ pytest.importorskip("debugpy")
 
 LISTENS = """
 import debugpy
+
+pytestmark = pytest.mark.slow
 if RANK == 1:
     debugpy.listen(("127.0.0.1", int(sys.argv[1])))
     debugpy.wait_for_client()

@@ -80,6 +80,7 @@ def test_the_list_names_each_and_whether_it_can_be_made(tmp_path: Path) -> None:
     assert err == ""
 
 
+@pytest.mark.slow
 def test_as_a_plain_user() -> None:
     python = shutil.which("python3", path="/usr/bin:/bin")
     if os.getuid() != 0 or python is None:

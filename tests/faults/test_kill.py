@@ -8,7 +8,9 @@ from tests.faults.storm import SHAPES, VICTIMS, once
 TURNS = 3
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape", [pytest.param(shape, marks=pytest.mark.slow) if shape == "terminal" else shape for shape in SHAPES]
+)
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_nothing_is_left_within_a_second(victim, shape):
     seed = random.randrange(1 << 32)

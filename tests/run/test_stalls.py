@@ -19,6 +19,8 @@ from rankguard.diagnosis.verdict import verdict
 LIMIT = "2.5"
 WAIT = """
 import hashlib, threading
+
+pytestmark = pytest.mark.slow
 def wait_for_all():
     r, w = os.pipe(); os.read(r, 1)
 """

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from tests.run.command import Ranks
 
 TELL = "\nos.write(os.open(sys.argv[1], os.O_WRONLY), b'x')\n"
@@ -182,6 +183,7 @@ os.kill(os.getpid(), 9)
     assert path in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_answers_no_more_does_not_keep_an_impatient_user(ranks: Ranks) -> None:
     job, run_dir = start(ranks, 2, TELL + "signal.signal(2, signal.SIG_IGN); signal.pause()")
     warden = int(Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text())

@@ -15,6 +15,8 @@ from tests.signals.rows import row
 
 READY = """
 import socket
+
+pytestmark = pytest.mark.slow
 def ready():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s: s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 say("up")
