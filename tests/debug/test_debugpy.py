@@ -15,12 +15,12 @@ from tests.debug.dap import Editor
 from tests.debug.desk import Desk, Session, wait_gone, wait_reaped
 from tests.terminal import CTRL_C
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("debugpy")
 
 LISTENS = """
 import debugpy
-
-pytestmark = pytest.mark.slow
 if RANK == 1:
     debugpy.listen(("127.0.0.1", int(sys.argv[1])))
     debugpy.wait_for_client()

@@ -16,11 +16,11 @@ from tests.run.command import Ended, Ranks
 from rankguard.core import story
 from rankguard.diagnosis.verdict import verdict
 
+pytestmark = pytest.mark.slow
+
 LIMIT = "2.5"
 WAIT = """
 import hashlib, threading
-
-pytestmark = pytest.mark.slow
 def wait_for_all():
     r, w = os.pipe(); os.read(r, 1)
 """

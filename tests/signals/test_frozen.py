@@ -13,10 +13,10 @@ import pytest
 from tests.signals.jobs import Job, until_state
 from tests.signals.rows import row
 
+pytestmark = pytest.mark.slow
+
 READY = """
 import socket
-
-pytestmark = pytest.mark.slow
 def ready():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s: s.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 say("up")
