@@ -12,7 +12,8 @@ echo "+memory +pids" > /sys/fs/cgroup/cgroup.subtree_control
 "$RG_PYTHON" -c 'import socket; socket.sethostname("uml")'
 ip link set lo up
 
-export HOME=/tmp PYTHONDONTWRITEBYTECODE=1 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+mkdir /tmp/home  # not /tmp itself: what tests write there is no part of anybody's home
+export HOME=/tmp/home PYTHONDONTWRITEBYTECODE=1 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd "$RG_ROOT" || exit
 # shellcheck disable=SC2086  # words, as given to make
 "$RG_PYTHON" -m pytest -q -p no:cacheprovider ${RG_TESTS//,/ }
