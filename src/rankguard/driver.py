@@ -8,7 +8,7 @@ Decides nothing: what to do is in `core/`, why it happened in `diagnosis/`. `sup
 from collections import deque
 from collections.abc import Callable, Iterator
 from selectors import BaseSelector
-from typing import Any, Protocol
+from typing import Protocol
 
 from rankguard.core.job import Job
 from rankguard.core.machine import step
@@ -16,7 +16,7 @@ from rankguard.core.policy import LATE, NAP
 from rankguard.diagnosis.culprit import choose
 from rankguard.facts import DeadlinePassed, Examined, Fact, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
-from rankguard.model import Survivor
+from rankguard.model import Left, Survivor
 from rankguard.orders import (
     Disarm,
     Examine,
@@ -39,13 +39,14 @@ URGENT, NEWS_EXIT = 0, 1
 
 
 class Tree(Protocol):
-    """Ends what the ranks have left behind, and knows when nothing is left."""
+    """Ends what the ranks have left behind, and knows when nothing is left; `left` is what outlives them all."""
 
     killed: set[int]
 
     def sweep(self, kill: bool) -> None: ...
     def empty(self) -> bool: ...
     def survivors(self) -> tuple[Survivor, ...]: ...
+    def left(self) -> tuple[Left, ...]: ...
 
 
 class Driver:
@@ -59,19 +60,17 @@ class Driver:
         job: Job,
         selector: BaseSelector,
         clock: Callable[[], float],
-        tree: Tree,
         journal: Callable[[Fact, tuple[Order, ...]], None],
         listen: Callable[[Fact | Order], None],
-        leftovers: Callable[[], Any],
         awake: Callable[[], float] = float,
     ) -> None:
         self.job, self.clock = job, clock
         self.finished = False
-        self.launcher: Launcher  # set before `run`: a launcher needs our `emit`
+        self.launcher: Launcher  # set before `run`, as is the tree: a launcher needs our `emit`
+        self.tree: Tree
         self.examine: Callable[[int, float], None] = self._examine
         """Takes the stacks of all ranks and emits `Examined`; this one takes none."""
-        self._selector, self._tree, self._journal, self._listen = selector, tree, journal, listen
-        self._leftovers, self._awake = leftovers, awake
+        self._selector, self._journal, self._listen, self._awake = selector, journal, listen, awake
         self._facts: deque[Fact] = deque()
         self._deadlines: dict[str, tuple[float, int]] = {}
         self._sweeping = False
@@ -92,8 +91,8 @@ class Driver:
             slept_at = self.clock()
             news = self._selector.select(timeout)
             awake_at, now = now, self.clock()
+            was, awake = awake, self._awake()
             if timeout is not None and self._deadlines:
-                was, awake = awake, self._awake()
                 self._notice_lost_time(slept_at - awake_at, now - slept_at, timeout, awake - was)
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
                 key.data[1](now)
@@ -172,10 +171,10 @@ class Driver:
                 yield choose(self.job.case().replace(now=self.clock()))
             case Sweep(kill=kill):
                 self._sweeping = True
-                self._tree.sweep(kill)
+                self.tree.sweep(kill)
             case GiveUp():
                 self._sweeping = False
-                yield TreeEmpty(self.clock(), tuple(sorted(self._tree.killed)), self._tree.survivors())
+                yield TreeEmpty(self.clock(), tuple(sorted(self.tree.killed)), self.tree.survivors())
             case Finish():
                 self.finished = True
             case Tell():
@@ -187,9 +186,9 @@ class Driver:
         To ask may bring endings to light whose signal has been taken already, so they are handled before we sleep.
         """
         while self._sweeping:
-            if self._tree.empty():
+            if self.tree.empty():
                 self._sweeping = False
-                self.emit(TreeEmpty(now, tuple(sorted(self._tree.killed)), (), self._leftovers()))
+                self.emit(TreeEmpty(now, tuple(sorted(self.tree.killed)), (), self.tree.left()))
             elif not self._facts:
                 return
             self._handle()

@@ -184,7 +184,7 @@ def test_whatever_ranks_print_a_terminal_obeys_only_us(told: list[tuple[int, int
             if chunk:
                 out.feed(rank, which, chunk, now)
             now += passed / 8
-            out.show_partial(now)
+            out.wake(now)
     for rank in (0, 1):
         out.ended(rank, 0, now)
         out.ended(rank, 1, now)
@@ -208,7 +208,7 @@ def test_elsewhere_nothing_is_lost_and_lines_are_whole(told: list[tuple[int, lis
                 out.feed(rank, 0, data, now)
             sent[rank] += data
             now += passed
-            out.show_partial(now)
+            out.wake(now)
     for rank in range(3):
         out.ended(rank, 0, now)
 
@@ -225,14 +225,14 @@ def test_bars_of_eight_ranks_share_one_line_and_leave_their_last_states() -> Non
     for step in range(1, 5):
         for rank in range(8):
             out.feed(rank, 1, f"\r{step * 25:3}%|{'█' * step:4}| {step}/4 {'x' * 40}".encode(), step * 0.3)
-        out.show_partial(step * 0.3)
+        out.wake(step * 0.3)
         assert terminal.lines == [f"[0] {step * 25:3}%|{'█' * step:4}| {step}/4 {'x' * 11}  +7 more"]
     out.feed(3, 0, b"a line\n", 1.2)
     assert terminal.lines[0] == "[3] a line"
     assert terminal.lines[1].startswith("[0] 100%")
     for rank in (0, 5, 1, 2, 3, 4, 6, 7):
         out.feed(rank, 1, b"\n", 1.5)
-    out.show_partial(1.7)  # until then another bar may come below
+    out.wake(1.7)  # until then another bar may come below
 
     assert [line[:8] for line in terminal.lines if line.startswith("[")] == [
         "[3] a li", "[0] 100%", "[5] 100%", "[1] 100%", "[2] 100%", "[3] 100%", "[4] 100%", "[6] 100%", "[7] 100%",
@@ -246,9 +246,9 @@ def test_a_bar_is_drawn_at_most_four_times_a_second() -> None:
 
     for step in range(100):
         out.feed(0, 1, b"\r%d%%" % step, step / 100)
-        at = out.next_partial()
+        at = out.next_wake()
         if at is not None and at <= step / 100:
-            out.show_partial(step / 100)
+            out.wake(step / 100)
 
     assert terminal.data.count(b"\x1b[2K") in (4, 5)
 
@@ -260,7 +260,7 @@ def test_a_rank_whose_bar_stands_still_gives_way() -> None:
         if now == 0.0:
             out.feed(0, 1, b"\rstuck", now)
         out.feed(1, 1, b"\rat %d" % now, now)
-        out.show_partial(now)
+        out.wake(now)
 
     assert terminal.lines == ["[1] at 6  +1 more"]
 
@@ -269,9 +269,9 @@ def test_a_bar_that_is_wiped_away_leaves_nothing() -> None:
     terminal = Terminal()
     out = output(job(), terminal)
     out.feed(0, 1, b"\r50%", 0.0)
-    out.show_partial(0.0)
+    out.wake(0.0)
     out.feed(0, 1, b"\r     \r", 1.0)
-    out.show_partial(1.0)
+    out.wake(1.0)
 
     assert terminal.lines == []
 
@@ -280,9 +280,9 @@ def test_a_prompt_becomes_a_bar_in_place() -> None:
     terminal = Terminal()
     out = output(job(1), terminal)
     out.feed(0, 0, b"loading", 0.0)
-    out.show_partial(0.2)
+    out.wake(0.2)
     out.feed(0, 0, b"\rloading 50%", 0.3)
-    out.show_partial(0.5)
+    out.wake(0.5)
     out.feed(0, 0, b"\rloaded\n", 0.6)
     out.ended(0, 0, 0.6)
 
@@ -293,9 +293,9 @@ def test_not_on_a_terminal_a_prompt_that_becomes_a_bar_stays() -> None:
     file = File()
     out = output(job(2), file)
     out.feed(0, 0, b"loading", 0.0)
-    out.show_partial(0.2)
+    out.wake(0.2)
     out.feed(0, 0, b"\rloading 50%", 0.3)
-    out.show_partial(0.9)
+    out.wake(0.9)
     out.feed(0, 0, b"\rloaded\n", 1.0)
     out.ended(0, 0, 1.0)
 
@@ -306,8 +306,8 @@ def test_a_prompt_that_another_rank_interrupts_goes_on_below() -> None:
     terminal = Terminal()
     out = output(job(2), terminal)
     out.feed(0, 0, b"name? ", 0.0)
-    assert out.next_partial() == 0.2
-    out.show_partial(0.2)
+    assert out.next_wake() == 0.2
+    out.wake(0.2)
     assert terminal.lines == ["[0] name?"]
     out.feed(1, 0, b"other\n", 0.3)
     out.feed(0, 0, b"ada\n", 0.4)
@@ -323,7 +323,7 @@ def test_a_bar_below_a_bar() -> None:
         (b"\repoch 1", b"\n", b"\r batch 1", b"\x1b[A", b"\n\r batch 2\x1b[A", b"\repoch 2", b"\nend\n")
     ):
         out.feed(0, 1, data, step / 10)
-        out.show_partial(step / 10)
+        out.wake(step / 10)
 
     assert terminal.lines == ["epoch 2", "end"]
 
@@ -344,7 +344,7 @@ def test_each_line_waits_for_its_own_end() -> None:
     out = output(job(2), file)
     for step in range(10):
         out.feed(0, 0, b"end\nbegin", step / 10)
-        out.show_partial(step / 10)
+        out.wake(step / 10)
 
     assert file.data == b"[0] end\n" + b"[0] beginend\n" * 9
 
@@ -354,11 +354,11 @@ def test_a_line_is_not_torn_while_its_reader_is_behind() -> None:
     out = output(job(2), file)
     out.feed(0, 0, b"half", 0.0)
     out.hold(True, 0.1)
-    assert out.next_partial() is None
+    assert out.next_wake() is None
     out.hold(False, 9.0)
 
-    assert out.next_partial() == 9.2
-    out.show_partial(9.1)
+    assert out.next_wake() == 9.2
+    out.wake(9.1)
     assert file.data == b""
 
 
@@ -367,7 +367,7 @@ def test_dots_are_shown_while_they_come() -> None:
     out = output(job(2), terminal)
     for step in range(8):
         out.feed(0, 0, b".", step / 10)
-        out.show_partial(step / 10)
+        out.wake(step / 10)
 
     assert terminal.lines == ["[0] ........"]
 
@@ -376,7 +376,7 @@ def test_a_dumb_terminal_gets_no_bar() -> None:
     terminal = Terminal()
     out = output(job().replace(env={"TERM": "dumb"}), terminal)
     out.feed(0, 1, b"\r1%\r2%", 0.0)
-    out.show_partial(9.0)
+    out.wake(9.0)
     out.feed(0, 1, b"\r3%\nnext\n", 9.0)
 
     assert terminal.data == b"[0] 3%\n[0] next\n"

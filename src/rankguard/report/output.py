@@ -161,7 +161,7 @@ class Output:
         for stream in self._waiting:
             stream.due = now + PARTIAL_AFTER
 
-    def next_partial(self) -> float | None:
+    def next_wake(self) -> float | None:
         """When a partial line or a progress bar should be shown, if one waits."""
         if self._held:
             return None
@@ -169,8 +169,10 @@ class Output:
         due += [at for at in (pane.due_at() for pane in self._panes) if at is not None]
         return min(due, default=None)
 
-    def show_partial(self, now: float) -> None:
+    def wake(self, now: float) -> None:
         """Show lines that have waited for their end for 200 ms (a prompt), and bars as they are now."""
+        if self._held:
+            return
         for stream in list(self._waiting):
             if stream.due is not None and stream.due <= now + 1e-4:
                 self._settled(stream)

@@ -13,8 +13,8 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
-from selectors import EVENT_READ, EVENT_WRITE, EpollSelector
+from collections.abc import Callable, Iterator
+from selectors import EVENT_READ, EpollSelector
 from typing import Protocol
 
 from rankguard._version import __version__
@@ -26,21 +26,18 @@ from rankguard.driver import URGENT, Driver
 from rankguard.errors import SpawnFailed
 from rankguard.facts import Fact, FrontLost, JobStarted, StopRequested, WardenLost
 from rankguard.launchers.contract import Surroundings
-from rankguard.launchers.exec import NEWS_OUTPUT, ExecRanks
+from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
-from rankguard.linux import lock, ports, tree
+from rankguard.linux import lock, ports
 from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.console import PATIENCE, Console
 from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
-from rankguard.linux.leftovers import SHM, Leftovers
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
-from rankguard.linux.shmowners import ShmOwners
 from rankguard.linux.signals import Received, SignalQueue
-from rankguard.model import JobSpec, Left, Survivor
+from rankguard.model import JobSpec
 from rankguard.orders import Order, Tell
 from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
@@ -48,6 +45,7 @@ from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
+from rankguard.supervisor.backpressure import Backpressure
 from rankguard.supervisor.consoles import consoles, losses
 from rankguard.supervisor.control import Control
 from rankguard.supervisor.desk import Desk
@@ -56,6 +54,7 @@ from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
+from rankguard.supervisor.tree import JobTree
 from rankguard.wire import Message, Wire
 
 clock = time.monotonic
@@ -115,6 +114,9 @@ class Supervisor:
         self._wire, self._signals, self._tell = wire, signals, tell
         self._wall = time.time()
         self._warden_pid = os.getppid()
+        self._files = RunFiles(spec.run_dir, lock.hold)
+        if self._files.folder is None:  # two runs never share one
+            spec = spec.replace(run_dir=None)
         redactor = job_redactor(spec)
         self._job, self._spec = Job(for_telling(spec, redactor)), spec
         self._selector = EpollSelector()
@@ -124,10 +126,6 @@ class Supervisor:
         self._screen = OnScreen(spec, self._consoles, err)
         for fd in (out, err):
             os.close(fd)
-        self._files = RunFiles(spec.run_dir, lock.hold)
-        if self._files.folder is None:  # two runs never share one
-            spec = spec.replace(run_dir=None)
-            self._job, self._spec = Job(for_telling(spec, redactor)), spec
         if spec.verbose:
             self._files.reader = lambda text: wire.send({"is": "journal", "text": text})
         self._files.append(story.first_line(self._job.spec))
@@ -137,15 +135,9 @@ class Supervisor:
         self._files.append(story.note(f"MASTER_PORT is {port}, {'given' if self._port_lock is None else 'a free one'}"))
         self._groups = self._make_groups(ours)
         self._memory = MemoryDomain()
-        self._leftovers = Leftovers(self._wall, os.getuid())
-        self._shm_owners = ShmOwners(SHM, told=enough_fds) if spec.clean_shm == "own" else None
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
-        self.killed: set[int] = set()
-        self._kill = self._said_error = self._wire_watched = self._paused = False
-        self._console_watched = [False, False]
-        self._driver = Driver(
-            self._job, self._selector, clock, self, self._record, self._listen, self._find_leftovers, Awake()
-        )
+        self._said_error = False
+        self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
         around = Surroundings(
             spec=spec,
             port=port,
@@ -166,26 +158,34 @@ class Supervisor:
         self._desk.asks |= self._screen.answer(
             Glimpses(self._job, self._memory, self._ranks.heard_at, wire.send), self._output
         )
-        self._driver.launcher = self._ranks
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
+        self._tree = JobTree(
+            self._job, self._wall, self._groups, self._ranks, self._snapshots.close, few_fds=not enough_fds
+        )
+        self._driver.launcher, self._driver.tree = self._ranks, self._tree
         self._desk.later["stacks"] = self._snapshots.ask
         self._samples = Samples(self._job, self._memory, self._files, clock)
-        self._aside = self._work_aside(around.redact)
         self._desk.sampled = self._samples.told
         self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
         if self._control.error is None:
             self._files.link(CONTROL, self._control.address)
         else:
             self._files.append(story.note(self._control.error))
+        reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
+        self._parts: list[Part] = [self._snapshots, *self._on_demand(around.redact), self._samples]
+        # What the parts say is shown first, then what is shown is written.
+        self._parts += [self._output, self._screen, reading]
 
-    def _work_aside(self, redact: Callable[[str], str]) -> "list[Aside]":
-        if self._spec.stall_timeout is None:
-            return [self._snapshots, self._samples]
-        from rankguard.supervisor.examination import Examination  # no other start waits for it
+    def _on_demand(self, redact: Callable[[str], str]) -> "Iterator[Part]":
+        """Parts that most jobs do without."""
+        if self._tree.shm_owners is not None:
+            yield self._tree.shm_owners
+        if self._spec.stall_timeout is not None:
+            from rankguard.supervisor.examination import Examination  # no other start waits for it
 
-        examination = Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, redact)
-        self._driver.examine = examination.begin
-        return [self._snapshots, examination, self._samples]
+            examination = Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, redact)
+            self._driver.examine = examination.begin
+            yield examination
 
     # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
 
@@ -230,8 +230,9 @@ class Supervisor:
         watch = self._selector.register
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
-        if self._shm_owners is not None and self._shm_owners.fileno() >= 0:
-            watch(self._shm_owners, EVENT_READ, (NEWS_ASIDE, self._shm_owners.on_news))
+        owners = self._tree.shm_owners
+        if owners is not None and owners.fileno() >= 0:
+            watch(owners, EVENT_READ, (NEWS_ASIDE, owners.on_news))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
@@ -257,42 +258,14 @@ class Supervisor:
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
 
     def _idle(self, now: float) -> float | None:
-        """What was put off: partial lines, full consoles, a front that reads slowly."""
-        for each in self._aside:
-            each.wake(now)
-        if self._shm_owners is not None:
-            self._shm_owners.wake(now)
-        due = self._output.next_partial()
-        if due is not None and due <= now:
-            self._output.show_partial(now)
-            due = self._output.next_partial()
-        owners_due = self._shm_owners.next_wake() if self._shm_owners is not None else None
-        waits = [due, owners_due, self._screen.idle(now), *(each.next_wake() for each in self._aside)]
-        due = min((at for at in waits if at is not None), default=None)
-        for index, console in enumerate(self._consoles):
-            if console is not None and console.pending != self._console_watched[index]:
-                self._watch_writable(index, console)
-        if self._wire.pending != self._wire_watched:
-            self._wire_watched = self._wire.pending
-            events = EVENT_READ | (EVENT_WRITE if self._wire_watched else 0)
-            with contextlib.suppress(KeyError):
-                self._selector.modify(self._wire, events, (URGENT, self._on_message))
-        paused = any(console.wants_pause(now) for console in self._consoles if console is not None)
-        if paused != self._paused:
-            self._paused = paused
-            self._ranks.pause_output(paused)
-            self._output.hold(paused, now)
-        return min(now + PATIENCE, due or now + PATIENCE) if paused else due
+        """What was put off: each part does what is due."""
+        for part in self._parts:
+            part.wake(now)
+        return min((at for at in (part.next_wake() for part in self._parts) if at is not None), default=None)
 
-    def _watch_writable(self, index: int, console: Console) -> None:
-        self._console_watched[index] = console.pending
-        try:
-            if console.pending:
-                self._selector.register(console, EVENT_WRITE, (NEWS_OUTPUT, lambda _now: console.flush()))
-            else:
-                self._selector.unregister(console)
-        except (KeyError, OSError):  # both streams on one console, or a file that epoll does not take
-            console.flush()
+    def _pause(self, paused: bool, now: float) -> None:
+        self._ranks.pause_output(paused)
+        self._output.hold(paused, now)
 
     # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -300,7 +273,7 @@ class Supervisor:
         for received in self._signals.drain():
             if received.signal == signal.SIGCHLD:
                 self._ranks.look_at_traced(now)
-                tree.reap_strays(self._ranks.unreaped())
+                self._tree.reap_strays()
             else:
                 self._on_signal(received, now)
 
@@ -328,54 +301,12 @@ class Supervisor:
 
     def _listen(self, told: Fact | Order) -> None:
         if isinstance(told, Tell) and told.what == "all-ready":
-            self._leftovers.note()  # a socket whose owner dies is not found afterwards
+            self._tree.note()
         self._screen.listen(told)
         self._desk.listen(told)
 
     def _warn(self, statement: str) -> None:
         self._driver.warn(statement)
-
-    # ── The tree ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def sweep(self, kill: bool) -> None:
-        """Ask what the ranks left behind to end, or make everything end."""
-        self._snapshots.close()  # its programs are no part of the job's tree
-        self._leftovers.note()
-        if self._shm_owners is not None:
-            self._shm_owners.look_at_all()
-        tree.reap_strays(self._ranks.unreaped())  # the fewer there are, the sooner the living are found
-        if kill:
-            self._kill = True
-            self._groups.forbid_forks()
-            self.killed.update(tree.alive())
-            self._groups.kill()
-            self._kill_rest()
-        else:
-            tree.signal_all(signal.SIGTERM, signal.SIGCONT)  # who stands still hears nothing
-
-    def _kill_rest(self) -> None:
-        self.killed.update(tree.kill_all(self._ranks.unreaped()))
-
-    def empty(self) -> bool:
-        """Every rank reaped and the kernel says that we have no child."""
-        if not self._ranks.settle(clock()):
-            return False
-        tree.reap_strays(set())
-        if tree.is_empty():
-            return True
-        if self._kill:
-            self._kill_rest()
-        return tree.is_empty()
-
-    def survivors(self) -> tuple[Survivor, ...]:
-        """What refused to die."""
-        return tree.survivors()
-
-    def _find_leftovers(self) -> tuple[Left, ...]:
-        pids = {rank.pid for rank in self._job.ranks if rank.pid is not None}
-        if self._spec.clean_shm == "report":
-            return self._leftovers.find(pids)
-        return self._leftovers.clean(pids, self._shm_owners)
 
     def _remove_private_dir(self) -> None:
         if self._private_dir is not None and not self._private_dir.startswith("@"):
@@ -395,8 +326,8 @@ def _master_port(spec: JobSpec) -> tuple[int, socket.socket | None]:
         raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
 
 
-class Aside(Protocol):
-    """Work of ours that waits for its turn: `wake(now)` does some, `next_wake()` says when it wants to be called."""
+class Part(Protocol):
+    """What does its work now and then: `wake(now)` does what is due, `next_wake()` says when it wants to be called."""
 
     @property
     def wake(self) -> Callable[[float], None]: ...

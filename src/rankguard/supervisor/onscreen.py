@@ -60,13 +60,14 @@ class OnScreen:
         elif isinstance(told, Tell) and told.what in ("judged", "stopping"):  # also when the front is gone
             self.close()
 
-    def idle(self, now: float) -> float | None:
-        """Draw again what gave way; when it wants to be called next."""
-        due = self._screen.due_at() if self._screen is not None else None
-        if due is None or due > now or self._screen is None:
-            return due
-        self._screen.redraw()
-        return self._screen.due_at()
+    def next_wake(self) -> float | None:
+        return self._screen.due_at() if self._screen is not None else None
+
+    def wake(self, now: float) -> None:
+        """Draw again what gave way."""
+        due = self.next_wake()
+        if self._screen is not None and due is not None and due <= now:
+            self._screen.redraw()
 
     def close(self) -> None:
         """No view from here on."""

@@ -21,7 +21,7 @@ from rankguard.driver import NEWS_EXIT, URGENT, Driver
 from rankguard.facts import Exited, Fact, JobStarted, Looked, NotSpawned, OutputClosed, Reaped, Silences, Spawned
 from rankguard.launchers.contract import Emit
 from rankguard.launchers.signs import silences
-from rankguard.model import Ending, JobSpec, Sign, Survivor
+from rankguard.model import Ending, JobSpec, Left, Sign, Survivor
 from rankguard.orders import Order
 from rankguard.record import Record
 from rankguard.testing.clock import Clock
@@ -181,6 +181,9 @@ class ScriptedRanks:
     def survivors(self) -> tuple[Survivor, ...]:
         return tuple(Survivor(PID + rank.number, "python3", "D") for rank in self._ranks if rank.state == "alive")
 
+    def left(self) -> tuple[Left, ...]:
+        return ()
+
     # ── What ranks do ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _later(self, seconds: float, news: News) -> None:
@@ -248,8 +251,8 @@ class ScriptedRun:
         """What a listener was told, in that order."""
         agenda = _Agenda(self.clock)
         self.ranks = ScriptedRanks(spec, scripts, agenda, self.clock, self._emit)
-        self.driver = Driver(self.job, agenda, self.clock, self.ranks, self._record, self.told.append, tuple)
-        self.driver.launcher = self.ranks
+        self.driver = Driver(self.job, agenda, self.clock, self._record, self.told.append)
+        self.driver.launcher = self.driver.tree = self.ranks
         for when, make in outside:
             agenda.at(when, URGENT, partial(self._from_outside, make))
 

@@ -1,0 +1,90 @@
+"""The job's tree: all processes below us, how they are made to end, and the proof that none is left.
+
+The ranks are the launcher's; here is what ranks leave behind: children that outlive them, left sessions, segments of
+shared memory. Read next: `../linux/tree.py` (the subreaper's loop), `../linux/cgroup.py` (one stroke), `../linux/leftovers.py`.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from rankguard.core.job import Job
+from rankguard.launchers.exec import ExecRanks
+from rankguard.linux import tree
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.leftovers import SHM, Leftovers
+from rankguard.linux.shmowners import ShmOwners
+from rankguard.model import Left, Survivor
+
+
+class JobTree:
+    """What the driver asks for when the ranks are to go (`driver.Tree`).
+
+    `end_helpers` ends programs of ours, which are no part of the job; `few_fds`: none is left for watching /dev/shm.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        wall: float,
+        groups: JobGroups,
+        ranks: ExecRanks,
+        end_helpers: Callable[[], object],
+        *,
+        few_fds: bool,
+    ) -> None:
+        self.killed: set[int] = set()
+        self._job, self._groups, self._ranks, self._end_helpers = job, groups, ranks, end_helpers
+        self._leftovers = Leftovers(wall, os.getuid())
+        self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
+        self._kill = False
+
+    def note(self) -> None:
+        """Look at what could be left behind: a socket whose owner dies is not found afterwards."""
+        self._leftovers.note()
+
+    def reap_strays(self) -> None:
+        """Descendants of ranks that fell to us and have ended."""
+        tree.reap_strays(self._ranks.unreaped())
+
+    def sweep(self, kill: bool) -> None:
+        """Ask what the ranks left behind to end, or make everything end."""
+        self._end_helpers()
+        self.note()
+        if self.shm_owners is not None:
+            self.shm_owners.look_at_all()
+        self.reap_strays()  # the fewer there are, the sooner the living are found
+        if kill:
+            self._kill = True
+            self._groups.forbid_forks()
+            self.killed.update(tree.alive())
+            self._groups.kill()
+            self._kill_rest()
+        else:
+            tree.signal_all(signal.SIGTERM, signal.SIGCONT)  # who stands still hears nothing
+
+    def empty(self) -> bool:
+        """Every rank reaped and the kernel says that we have no child."""
+        if not self._ranks.settle(time.monotonic()):
+            return False
+        tree.reap_strays(set())
+        if tree.is_empty():
+            return True
+        if self._kill:
+            self._kill_rest()
+        return tree.is_empty()
+
+    def survivors(self) -> tuple[Survivor, ...]:
+        """What refused to die."""
+        return tree.survivors()
+
+    def left(self) -> tuple[Left, ...]:
+        """What outlives the job, after what may be removed has been."""
+        pids = {rank.pid for rank in self._job.ranks if rank.pid is not None}
+        if self._job.spec.clean_shm == "report":
+            return self._leftovers.find(pids)
+        return self._leftovers.clean(pids, self.shm_owners)
+
+    def _kill_rest(self) -> None:
+        self.killed.update(tree.kill_all(self._ranks.unreaped()))
