@@ -6,13 +6,11 @@ said before (datagrams, output) is told: it cannot say anything afterwards.
 """
 
 import contextlib
-import errno
 import os
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, BaseSelector
-from typing import TYPE_CHECKING
 
 from rankguard.facts import (
     Complained,
@@ -28,18 +26,15 @@ from rankguard.facts import (
     Spawned,
 )
 from rankguard.launchers.contract import Emit, Surroundings
-from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
 from rankguard.launchers.signs import sign_of, silences, unread
-from rankguard.linux import child, notify, pipes, spawn, tree
+from rankguard.launchers.start import Starter, why_not
+from rankguard.linux import child, notify, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.linux.kmsg import in_init_pid_namespace
-from rankguard.model import Ending, JobSpec, Memory, Sign
-
-if TYPE_CHECKING:
-    from rankguard.linux.numa import Binding
+from rankguard.model import Ending, Memory, Sign
 
 _READ = 64 << 10
 _SLICE = 16
@@ -96,7 +91,7 @@ class ExecRanks:
         self._paused = False
         self._same_pids = in_init_pid_namespace()
         self._traced: set[int] = set()
-        self._bindings = _bindings(self._spec)
+        self._starter = Starter(around)
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -120,37 +115,12 @@ class ExecRanks:
                 self._tell(self._ranks[number].mailbox.flush(now))
 
     def _start(self, rank: _Rank) -> None:
-        around, spec = self._around, self._spec
-        opened: list[int] = []
+        around = self._around
         try:
             rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
             if not around.private_dir.startswith("@"):
                 rank.error_file = f"{around.private_dir}/{rank.number}.error"
-            env = rank_environment(spec, rank.number, around.port, rank.notify.path, rank.error_file)
-            given = around.terminal.streams(rank.number)
-            if given is None:
-                for which in (0, 1):
-                    rank.outputs[which], end = pipes.output_pipe(spec.nprocs)
-                    opened.append(end)
-                given = opened[0], opened[1]
-            join = around.groups.join_fds(rank.number)
-            opened += join
-            stdin = around.terminal.stdin if spec.stdin_rank == rank.number else _devnull()
-            if stdin != around.terminal.stdin:
-                opened.append(stdin)
-            started = spawn.spawn(
-                spawn.Command(
-                    argv=rank_argv(spec, rank.number),
-                    env=env,
-                    cwd=spec.cwd,
-                    stdio=(stdin, *given),
-                    passed=around.passed,
-                    join=tuple(join),
-                    nofile=spec.nofile,
-                    ignore=(1,) if spec.ignore_hup else (),
-                    binding=self._bindings[rank.number] if self._bindings else None,
-                )
-            )
+            started, outputs = self._starter.start(rank.number, rank.notify.path, rank.error_file)
         except OSError as error:
             self._abandon(rank)
             said = error.strerror or str(error)
@@ -158,16 +128,11 @@ class ExecRanks:
                 NotSpawned(around.clock(), rank.number, "fork", error.errno or 0, f"unable to start a process: {said}")
             )
             return
-        finally:
-            for fd in opened:
-                os.close(fd)
         rank.pid, rank.pidfd, rank.news = started.pid, started.pidfd, started.news
+        rank.outputs = list(outputs)
         self._by_pid[rank.pid] = rank
         for which in (0, 1):
-            if rank.outputs[which] < 0:
-                continue
-            os.set_blocking(rank.outputs[which], False)
-            if not self._paused:
+            if rank.outputs[which] >= 0 and not self._paused:
                 self._register(rank.outputs[which], NEWS_OUTPUT, partial(self._on_output, rank, which))
         self._register(rank.pidfd, NEWS_EXIT, partial(self._on_pidfd, rank))
         self._register(rank.news, NEWS_EXIT, partial(self._on_news, rank))
@@ -192,12 +157,11 @@ class ExecRanks:
             self._emit(Spawned(now, rank.number, rank.pid))
             return
         stage, error = failed
-        if error == errno.EACCES and os.path.isdir(os.path.join(self._spec.cwd, self._spec.argv[0])):
-            error = errno.EISDIR  # execve(2) says EACCES of a folder, which `chmod` would not cure
+        error, statement = why_not(self._spec, stage, error)
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)
-        self._tell([NotSpawned(now, rank.number, stage, error, _why_not(self._spec, stage, error))])
+        self._tell([NotSpawned(now, rank.number, stage, error, statement)])
 
     def _abandon(self, rank: _Rank) -> None:
         self._close_output(rank, 0)
@@ -464,28 +428,3 @@ class ExecRanks:
 
 def _clean(ending: Ending) -> bool:
     return ending.kind == "exit" and ending.code == 0
-
-
-def _devnull() -> int:
-    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _bindings(spec: JobSpec) -> "tuple[Binding, ...]":
-    """Where each rank is bound to; nowhere when that is not asked for, or not possible any more (the front has looked)."""
-    if spec.numa_binding is None:
-        return ()
-    from rankguard.linux.numa import Impossible, bindings
-
-    try:
-        return bindings(spec.numa_binding, spec.nprocs, spec.env).ranks
-    except Impossible:
-        return ()
-
-
-def _why_not(spec: JobSpec, stage: str, error: int) -> str:
-    said = os.strerror(error)
-    if stage == "chdir":
-        return f"unable to enter the folder `{spec.cwd}`: {said}"
-    if stage == "exec":
-        return f"unable to execute `{spec.argv[0]}`: {said}"
-    return f"unable to prepare the process ({stage}): {said}"
