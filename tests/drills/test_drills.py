@@ -15,7 +15,7 @@ import pytest
 
 from rankguard.drills import oom
 from rankguard.drills.catalogue import DRILLS
-from rankguard.drills.checks import Expect, checked
+from rankguard.testing.faults.checks import Expect, checked
 
 SRC = Path(__file__).parents[2] / "src"
 

@@ -13,8 +13,8 @@ from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.drills.catalogue import DRILLS
 from rankguard.drills.play import listing, play
-from rankguard.drills.stage import Interrupted
 from rankguard.errors import UsageError
+from rankguard.testing.faults.stage import Interrupted
 
 
 def drill(words: Sequence[str]) -> int:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rankguard.drills import oom
-from rankguard.drills.checks import Expect, Verdict
-from rankguard.drills.stage import Stage
 from rankguard.linux.hierarchies import counter
 from rankguard.record import Record
+from rankguard.testing.faults.checks import Expect, Verdict
+from rankguard.testing.faults.stage import Stage
 
 
 class Setting(Record):

@@ -12,8 +12,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rankguard.drills.stage import PREFIX, Stage
 from rankguard.linux.hierarchies import own_groups
+from rankguard.testing.faults.stage import PREFIX, Stage
 
 RANK_MIB = 96
 OURS_MIB = 64

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from rankguard.drills.catalogue import DRILLS, Drill, Setting
-from rankguard.drills.checks import checked
-from rankguard.drills.stage import Stage
+from rankguard.testing.faults.checks import checked
+from rankguard.testing.faults.stage import Stage
 
 _PROGRAMS = str(Path(__file__).with_name("programs.py"))
 

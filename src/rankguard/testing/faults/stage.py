@@ -1,8 +1,8 @@
-"""Where a drill is played: a temporary folder, the real command, and the proof that nothing of it is left.
+"""Where a fault is made: a temporary folder, the real command, and the proof that nothing of it is left.
 
 This process is a subreaper meanwhile, so that whatever escapes falls to it, and "no child" is the kernel's own word.
-The command dies with us (PR_SET_PDEATHSIG), and rankguard ends its ranks when it is gone: a drill that is killed leaves
-a folder and nothing else. Not a test runner: one drill at a time, in the foreground.
+The command dies with us (PR_SET_PDEATHSIG), and rankguard ends its ranks when it is gone: whoever is killed here leaves
+a folder and nothing else. It takes every child of this process for its own, so play in a process that has none.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
 from rankguard.linux.libc import PR_SET_PDEATHSIG, become_subreaper, prctl
 from rankguard.runs import make_run_dir, new_run_id
 
+_T = TypeVar("_T")
 PREFIX = "rankguard-drill-"
 """Of temporary folders, control groups and segments; our pid follows, so that `doctor` can tell whose they were."""
 START_S = 60.0
@@ -39,10 +40,13 @@ class Interrupted(BaseException):  # as KeyboardInterrupt: nobody may take it fo
 
 
 class Stage:
-    """One drill's folder and processes; a block, after which neither is there."""
+    """One fault's folder and processes; a block, after which neither is there.
 
-    def __init__(self, name: str, ranks: int) -> None:
-        self.name, self.ranks = name, ranks
+    `output`: where the command's output goes; null for where ours goes.
+    """
+
+    def __init__(self, name: str, ranks: int, output: int | None = None) -> None:
+        self.name, self.ranks, self._output = name, ranks, output
         self.front: subprocess.Popen[bytes] | None = None
         self.pids: dict[int, int] = {}
         """Rank → pid, once `wait_started` has returned."""
@@ -86,14 +90,29 @@ class Stage:
         """A meeting point for the ranks."""
         os.mkfifo(f"{self.folder}/{name}")
 
+    def enter(self, made: contextlib.AbstractContextManager[_T]) -> _T:
+        """A block that is left when this one is, after all processes have ended."""
+        return self._undo.enter_context(made)
+
+    def forget_run(self) -> None:
+        """The run leaves no folder either."""
+        self._undo.callback(shutil.rmtree, self.run_dir, ignore_errors=True)
+
     def start(self, words: Sequence[str], wrap: Sequence[str] = ()) -> None:
         """`rankguard run WORDS…`, its output where ours goes."""
-        command = [*wrap, sys.executable, "-m", "rankguard", "run", "-n", str(self.ranks), "--run-dir", self.run_dir]
+        self.begin(
+            [*wrap, sys.executable, "-m", "rankguard", "run", "-n", str(self.ranks), "--run-dir", self.run_dir, *words]
+        )
+
+    def begin(self, command: Sequence[str]) -> None:
+        """The command that launches the ranks, whatever it is."""
         env = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
         sys.stdout.flush()
         self.front = subprocess.Popen(
-            [*command, *words],
+            command,
             stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
             env=env,
             cwd=self.folder,
             preexec_fn=_die_with_us,  # noqa: PLW1509  # one thread
@@ -101,23 +120,40 @@ class Stage:
 
     def wait_started(self) -> None:
         """Until every rank has said that it runs. Raises `SpawnFailed` when the command ends first."""
+        said = self._hear(self._started, self.ranks)
+        if said is None:
+            raise SpawnFailed("the ranks of the drill have not begun")
+        self.pids = {int(rank): int(pid) for rank, pid in (line.split() for line in said.split(b"\n") if line)}
+
+    def wait_told(self, name: str) -> bool:
+        """Until a rank says a line at a meeting point; false when the command ends first."""
+        with contextlib.suppress(FileExistsError):
+            self.fifo(name)
+        fd = os.open(f"{self.folder}/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return self._hear(fd, 1) is not None
+        finally:
+            os.close(fd)
+
+    def _hear(self, fd: int, lines: int) -> bytes | None:
+        """So many lines from a FIFO; null when the command has ended, or a minute has passed, before they were said."""
         assert self.front is not None
         poll = select.poll()
-        poll.register(self._started, select.POLLIN)
+        poll.register(fd, select.POLLIN)
         pidfd = os.pidfd_open(self.front.pid)
         poll.register(pidfd, select.POLLIN)
         said = b""
         until = time.monotonic() + START_S
         try:
-            while said.count(b"\n") < self.ranks:
+            while said.count(b"\n") < lines:
                 ready = {fd for fd, _event in poll.poll(max(0.0, until - time.monotonic()) * 1000)}
-                if self._started in ready:
-                    said += os.read(self._started, 4096)
+                if fd in ready:
+                    said += os.read(fd, 4096)
                 elif pidfd in ready or not ready:
-                    raise SpawnFailed("the ranks of the drill have not begun")
+                    return None
         finally:
             os.close(pidfd)
-        self.pids = {int(rank): int(pid) for rank, pid in (line.split() for line in said.split(b"\n") if line)}
+        return said
 
     def ours(self) -> tuple[int, int]:
         """The pids of the warden and of the supervisor."""

@@ -1,0 +1,10 @@
+"""Every fault of the laboratory, by name.
+
+To add one: its function in `parts/`, its record in the file here that it belongs to. The tests, the matrix and
+`docs/testing.md` follow from it.
+"""
+
+from rankguard.testing.faults.catalogue import endings
+from rankguard.testing.faults.fault import Fault
+
+FAULTS: dict[str, Fault] = {fault.name: fault for home in (endings,) for fault in home.FAULTS}

@@ -1,0 +1,83 @@
+"""A rank that ends by itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rankguard.testing.faults.catalogue.expected import failed, left_early
+from rankguard.testing.faults.checks import Verdict
+from rankguard.testing.faults.fault import Fault
+
+_UNREADY = ("starting", "stopping")
+"""A rank that has been ready may end with 0."""
+
+
+def _raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
+    def named(verdict: Verdict) -> bool:
+        exception: dict[str, Any] | None = verdict["culprit"]["cause"]["exception"]
+        return exception is not None and exception["type"].rpartition(".")[2] == type_name
+
+    return ((f"names the exception, {type_name}", named),)
+
+
+FAULTS = (
+    Fault(
+        "exit-code", "exits with code 3", "endings:exit_code",
+        failed("exit-code", "program", 3, "wait status"),
+    ),
+    Fault(
+        "sys-exit-code", "calls sys.exit(4)", "endings:sys_exit_code",
+        failed("exit-code", "program", 4, "wait status"),
+    ),
+    Fault(
+        "sys-exit-text", "calls sys.exit with a text, which is 1 and the text on stderr", "endings:sys_exit_text",
+        failed("exit-code", "program", 1, "wait status"),
+    ),
+    Fault(
+        "sys-exit-none", "calls sys.exit() before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
+    ),
+    Fault("returns", "its program returns before it was ready", "endings:returns", left_early, phases=_UNREADY),
+    Fault(
+        "exception", "raises ValueError", "endings:exception",
+        failed("exception", "program", 1, "rank", "wait status", also=_raised("ValueError")),
+    ),
+    Fault(
+        "exception-chained", "raises RuntimeError from ValueError", "endings:exception_chained",
+        failed("exception", "program", 1, "rank", also=_raised("RuntimeError")),
+    ),
+    Fault(
+        "exception-while-handling", "raises KeyError while it handles ValueError", "endings:exception_while_handling",
+        failed("exception", "program", 1, "rank", also=_raised("KeyError")),
+    ),
+    Fault(
+        "exception-group", "raises an ExceptionGroup of two", "endings:exception_group",
+        failed("exception", "program", 1, "rank", also=_raised("ExceptionGroup")),
+    ),
+    Fault(
+        "exception-unpicklable", "raises an exception that cannot be pickled", "endings:exception_unpicklable",
+        failed("exception", "program", 1, "rank", also=_raised("Unpicklable")),
+    ),
+    Fault(
+        "exception-slow-finally", "raises, and stays in a `finally` for 2 s", "endings:exception_slow_finally",
+        failed("exception", "program", 1, "rank", also=_raised("ValueError")),
+    ),
+    Fault(
+        "exception-slow-with", "raises, and leaving a `with` block takes 2 s", "endings:exception_slow_with",
+        failed("exception", "program", 1, "rank", also=_raised("ValueError")),
+    ),
+    Fault(
+        "exception-in-thread", "a thread raises, and the program then exits with 1", "endings:exception_in_thread",
+        failed("exception", "program", 1, "log", "wait status", confidence="likely", also=_raised("ValueError")),
+    ),
+    Fault(
+        "exception-in-atexit", "raises in atexit before it was ready: Python ends with 0",
+        "endings:exception_in_atexit", left_early, phases=_UNREADY,
+    ),
+    Fault(
+        "keyboard-interrupt", "raises KeyboardInterrupt, of which Python ends by SIGINT", "endings:keyboard_interrupt",
+        failed(("exception", "killed"), ("program", "operator"), 130, "wait status"),
+    ),
+    Fault(
+        "import-error", "imports a module that is not there", "endings:import_error",
+        failed("exception", "program", 1, "rank", also=_raised("ModuleNotFoundError")),
+    ),
+)  # fmt: skip
