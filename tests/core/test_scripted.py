@@ -200,6 +200,43 @@ def test_no_deadline_runs_while_we_stand_still(seconds, asleep):
         assert any("TimeLost" in line for line in told)
 
 
+@pytest.mark.parametrize("asleep", [True, False])
+def test_an_overloaded_machine_loses_no_time(asleep):
+    """We waited 60 s for a processor: nobody had stopped us, and the deadline holds."""
+    run = standing_still(
+        ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {}, awake=lambda: run.clock()), 60.0, at=4.0, asleep=asleep
+    )
+
+    told = story(run)
+
+    assert not any("TimeLost" in line for line in told)
+    assert run.job.judged.kind == "ready-timeout"
+
+
+def test_what_we_were_awake_before_any_deadline_excuses_no_stop():
+    """An hour of work without a deadline, then one, in the first turn of which we are stopped for a minute."""
+    awake = [0.0]
+    asked = (3600.0, lambda now: StopRequested(now, 15))
+    run = ScriptedRun(new_spec(1), {0: NEVER_HEEDS}, outside=(asked,), awake=lambda: awake[0])
+    agenda = run.driver._selector
+    select = agenda.select
+    stop = [60.0]
+
+    def works(timeout=None):
+        begun = run.clock()
+        news = select(timeout)
+        if begun < 3600.0:
+            awake[0] = run.clock()
+        elif stop:
+            run.clock.advance(stop.pop())
+        return news
+
+    agenda.select = works
+    told = story(run)
+
+    assert [line for line in told if "TimeLost" in line], told
+
+
 def test_whoever_is_late_is_late_though_time_was_lost():
     run = standing_still(ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {}), 600.0, at=4.0, asleep=True)
 

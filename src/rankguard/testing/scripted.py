@@ -236,13 +236,17 @@ class ScriptedRanks:
 
 
 class ScriptedRun:
-    """A job, its driver, its scripted ranks and what is to come from outside: pairs of an instant and a fact's maker."""
+    """A job, its driver, its scripted ranks and what is to come from outside: pairs of an instant and a fact's maker.
+
+    `awake`: seconds that the loop was at work or waiting for a processor (`driver.py`); by default it never was.
+    """
 
     def __init__(
         self,
         spec: JobSpec,
         scripts: Mapping[int, Script],
         outside: Sequence[tuple[float, Callable[[float], Fact]]] = (),
+        awake: Callable[[], float] = float,
     ) -> None:
         self.clock = Clock()
         self.job = Job(spec)
@@ -251,7 +255,7 @@ class ScriptedRun:
         """What a listener was told, in that order."""
         agenda = _Agenda(self.clock)
         self.ranks = ScriptedRanks(spec, scripts, agenda, self.clock, self._emit)
-        self.driver = Driver(self.job, agenda, self.clock, self._record, self.told.append)
+        self.driver = Driver(self.job, agenda, self.clock, self._record, self.told.append, awake)
         self.driver.launcher = self.driver.tree = self.ranks
         for when, make in outside:
             agenda.at(when, URGENT, partial(self._from_outside, make))
