@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import NoReturn
 
 from rankguard.testing.faults.actor import Actor
 
 LINGER_S = 2.0
+NO_SUCH_MODULE = "rankguard_no_such_module"
 
 
 def exit_code(_actor: Actor) -> NoReturn:
@@ -120,4 +122,4 @@ def keyboard_interrupt(_actor: Actor) -> NoReturn:
 
 
 def import_error(_actor: Actor) -> None:
-    import rankguard_no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    import_module(NO_SUCH_MODULE)
