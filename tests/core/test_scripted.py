@@ -203,9 +203,9 @@ def test_no_deadline_runs_while_we_stand_still(seconds, asleep):
 @pytest.mark.parametrize("asleep", [True, False])
 def test_an_overloaded_machine_loses_no_time(asleep):
     """We waited 60 s for a processor: nobody had stopped us, and the deadline holds."""
-    run = standing_still(
-        ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {}, awake=lambda: run.clock()), 60.0, at=4.0, asleep=asleep
-    )
+    run = ScriptedRun(new_spec(1).replace(ready_timeout=10.0), {})
+    run.driver._awake = run.clock
+    standing_still(run, 60.0, at=4.0, asleep=asleep)
 
     told = story(run)
 
