@@ -29,6 +29,14 @@ class Thread(Record):
     active: bool | None = None
     """It was not idle, as the interpreter sees it; null is unknown."""
     holds_gil: bool = False
+    waits_on: str | None = None
+    """The file that `waits_in` is about: a path, `stdin (pipe:[4711])`, `socket:[4712]`."""
+    locked_by: int | None = None
+    """The process whose lock on that file it waits for."""
+    channel: str | None = None
+    """The kernel's function in which it sleeps, where it cannot be interrupted (state D)."""
+    native: tuple[str, ...] = ()
+    """The calls in C below its innermost Python frame, innermost first: `nanosleep (libc.so.6)`. Of the odd ones only."""
 
 
 class Stack(Record):
@@ -41,7 +49,9 @@ class Stack(Record):
     child_of: int | None = None
     """The rank's own process, when this is the Python program that it started."""
     lacks: str | None = None
-    """Why there are no frames, when there are none."""
+    """Why there are no frames, or (`by` is `faulthandler`) those of the main thread only."""
+    by: str | None = None
+    """What told the frames: `py-spy`, or `faulthandler`; null where there are none."""
 
     @property
     def main(self) -> Thread:
@@ -50,7 +60,10 @@ class Stack(Record):
 
 
 class Group(Record):
-    """Ranks that do the same, and the stack of the first of them."""
+    """Ranks that do the same, and the stack of the first of them.
+
+    Ranks that run need not be on the same line of the same function: then that frame has no line here.
+    """
 
     ranks: tuple[int, ...]
     stack: Stack

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from rankguard.linux import stacks
-from rankguard.linux.stacks import Sampler, kernel_stack, with_frames
+from rankguard.linux.procstack import kernel_stack
+from rankguard.linux.stacks import Sampler, with_frames
 
 PROGRAM = """
 import os, sys

@@ -1,13 +1,15 @@
 """Started as `PYTHON bootstrap.py SCRIPT ARGS…`, `… -m MODULE ARGS…` or `… --function FD`: runs a rank's program.
 
-Makes itself scarce: the program finds the interpreter as `PYTHON SCRIPT ARGS…` would have left it, but for one open
-descriptor to the supervisor, faulthandler, two frames at the bottom of the stack (`traceback.print_stack` shows them,
-tracebacks of exceptions do not), and `sys.orig_argv`.
+Makes itself scarce: the program finds the interpreter as `PYTHON SCRIPT ARGS…` would have left it, but for two open
+descriptors (the supervisor's socket, a file for stacks), faulthandler (for crashes, and on one real-time signal), two
+frames at the bottom of the stack (`traceback.print_stack` shows them, tracebacks of exceptions do not), and
+`sys.orig_argv`.
 
 Not a module to import. It cannot use the import system for its own parts either: nothing of ours belongs on the
 program's `sys.path`, and rankguard need not be importable there.
 
-Read next: `program.py` (how Python runs a script, repeated), `lastwords.py` (what is reported on an exception).
+Read next: `program.py` (how Python runs a script, repeated), `lastwords.py` (what is reported on an exception),
+`ownstack.py` (the file for stacks).
 """
 
 import sys
@@ -43,5 +45,6 @@ if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # put there for the script that Python believes to run: us
     _line = _part("line")
+    _part("ownstack").offer(os.environ.get("NOTIFY_SOCKET", ""), _line.out_of_the_way)
     _words = _part("lastwords").LastWords(_line.Line(os.environ.get("NOTIFY_SOCKET", "")))
     _part("program").main(sys.argv[1:], _as_python_made_it, _words.report, lambda: _part("function"))

@@ -92,7 +92,7 @@ class Line:
         try:
             sock.settimeout(0)
             sock.connect(self._address)
-            fd = _out_of_the_way(sock.fileno())
+            fd = out_of_the_way(sock.fileno())
         except BaseException:
             sock.close()
             raise
@@ -114,7 +114,8 @@ class Line:
         return (state.st_dev, state.st_ino) == self._identity
 
 
-def _out_of_the_way(fd: int) -> int:
+def out_of_the_way(fd: int) -> int:
+    """A copy of the descriptor under a high number; itself where that cannot be."""
     import fcntl
 
     try:

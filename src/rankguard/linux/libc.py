@@ -1,10 +1,11 @@
-"""The four C library calls that Python's standard library does not offer, and their constants.
+"""The five C library calls that Python's standard library does not offer, and their constants.
 
 `ctypes` and six numbers instead of a package: none of the wrappers is kept (docs/dependencies.md).
-Sources: prctl(2), signalfd(2), `linux/prctl.h`.
+Sources: prctl(2), signalfd(2), tgkill(2), `linux/prctl.h`.
 """
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Iterable
@@ -54,6 +55,16 @@ def signalfd(signals: Iterable[int]) -> int:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error), "signalfd")
     return fd
+
+
+def tgkill(pid: int, tid: int, number: int) -> None:
+    """Signal one thread of a process. Raises `OSError`; where the C library has no name for the call, `ENOSYS`."""
+    call = getattr(_libc, "tgkill", None)  # glibc 2.30
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), "tgkill")
+    if call(pid, tid, number) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), "tgkill")
 
 
 ALL_SIGNALS = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}

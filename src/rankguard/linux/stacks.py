@@ -1,13 +1,15 @@
-"""What processes are doing right now: Python frames by py-spy, and what the kernel tells of every thread.
+"""What processes are doing right now: the kernel's words, and Python frames by py-spy, else by faulthandler.
 
-Nothing runs inside the process that is looked at. `py-spy dump` is a child program of ours, a few at once, each with a
-bound; its end is news of its pidfd and its output is in memory, so nobody waits for it. py-spy pauses a process while it
-reads (about 10 ms) so that what it reads belongs together; one that is stopped, traced or in a system call that cannot
-be interrupted is read without a pause, since it would not come to rest. Where py-spy is missing or may not trace, the
-kernel's own words remain: state, system call, wait channel.
+py-spy first: nothing runs inside the process that is looked at, and it reads all threads. `py-spy dump` is a child
+program of ours, a few at once, each with a bound; it dies with us, its end is news of its pidfd and its output is in
+memory, so nobody waits for it. It pauses a process while it reads (about 10 ms) so that what it reads belongs together;
+one that is stopped, traced or in a system call that cannot be interrupted is read without a pause, since it would not
+come to rest. Where py-spy is missing or may not trace, a rank is asked for the stack of its main thread
+(`ownstack.py`: 1 ms, but something runs inside it); where it cannot answer, the kernel's words remain (`procstack.py`).
 
-Sources: proc_pid_stat(5), proc_pid_syscall(5), proc_pid_wchan(5), proc_pid_status(5), `py-spy dump --help` (0.4).
-Read next: `../stacks.py` (the nouns), `../supervisor/snapshots.py` (who asks).
+`native`: the calls in C too; the process stands still for 40 to 300 ms, so it is for the few that are to blame.
+
+Sources: `py-spy dump --help` (0.4). Read next: `../stacks.py` (the nouns), `../supervisor/snapshots.py` (who asks).
 """
 
 import contextlib
@@ -22,31 +24,16 @@ from functools import partial
 from selectors import EVENT_READ, BaseSelector
 from typing import Any
 
-from rankguard.linux import spawn, tree
-from rankguard.linux.files import read_text
+from rankguard.linux import ownstack, spawn
+from rankguard.linux.procstack import kernel_stack, python_of
 from rankguard.stacks import Frame, Stack, Thread
 
 AT_ONCE, BOUND_S = 4, 10.0
 _SLICE = 4
 """Processes looked at between two looks at the news."""
-_THREADS, _FRAMES, _OUTPUT = 64, 200, 16 << 20
-_BELOW = 16
-_SYSCALLS = {
-    "x86_64": {
-        0: "read", 1: "write", 7: "poll", 20: "writev", 23: "select", 35: "nanosleep", 42: "connect", 43: "accept",
-        44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 61: "wait4", 34: "pause", 72: "fcntl", 73: "flock",
-        74: "fsync", 128: "rt_sigtimedwait", 130: "rt_sigsuspend", 202: "futex", 230: "clock_nanosleep",
-        232: "epoll_wait", 247: "waitid", 270: "pselect6", 271: "ppoll", 281: "epoll_pwait", 288: "accept4",
-        257: "openat", 262: "newfstatat", 16: "ioctl",
-    },
-    "aarch64": {
-        63: "read", 64: "write", 66: "writev", 72: "pselect6", 73: "ppoll", 22: "epoll_pwait", 25: "fcntl", 29: "ioctl",
-        32: "flock", 56: "openat", 79: "newfstatat", 82: "fsync", 95: "waitid", 98: "futex", 101: "nanosleep",
-        115: "clock_nanosleep", 133: "rt_sigsuspend", 137: "rt_sigtimedwait", 202: "accept", 203: "connect",
-        206: "sendto", 207: "recvfrom", 211: "sendmsg", 212: "recvmsg", 242: "accept4", 260: "wait4",
-    },
-}  # fmt: skip
-"""The calls in which programs wait; any other is told by its number (asm/unistd_64.h, asm-generic/unistd.h)."""
+_FRAMES, _NATIVE, _OUTPUT = 200, 12, 16 << 20
+_LOOKS = tuple(0.001 * 2**n for n in range(9))
+"""When to look for an answer of faulthandler: after 1 ms, 2 ms more … for half a second in all."""
 
 
 def find_py_spy() -> str | None:
@@ -57,29 +44,6 @@ def find_py_spy() -> str | None:
     return beside if os.access(beside, os.X_OK) else which("py-spy")
 
 
-def kernel_stack(pid: int) -> Stack | None:
-    """What the kernel tells of a process; None when it is gone."""
-    status = read_text(f"/proc/{pid}/status")
-    if status is None:
-        return None
-    try:
-        tids = sorted(map(int, os.listdir(f"/proc/{pid}/task")))
-    except OSError:
-        return None
-    threads = tuple(filter(None, map(partial(_thread, pid), tids[:_THREADS])))
-    main = [thread for thread in threads if thread.tid == pid]
-    if not main:
-        return None
-    tracer = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("TracerPid:")), 0)
-    others = tuple(thread for thread in threads if thread.tid != pid)
-    return Stack(pid=pid, name=main[0].name, threads=(*main, *others), tracer=tracer or None)
-
-
-def python_of(pid: int) -> int | None:
-    """The process that runs Python: this one, else the first below it (a shell script that starts one)."""
-    return next((each for each in [pid, *tree.descendants(pid)[:_BELOW]] if _is_python(each)), None)
-
-
 def with_frames(known: Stack, dump: list[dict[str, Any]]) -> Stack:
     """The kernel's view of a process with the frames that `py-spy dump --json` tells. Raises on a shape we do not know."""
     told = {thread["os_thread_id"] or known.pid: thread for thread in dump}
@@ -87,78 +51,103 @@ def with_frames(known: Stack, dump: list[dict[str, Any]]) -> Stack:
     threads = []
     for tid, thread in told.items():
         seen = by_tid.pop(tid, None) or Thread(tid, "?", "?")
-        frames = tuple(
-            Frame(str(frame["name"]), frame["filename"], frame["line"] or None) for frame in thread["frames"][:_FRAMES]
-        )
+        python = [frame for frame in thread["frames"] if frame.get("module") is None]
         threads.append(
             seen.replace(
                 name=str(thread["thread_name"] or seen.name),
-                frames=frames,
+                frames=tuple(Frame(str(f["name"]), f["filename"], f["line"] or None) for f in python[:_FRAMES]),
+                native=_native(thread["frames"]),
                 active=bool(thread["active"]),
                 holds_gil=bool(thread["owns_gil"]),
             )
         )
     threads += by_tid.values()  # those that no Python runs in
     return known.replace(
-        threads=tuple(sorted(threads, key=lambda thread: (thread.tid != known.pid, not thread.frames)))
+        threads=tuple(sorted(threads, key=lambda thread: (thread.tid != known.pid, not thread.frames))), by="py-spy"
     )
+
+
+def _native(frames: list[dict[str, Any]]) -> tuple[str, ...]:
+    """What C runs below the innermost Python frame: `SHA256_Final (libcrypto.so.3)`. Without names it tells nothing."""
+    found: list[str] = []
+    for frame in frames:
+        if frame.get("module") is None or len(found) == _NATIVE:
+            break
+        if not str(frame["name"]).startswith("0x"):
+            found.append(f"{frame['name']} ({str(frame['module']).rpartition('/')[2]})")
+    return tuple(found)
 
 
 class _Round:
     """Processes by a key of the caller's, and what has been found of them."""
 
-    def __init__(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> None:
+    def __init__(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None], *, native: bool) -> None:
         self.todo = deque(pids.items())
         self.found: dict[int, Stack] = {}
         self.running = 0
-        self.done = done
+        self.done, self.native = done, native
 
 
 class _Dump:
-    """One py-spy at work on one process."""
+    """One process that is being asked: py-spy at work on it (`pidfd`), or itself (`offer`)."""
 
-    __slots__ = ("err", "key", "known", "out", "pidfd", "round", "until")
+    __slots__ = ("err", "key", "known", "looks", "offer", "out", "pidfd", "round", "until")
 
     def __init__(self, of: _Round, key: int, known: Stack, until: float) -> None:
         self.round, self.key, self.known, self.until = of, key, known, until
         self.pidfd = self.out = self.err = -1
+        self.offer: ownstack.Offer | None = None
+        self.looks = 0
 
 
 class Sampler:
     """Takes stacks without blocking: `take` queues, the selector's news and `wake` do the work, `done` gets the result.
 
-    `priority` is that of our news in the driver's selector; `clock` its clock (seconds).
+    `priority` is that of our news in the driver's selector; `clock` its clock (seconds). `offers` names the file in which
+    the process of a key may tell its own stack.
     """
 
-    def __init__(self, selector: BaseSelector, priority: int, clock: Callable[[], float]) -> None:
-        self._selector, self._priority, self._clock = selector, priority, clock
+    def __init__(
+        self,
+        selector: BaseSelector,
+        priority: int,
+        clock: Callable[[], float],
+        offers: Callable[[int], str | None] = lambda _key: None,
+    ) -> None:
+        self._selector, self._priority, self._clock, self._offers = selector, priority, clock, offers
         self._rounds: deque[_Round] = deque()
         self._running: dict[int, _Dump] = {}
+        self._asked: list[_Dump] = []
+        self._mute: set[int] = set()
         self._program: str | None = None
         self._looked_for_it = False
 
-    def take(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
+    def take(
+        self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None], *, native: bool = False
+    ) -> dict[int, Stack]:
         """Stacks of the processes `pids` (key → pid); `done` gets them by key, those that are gone left out.
 
-        Returned is what `done` will get, and what has been found of it at any time.
+        Returned is what `done` will get, and what has been found of it at any time. `native`: with the calls in C.
         """
         if not self._looked_for_it:
             self._looked_for_it, self._program = True, find_py_spy()
-        self._rounds.append(_Round(pids, done))
+        self._rounds.append(_Round(pids, done, native=native))
         return self._rounds[-1].found
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called."""
         if self._can_go_on():
             return 0.0
-        return min((dump.until for dump in self._running.values()), default=None)
+        return min((dump.until for dump in (*self._running.values(), *self._asked)), default=None)
 
     def wake(self, now: float) -> None:
         """Look at the next processes; end what takes too long."""
         for dump in list(self._running.values()):
             if dump.until <= now:
                 self._end(dump)
-                self._finish(dump, f"py-spy took longer than {BOUND_S:g} s")
+                self._finish(dump, f"py-spy took longer than {BOUND_S:g} s", now)
+        for dump in [each for each in self._asked if each.until <= now]:
+            self._look_for_answer(dump, now)
         for _ in range(_SLICE):
             if self._can_go_on():
                 current = self._rounds[0]
@@ -171,13 +160,14 @@ class Sampler:
         for dump in list(self._running.values()):
             self._end(dump)
             self._forget(dump)
+        self._asked.clear()
         self._rounds.clear()
 
     def _can_go_on(self) -> bool:
         if not self._rounds:
             return False
         first = self._rounds[0]
-        return len(self._running) < AT_ONCE if first.todo else not first.running
+        return len(self._running) + len(self._asked) < AT_ONCE if first.todo else not first.running
 
     def _when_done(self, current: _Round) -> None:
         if not current.todo and not current.running and self._rounds and self._rounds[0] is current:
@@ -191,21 +181,56 @@ class Sampler:
         python = python_of(pid)
         if python is None:
             current.found[key] = known
-        elif self._program is None:
-            current.found[key] = known.replace(lacks="no py-spy is installed")
-        else:
-            below = kernel_stack(python) if python != pid else None
-            known = below.replace(child_of=pid) if below is not None else known
-            try:
-                self._dump(current, key, known, now)
-            except OSError as error:
-                current.found[key] = known.replace(lacks=f"unable to execute py-spy: {error.strerror}")
-
-    def _dump(self, current: _Round, key: int, known: Stack, now: float) -> None:
-        assert self._program is not None
+            return
+        below = kernel_stack(python) if python != pid else None
+        known = below.replace(child_of=pid) if below is not None else known
         dump = _Dump(current, key, known, now + BOUND_S)
-        pause = () if known.tracer is None and known.main.state not in "DTt" else ("--nonblocking",)
-        argv = (self._program, "dump", "--json", *pause, "--pid", str(known.pid))
+        if self._program is None:
+            self._ask(dump, "no py-spy is installed", now)
+            return
+        try:
+            self._dump(dump, self._program)
+        except OSError as error:
+            self._ask(dump, f"unable to execute py-spy: {error.strerror}", now)
+
+    def _ask(self, dump: _Dump, lacks: str, now: float) -> None:
+        """Let the process tell its own stack, if it can."""
+        dump.known = dump.known.replace(lacks=lacks)
+        offer = ownstack.offer_of(self._offers(dump.key), dump.known.pid)
+        dump.round.found[dump.key] = dump.known
+        if offer is None or dump.round.native or offer.pid in self._mute:
+            return
+        if ownstack.refusal(offer, dump.known) is not None:
+            return
+        with contextlib.suppress(OSError):
+            ownstack.ask(offer)
+            dump.offer, dump.until = offer, now + _LOOKS[0]
+            self._asked.append(dump)
+            dump.round.running += 1
+
+    def _look_for_answer(self, dump: _Dump, now: float) -> None:
+        assert dump.offer is not None
+        dump.looks += 1
+        if not ownstack.has_answered(dump.offer) and dump.looks < len(_LOOKS):
+            dump.until = now + _LOOKS[dump.looks]
+            return
+        self._asked.remove(dump)
+        frames = ownstack.answer(dump.offer)
+        if frames:
+            known = dump.known
+            main = known.main.replace(frames=frames)
+            told = known.replace(threads=(main, *known.threads[1:]), by="faulthandler")
+            dump.round.found[dump.key] = told
+        else:
+            self._mute.add(dump.offer.pid)  # the handler is somebody else's by now
+        dump.round.running -= 1
+        self._when_done(dump.round)
+
+    def _dump(self, dump: _Dump, program: str) -> None:
+        known = dump.known
+        comes_to_rest = known.tracer is None and known.main.state not in "DTt"
+        how = ("--native",) if dump.round.native else ()
+        argv = (program, "dump", "--json", *(how if comes_to_rest else ("--nonblocking",)), "--pid", str(known.pid))
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         opened = [null]
         try:
@@ -223,21 +248,20 @@ class Sampler:
         os.close(started.news)
         dump.pidfd = started.pidfd
         self._running[dump.pidfd] = dump
-        current.running += 1
+        dump.round.running += 1
         self._selector.register(dump.pidfd, EVENT_READ, (self._priority, partial(self._on_end, dump)))
 
     def _on_end(self, dump: _Dump, now: float) -> None:
         if dump.pidfd in self._running:
-            self._finish(dump, None)
+            self._finish(dump, None, now)
 
-    def _finish(self, dump: _Dump, lacks: str | None) -> None:
+    def _finish(self, dump: _Dump, lacks: str | None, now: float) -> None:
         """What it has found, or why nothing."""
         known = dump.known
         try:
             dump.round.found[dump.key] = with_frames(known, json.loads(_content(dump.out)))
         except (ValueError, TypeError, KeyError):
-            lacks = lacks or _why(_content(dump.err).decode(errors="replace"))
-            dump.round.found[dump.key] = known.replace(lacks=lacks)
+            self._ask(dump, lacks or _why(_content(dump.err).decode(errors="replace")), now)
         self._forget(dump)
         self._when_done(dump.round)
 
@@ -258,40 +282,6 @@ class Sampler:
             os.waitid(os.P_PIDFD, dump.pidfd, os.WEXITED | os.WNOHANG)
         for fd in (dump.pidfd, dump.out, dump.err):
             os.close(fd)
-
-
-# ── What the kernel tells ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _thread(pid: int, tid: int) -> Thread | None:
-    folder = f"/proc/{pid}/task/{tid}"
-    text = read_text(f"{folder}/stat")
-    if text is None or ")" not in text:
-        return None
-    name, state = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2]
-    return Thread(tid, name, state, waits_in=_waits_in(folder) if state in "SD" else None)
-
-
-def _waits_in(folder: str) -> str | None:
-    """The system call by its name, else the kernel's function; null where neither may be read."""
-    words = (read_text(f"{folder}/syscall") or "").split()
-    if words and words[0].isdecimal():
-        name = _SYSCALLS.get(os.uname().machine, {}).get(int(words[0]))
-        if name is not None:
-            return name
-    channel = (read_text(f"{folder}/wchan") or "0").strip()
-    if channel not in ("0", ""):
-        return channel
-    return f"system call {words[0]}" if words and words[0].isdecimal() else None
-
-
-def _is_python(pid: int) -> bool:
-    try:
-        if os.path.basename(os.readlink(f"/proc/{pid}/exe")).startswith("python"):
-            return True
-    except OSError:
-        return False
-    return "/libpython3" in (read_text(f"/proc/{pid}/maps") or "")
 
 
 def _content(fd: int) -> bytes:

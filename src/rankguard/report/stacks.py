@@ -25,11 +25,18 @@ def stacks_text(stacks: Mapping[int, Stack], asked: int, ended: int, elapsed_s: 
         lines += _folded(sentence(group, asked))
     if len(told) > _GROUPS:
         lines.append(f"and {len(told) - _GROUPS} more groups of ranks")
-    lacking = {group.stack.lacks for group in told if group.stack.lacks}
-    lines += [f"no Python calls are shown: {printable(why, 200)}" for why in sorted(lacking)]
+    lines += _lacking(told)
     for group in told[:_GROUPS]:
         lines += ["", *_group(group)]
     return "\n".join(lines) + "\n"
+
+
+def _lacking(told: tuple[Group, ...]) -> list[str]:
+    """What could not be had, and why."""
+    none = sorted({g.stack.lacks for g in told if g.stack.lacks and g.stack.by is None})
+    some = sorted({g.stack.lacks for g in told if g.stack.lacks and g.stack.by is not None})
+    lines = [f"calls of the main thread only, by faulthandler: {printable(why, 200)}" for why in some]
+    return lines + [f"no Python calls are shown: {printable(why, 200)}" for why in none]
 
 
 def _group(group: Group) -> list[str]:

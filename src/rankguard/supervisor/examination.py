@@ -16,7 +16,7 @@ from rankguard.facts import Examined, Fact
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import tree
 from rankguard.linux.files import read_text
-from rankguard.linux.stacks import kernel_stack
+from rankguard.linux.procstack import kernel_stack
 from rankguard.model import Sign
 from rankguard.stacks import Group, Stack
 from rankguard.supervisor.snapshots import Snapshots

@@ -158,7 +158,7 @@ class Supervisor:
         self._desk.asks |= self._screen.answer(
             Glimpses(self._job, self._memory, self._ranks.heard_at, wire.send), self._output
         )
-        self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact)
+        self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact, self._private_dir)
         self._tree = JobTree(
             self._job, self._wall, self._groups, self._ranks, self._snapshots.close, few_fds=not enough_fds
         )

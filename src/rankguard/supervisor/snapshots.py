@@ -33,9 +33,10 @@ class Snapshots:
         selector: BaseSelector,
         clock: Callable[[], float],
         redact: Callable[[str], str],
+        private_dir: str,
     ) -> None:
         self._job, self._files, self._clock, self._redact = job, files, clock, redact
-        self._sampler = Sampler(selector, PRIORITY, clock)
+        self._sampler = Sampler(selector, PRIORITY, clock, lambda rank: f"{private_dir}/{rank}.stack")
         self._asking: dict[tuple[int, ...], list[tuple[Reply, bool]]] = {}
         self._count = 0
         self._closed = False
@@ -57,11 +58,13 @@ class Snapshots:
         if len(waiting) == 1:
             self.take(wanted, lambda found: self._answer(wanted, found))
 
-    def take(self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
+    def take(
+        self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None], *, native: bool = False
+    ) -> dict[int, Stack]:
         """The stacks of those of `ranks` that have a process. They come into what is returned one by one."""
         states = [self._job.ranks[rank] for rank in ranks]
         pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
-        return self._sampler.take(pids, done)
+        return self._sampler.take(pids, done, native=native)
 
     def keep(self, found: dict[int, Stack], wanted: Iterable[int]) -> tuple[str, str | None]:
         """Stacks as text, and the file of the run that has it, if there is one."""
