@@ -51,6 +51,8 @@ class Fault(Record):
     program: "Callable[[Stage, Cell, tuple[str, ...]], tuple[str, ...]] | None" = None
     """The program's words in place of the usual ones (which it is given), for ranks that are not simply Python."""
     least_ranks: int = 2
+    alone: bool = False
+    """Cells of others that run at the same time on this machine may be disturbed: memory, processes, disk."""
     bound_s: float = 10.0
     """How long the whole of it may take on a quiet machine, start and stop included."""
 

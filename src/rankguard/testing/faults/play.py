@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
 from rankguard.record import Record
 from rankguard.testing.faults.catalogue import FAULTS
@@ -23,6 +23,9 @@ from rankguard.testing.faults.surroundings import look
 
 START_TIMEOUT = "60"
 """Readiness is expected in all cells, so that each phase is one."""
+
+
+_SHOWN = 64 << 10
 
 
 class Outcome(Record):
@@ -66,11 +69,19 @@ def play(fault: Fault, cell: Cell, keep_run: bool = False) -> Outcome:
         told = list(checked(fault.expect(cell), verdict, status, left))
         over = took > fault.bound_s
         told.append((not over, f"took {took:.1f} s{f' (expected {fault.bound_s:g} s at most)' if over else ''}"))
-        said.seek(0)
-        text = said.read().decode(errors="replace")
+        text = _both_ends(said).decode(errors="replace")
         if not keep_run:
             stage.forget_run()
         return Outcome(tuple(told), verdict, status, took, text, stage.run_dir if keep_run else None)
+
+
+def _both_ends(file: BinaryIO) -> bytes:
+    """The first and the last 64 KiB."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    first = file.read(_SHOWN)
+    file.seek(max(_SHOWN, size - _SHOWN))
+    return first + file.read()
 
 
 def run(fault: Fault, cell: Cell, stage: Stage) -> None:

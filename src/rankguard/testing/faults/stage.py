@@ -50,7 +50,6 @@ class Stage:
         self.front: subprocess.Popen[bytes] | None = None
         self.pids: dict[int, int] = {}
         """Rank → pid, once `wait_started` has returned."""
-        self.shm = f"/dev/shm/{PREFIX}{os.getpid()}"  # noqa: S108  # the place itself is the subject
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,6 +63,8 @@ class Stage:
             said = f"unable to make a temporary folder: {error.strerror or error}"
             raise SpawnFailed(said, error.errno, 125, "TMPDIR=/a/folder/that/can/be/written") from error
         self.folder = self._undo.enter_context(made)
+        self.shm = f"/dev/shm/{os.path.basename(self.folder)}"  # noqa: S108  # the place itself is the subject
+        """A segment that is removed with the folder."""
         os.mkfifo(f"{self.folder}/started")
         self._started = os.open(f"{self.folder}/started", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._undo.callback(os.close, self._started)

@@ -71,10 +71,10 @@ def why_no_core() -> str | None:
     return None
 
 
-def why_no_machine_code() -> str | None:
+def why_no_machine_code(machine: str) -> str | None:
     """Why instructions of ours cannot be executed; null when they can."""
-    if platform.machine() not in ("x86_64", "aarch64"):
-        return f"no instructions are known for {platform.machine()}"
+    if machine != "x86_64":
+        return f"no instructions are known for {machine}"
     try:
         mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
     except OSError as error:

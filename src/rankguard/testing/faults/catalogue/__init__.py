@@ -4,7 +4,9 @@ To add one: its function in `parts/`, its record in the file here that it belong
 `docs/testing.md` follow from it.
 """
 
-from rankguard.testing.faults.catalogue import endings
+from rankguard.testing.faults.catalogue import collectives, crashes, endings, files, hangs, memory, output, processes
 from rankguard.testing.faults.fault import Fault
 
-FAULTS: dict[str, Fault] = {fault.name: fault for home in (endings,) for fault in home.FAULTS}
+_HOMES = (endings, crashes, processes, memory, files, hangs, output, collectives)
+
+FAULTS: dict[str, Fault] = {fault.name: fault for home in _HOMES for fault in home.FAULTS}

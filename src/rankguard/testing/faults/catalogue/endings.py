@@ -1,22 +1,10 @@
 """A rank that ends by itself."""
 
-from collections.abc import Callable
-from typing import Any
-
-from rankguard.testing.faults.catalogue.expected import failed, left_early
-from rankguard.testing.faults.checks import Verdict
+from rankguard.testing.faults.catalogue.expected import failed, left_early, raised
 from rankguard.testing.faults.fault import Fault
 
 _UNREADY = ("starting", "stopping")
 """A rank that has been ready may end with 0."""
-
-
-def _raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
-    def named(verdict: Verdict) -> bool:
-        exception: dict[str, Any] | None = verdict["culprit"]["cause"]["exception"]
-        return exception is not None and exception["type"].rpartition(".")[2] == type_name
-
-    return ((f"names the exception, {type_name}", named),)
 
 
 FAULTS = (
@@ -33,40 +21,40 @@ FAULTS = (
         failed("exit-code", "program", 1, "wait status"),
     ),
     Fault(
-        "sys-exit-none", "calls sys.exit() before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
+        "exit-early", "calls sys.exit() before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
     ),
     Fault("returns", "its program returns before it was ready", "endings:returns", left_early, phases=_UNREADY),
     Fault(
         "exception", "raises ValueError", "endings:exception",
-        failed("exception", "program", 1, "rank", "wait status", also=_raised("ValueError")),
+        failed("exception", "program", 1, "rank", "wait status", also=raised("ValueError")),
     ),
     Fault(
         "exception-chained", "raises RuntimeError from ValueError", "endings:exception_chained",
-        failed("exception", "program", 1, "rank", also=_raised("RuntimeError")),
+        failed("exception", "program", 1, "rank", also=raised("RuntimeError")),
     ),
     Fault(
         "exception-while-handling", "raises KeyError while it handles ValueError", "endings:exception_while_handling",
-        failed("exception", "program", 1, "rank", also=_raised("KeyError")),
+        failed("exception", "program", 1, "rank", also=raised("KeyError")),
     ),
     Fault(
         "exception-group", "raises an ExceptionGroup of two", "endings:exception_group",
-        failed("exception", "program", 1, "rank", also=_raised("ExceptionGroup")),
+        failed("exception", "program", 1, "rank", also=raised("ExceptionGroup")),
     ),
     Fault(
         "exception-unpicklable", "raises an exception that cannot be pickled", "endings:exception_unpicklable",
-        failed("exception", "program", 1, "rank", also=_raised("Unpicklable")),
+        failed("exception", "program", 1, "rank", also=raised("Unpicklable")),
     ),
     Fault(
         "exception-slow-finally", "raises, and stays in a `finally` for 2 s", "endings:exception_slow_finally",
-        failed("exception", "program", 1, "rank", also=_raised("ValueError")),
+        failed("exception", "program", 1, "rank", also=raised("ValueError")),
     ),
     Fault(
         "exception-slow-with", "raises, and leaving a `with` block takes 2 s", "endings:exception_slow_with",
-        failed("exception", "program", 1, "rank", also=_raised("ValueError")),
+        failed("exception", "program", 1, "rank", also=raised("ValueError")),
     ),
     Fault(
         "exception-in-thread", "a thread raises, and the program then exits with 1", "endings:exception_in_thread",
-        failed("exception", "program", 1, "log", "wait status", confidence="likely", also=_raised("ValueError")),
+        failed("exception", "program", 1, "log", "wait status", confidence="likely", also=raised("ValueError")),
     ),
     Fault(
         "exception-in-atexit", "raises in atexit before it was ready: Python ends with 0",
@@ -74,10 +62,10 @@ FAULTS = (
     ),
     Fault(
         "keyboard-interrupt", "raises KeyboardInterrupt, of which Python ends by SIGINT", "endings:keyboard_interrupt",
-        failed(("exception", "killed"), ("program", "operator"), 130, "wait status"),
+        failed(("exception", "killed"), ("program", "operator"), 130, "wait status", ends="SIGINT"),
     ),
     Fault(
         "import-error", "imports a module that is not there", "endings:import_error",
-        failed("exception", "program", 1, "rank", also=_raised("ModuleNotFoundError")),
+        failed("exception", "program", 1, "rank", also=raised("ModuleNotFoundError")),
     ),
 )  # fmt: skip

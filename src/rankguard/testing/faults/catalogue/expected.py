@@ -1,30 +1,53 @@
 """What is expected of most faults: this kind of cause, unless the job was being stopped. Makes `Fault.expect`."""
 
 from collections.abc import Callable
+from typing import Any
 
-from rankguard.testing.faults.checks import Expect, Words
+from rankguard.testing.faults.checks import Expect, Verdict, Words
 from rankguard.testing.faults.fault import Cell
 
 _PHASE = {"starting": "starting", "ready-early": "ready", "all-ready": "ready"}
 
 
-def failed(kind: Words, family: Words, status: int, *evidence: str, **more: object) -> Callable[[Cell], Expect]:
-    """The victim is the culprit, by a cause of this kind, with this exit status; nobody when the job was stopping."""
+def failed(
+    kind: Words, family: Words, status: int, *evidence: str, ends: str | None = None, **more: Any
+) -> Callable[[Cell], Expect]:
+    """The victim is the culprit, by a cause of this kind, with this exit status; nobody when the job was stopping.
+
+    `ends`: how its process ends, a signal's name or `exit N`; null where `more` or the status tell it.
+    """
+    ending = ends or more.get("signal") or f"exit {status}"
 
     def expect(cell: Cell) -> Expect:
         if cell.at == "stopping":
-            return nobody(cell)
+            return nobody(cell, ending)
         plain = Expect(kind, status, family=family, evidence=evidence, culprits=(cell.victim,), phase=_PHASE[cell.at])
         return plain.replace(**more)
 
     return expect
 
 
-def nobody(_cell: Cell) -> Expect:
+def nobody(cell: Cell, ending: str) -> Expect:
     """SIGTERM came from outside: no rank is a failure, however it ended; the exit status tells the signal."""
-    return Expect(None, 143, culprits=None, others=("stopped", "finished"), outcome="interrupted")
+
+    def as_made(verdict: Verdict) -> bool:
+        found = next(row["ending"] for row in verdict["ranks"] if row["rank"] == cell.victim)
+        return ending == (found["signal"] or f"exit {found['code']}")
+
+    also = ((f"rank {cell.victim} ended by {ending}", as_made),)
+    return Expect(None, 143, culprits=None, others=("stopped", "finished"), outcome="interrupted", also=also)
 
 
-def left_early(_cell: Cell) -> Expect:
+def left_early(cell: Cell) -> Expect:
     """It ended with 0 before it was ready; when the job was stopping, that is well."""
-    return failed("exit-before-ready", "program", 1, "wait status")(_cell)
+    return failed("exit-before-ready", "program", 1, "wait status", ends="exit 0")(cell)
+
+
+def raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
+    """The cause names this exception. For `Expect.also`."""
+
+    def named(verdict: Verdict) -> bool:
+        exception: dict[str, Any] | None = verdict["culprit"]["cause"]["exception"]
+        return exception is not None and exception["type"].rpartition(".")[2] == type_name
+
+    return ((f"names the exception, {type_name}", named),)

@@ -1,0 +1,56 @@
+"""Ranks that do not go on. They need a clock: `--stall-timeout`, or `--ready-timeout` while they start.
+
+With two ranks of which neither says anything nobody can tell which waits for which.
+"""
+
+from collections.abc import Callable
+
+from rankguard.testing.faults.catalogue.expected import failed
+from rankguard.testing.faults.checks import Expect, Verdict, Words
+from rankguard.testing.faults.fault import Cell, Fault
+from rankguard.testing.faults.parts.hangs import SYS_CLONE
+from rankguard.testing.faults.surroundings import Surroundings
+
+STALL_S = "2"
+
+
+def _options(cell: Cell) -> tuple[str, ...]:
+    return ("--shutdown-timeout", "1", "--grace", "1") if cell.at == "stopping" else ("--stall-timeout", STALL_S)
+
+
+def _stalled(confidence: Words) -> Callable[[Cell], Expect]:
+    def expect(cell: Cell) -> Expect:
+        also = (("says where it hangs, or in which call", _has_stack),)
+        return failed("stall", "time", 124, ends="SIGKILL", confidence=confidence, also=also)(cell)
+
+    return expect
+
+
+def _has_stack(verdict: Verdict) -> bool:
+    return bool(verdict["culprit"]["stacks"])
+
+
+def _hang(name: str, what: str, function: str, confidence: Words = "likely", **more: object) -> Fault:
+    return Fault(
+        name, what, f"hangs:{function}", _stalled(confidence), options=_options, least_ranks=3, bound_s=15.0
+    ).replace(**more)
+
+
+def _no_vfork(here: Surroundings) -> str | None:
+    return None if here.machine in SYS_CLONE else f"the number of clone(2) is not known for {here.machine}"
+
+
+FAULTS = (
+    _hang("hang", "waits for its own lock, and the others for it", "hang"),
+    _hang("hang-with-gil", "waits in C and holds the GIL", "hang_with_gil"),
+    _hang("busy-python", "loops in Python for ever", "busy_python"),
+    _hang("busy-with-gil", "loops in C, holds the GIL and never looks at signals", "busy_with_gil"),
+    _hang("busy-in-c", "is busy in C for hours, without the GIL", "busy_in_c"),
+    _hang("stopped", "is stopped by SIGSTOP", "stopped", "proven"),
+    _hang("uninterruptible", "is in state D: its vfork child does not go on", "uninterruptible", "proven", needs=_no_vfork),
+    Fault(
+        "ready-timeout", "never becomes ready", "hangs:never_ready",
+        failed("ready-timeout", "time", 124, "clock"), phases=("starting",),
+        options=lambda _cell: ("--ready-timeout", "2"),
+    ),
+)  # fmt: skip
