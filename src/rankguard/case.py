@@ -13,6 +13,7 @@ from rankguard.facts import (
     KernelKilled,
     Looked,
     NotSpawned,
+    OomSeen,
     ProtocolBroken,
     StatusTold,
     StopRequested,
@@ -77,6 +78,8 @@ class Case(Record):
     `stall`, `front-lost`, `warden-lost`, `supervisor-lost`; null when nothing failed."""
     detected_in_s: float | None = None
     """From the wake-up that brought the first failure to the order to stop."""
+    signalled_first_at: float | None = None
+    """When that order had been carried out."""
     stop: StopRequested | None = None
     """The request from outside, when one came before any failure."""
     looked: Looked | None = None
@@ -91,6 +94,8 @@ class Case(Record):
     """When the last rank had ended."""
     other_ooms: tuple[KernelKilled, ...] = ()
     """OOM kills in the kernel log that were none of our ranks."""
+    ooms_seen: tuple[OomSeen, ...] = ()
+    """The kernel's word that there was an OOM, in order; never of whom."""
     memory: MemoryState = MemoryState()
     attempt: int = 0
     warnings: tuple[str, ...] = ()

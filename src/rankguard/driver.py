@@ -14,7 +14,7 @@ from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.core.policy import LATE, NAP
 from rankguard.diagnosis.culprit import choose
-from rankguard.facts import DeadlinePassed, Examined, Fact, Signalled, TimeLost, TreeEmpty, Warned
+from rankguard.facts import DeadlinePassed, Examined, Fact, Looked, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
 from rankguard.model import Left, Survivor
 from rankguard.orders import (
@@ -70,6 +70,8 @@ class Driver:
         self.tree: Tree
         self.examine: Callable[[int, float], None] = self._examine
         """Takes the stacks of all ranks and emits `Examined`; this one takes none."""
+        self.remember: Callable[[Looked], Looked] = lambda looked: looked
+        """Adds to the look on a failure what was known of the ranks' memory before it."""
         self._selector, self._journal, self._listen, self._awake = selector, journal, listen, awake
         self._facts: deque[Fact] = deque()
         self._deadlines: dict[str, tuple[float, int]] = {}
@@ -148,7 +150,7 @@ class Driver:
     def _carry_out(self, order: Order, fact: Fact) -> Iterator[Fact]:  # noqa: C901, PLR0912  # one arm an order
         match order:
             case Look():
-                yield self.launcher.look(fact.at)
+                yield self.remember(self.launcher.look(fact.at))
             case Listen(since=since):
                 yield self.launcher.silences(fact.at, since)
             case Examine(number=number):

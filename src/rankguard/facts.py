@@ -107,7 +107,8 @@ class Looked(Fact):
     """The look at all ranks on the first failure, taken before any signal of ours.
 
     `dying`: ranks already on their way out, with what shows it: `exiting` (PF_EXITING), `zombie`, `killed` (SIGKILL
-    pending), `dumping` (core). `memory`: of every rank alive.
+    pending), `dumping` (core). `memory`: of every rank alive, and of one that has just ended as it was sampled last.
+    `state`: now, or at the last sample before if more was in use then (`age_s`): a victim's memory is given back by now.
     """
 
     dying: tuple[tuple[int, str], ...] = ()
@@ -174,6 +175,26 @@ class KernelKilled(Fact):
     rank: int | None
     record: OomRecord
     is_child: bool = False
+
+
+class OomSeen(Fact):
+    """The kernel tells of an OOM in `group`, or below: that there was one, not who was killed. It comes before the end of
+    a victim that is large, so whoever was killed then was killed before `at`.
+    """
+
+    group: str
+
+
+class MemoryShort(Fact):
+    """The samples say that a memory limit will be reached (`diagnosis/projection.py`): `level` 1 soon, 2 and it is nearly full.
+
+    `left_s`: until then, if the growth goes on as it is; inferred, as every projection.
+    """
+
+    statement: str
+    level: int
+    state: MemoryState = MemoryState()
+    left_s: float | None = None
 
 
 class Warned(Fact):

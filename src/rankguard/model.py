@@ -73,6 +73,8 @@ class JobSpec(Record):
     ready_timeout: float | None = None
     stall_timeout: float | None = None
     """A rank without a sign of progress for so long is stalled."""
+    sample: float = 1.0
+    """Every so many seconds the ranks' memory is looked at; 0: never."""
     grace: float = 5.0
     shutdown_timeout: float = 30.0
     run_dir: str | None = None
@@ -195,14 +197,29 @@ class Sign(Record):
 
 
 class Memory(Record):
-    """Of one process, in bytes. `rss_bytes` is the last value seen alive, `peak_bytes` the kernel's own maximum."""
+    """Of one rank, in bytes. `rss_bytes` is the last value seen alive, `peak_bytes` the kernel's own maximum, both of its
+    process alone: pages that several processes map are in each one's.
+    """
 
     rss_bytes: int | None = None
     peak_bytes: int | None = None
+    held_bytes: int | None = None
+    """What it takes from a limit that all share: private memory, its children's, too; in a cgroup of its own also the
+    shared memory that it touched first. Page cache is no part of it."""
+    growth_bytes_s: float | None = None
+    """How fast that grew in the last seconds before the first failure."""
+    age_s: float | None = None
+    """How long before the first failure this was seen; null: at the first failure."""
 
 
 class MemoryState(Record):
-    """Of the job's memory domain at one moment, in bytes. `limit_from` names the file or limit that applies."""
+    """Of the job's memory domain at one moment, in bytes. `limit_from` names the file or limit that applies: of several
+    the one with the least room.
+
+    `cache_bytes` is the part of `used_bytes` that the kernel gives back first (inactive file pages, as the kubelet
+    counts), `firm_bytes` what it cannot give back without swap (all but file pages), `shared_bytes` shared memory and
+    tmpfs that are in no rank's number: the kernel counts them as cache, and cannot give them back.
+    """
 
     limit_bytes: int | None = None
     used_bytes: int | None = None
@@ -210,6 +227,17 @@ class MemoryState(Record):
     cache_bytes: int | None = None
     ranks_bytes: int | None = None
     peak_bytes: int | None = None
+    firm_bytes: int | None = None
+    shared_bytes: int | None = None
+    swap_bytes: int | None = None
+    """In use; null where there is no swap."""
+    swap_limit_bytes: int | None = None
+    growth_bytes_s: float | None = None
+    """How fast `firm_bytes` (and swap) grew in the last seconds."""
+    ranks_growth_bytes_s: float | None = None
+    """And how fast `ranks_bytes` did."""
+    age_s: float | None = None
+    """How long before the first failure this was seen; null: at that moment."""
 
 
 # ── The verdict ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,7 +19,7 @@ from rankguard.record import Record
 EARLIER = "earlier"
 JOURNAL, VERDICT, STATE = "events.jsonl", "verdict.json", "state.json"
 OURS = re.compile(
-    r"(verdict|state)\.json(\.new)?|samples\.json|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)\.log|fault\.txt"
+    r"(verdict|state)\.json(\.new)?|samples\.json(\.new)?|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)\.log|fault\.txt"
 )
 """Every name that a run makes in its folder."""
 _MOST = 64 << 20

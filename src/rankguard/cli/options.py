@@ -121,6 +121,8 @@ OPTIONS = (
     _ours("--ready-timeout", "clocks", "every rank must report ready within S (off)", "S", parse=values.seconds),
     _ours("--stall-timeout", "clocks", "a rank that shows no sign of progress for S seconds is stalled (off)", "S",
           parse=values.seconds),
+    _ours("--sample", "clocks", "look at the ranks' memory every S seconds; 0: never, and no warning before an OOM kill (1)",
+          "S", default=1.0, parse=values.seconds),
     _ours("--grace", "clocks", "after a failure: SIGTERM to SIGKILL, for all others together (5)", "S", default=5.0,
           parse=values.seconds),
     _torch(

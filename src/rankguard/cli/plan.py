@@ -40,6 +40,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         expect_ready=asked.ready_timeout is not None,
         ready_timeout=hand.ready_timeout,
         stall_timeout=hand.stall_timeout,
+        sample=asked.sample,
         grace=asked.grace,
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,

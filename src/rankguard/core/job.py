@@ -19,6 +19,7 @@ from rankguard.facts import (
     KernelKilled,
     Looked,
     NotSpawned,
+    OomSeen,
     ProtocolBroken,
     StatusTold,
     StopRequested,
@@ -137,6 +138,7 @@ class Job:
         self.lost_while_stopping = 0.0
         self.memory = MemoryState()
         self.other_ooms: tuple[KernelKilled, ...] = ()
+        self.ooms_seen: tuple[OomSeen, ...] = ()
         self.warnings: list[str] = []
         self.timeline: list[Moment] = []
         self.story: deque[Fact | Order] = deque(maxlen=STORY)
@@ -187,6 +189,7 @@ class Job:
             failed_at=self.failed_at,
             failed_by=self.failed_by,
             detected_in_s=_span(self.failed_at, self.signalled_first_at),
+            signalled_first_at=self.signalled_first_at,
             stop=self.stop,
             looked=self.looked,
             examined=self.examined,
@@ -196,6 +199,7 @@ class Job:
             stopped_at=self.stopped_at,
             ended_at=self.ended_at,
             other_ooms=self.other_ooms,
+            ooms_seen=self.ooms_seen,
             memory=self.looked.state if self.looked is not None else self.memory,
             warnings=tuple(self.warnings),
             timeline=tuple(self.timeline),

@@ -31,6 +31,8 @@ from rankguard.facts import (
     Judged,
     KernelKilled,
     Looked,
+    MemoryShort,
+    OomSeen,
     ReadinessExpected,
     Resumed,
     Signalled,
@@ -222,8 +224,24 @@ def kernel_killed(job: Job, fact: KernelKilled) -> Orders:
     return ()
 
 
+def oom_seen(job: Job, fact: OomSeen) -> Orders:
+    job.ooms_seen += (fact,)
+    job.remember(fact.at, f"the kernel told of an OOM in {fact.group}")
+    return ()
+
+
+def memory_short(job: Job, fact: MemoryShort) -> Orders:
+    job.memory = fact.state
+    job.remember(fact.at, fact.statement)
+    return _warn(job, fact.statement)
+
+
 def warned(job: Job, fact: Warned) -> Orders:
-    if len(job.warnings) < 50 and fact.statement not in job.warnings:
-        job.warnings.append(fact.statement)
-        return (Tell(fact.statement, "note"),)
+    return _warn(job, fact.statement)
+
+
+def _warn(job: Job, statement: str) -> Orders:
+    if len(job.warnings) < 50 and statement not in job.warnings:
+        job.warnings.append(statement)
+        return (Tell(statement, "note"),)
     return ()

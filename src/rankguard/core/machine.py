@@ -34,7 +34,9 @@ from rankguard.facts import (
     KernelKilled,
     LeavingTold,
     Looked,
+    MemoryShort,
     NotSpawned,
+    OomSeen,
     OutputClosed,
     ProtocolBroken,
     RankFact,
@@ -128,6 +130,8 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
     Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
+    OomSeen:           (_early,          jobs.oom_seen,             jobs.oom_seen,             jobs.oom_seen,         _over),
+    MemoryShort:       (_early,          jobs.memory_short,         _ours,                     _ours,                 _over),
     TreeEmpty:         (_early,          Refused("nobody swept"),   jobs.tree_empty,           jobs.tree_empty,       _over),
     Warned:            (jobs.warned,     jobs.warned,               jobs.warned,               jobs.warned,           jobs.warned),
 }

@@ -9,10 +9,10 @@ import errno
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.evidence import SIGBUS, SIGKILL, code_of, ended_by_itself, peer_death_of, signal_of
 from rankguard.diagnosis.exit_status import LIMITS
-from rankguard.diagnosis.memory_story import KILLED_INSIDE, oom_kill, used
+from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, oom_kill, used
 from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size, whose
 from rankguard.facts import Judged
-from rankguard.model import Cause, Confidence, Family, MemoryState, Retry
+from rankguard.model import Cause, Confidence, Family, Retry
 
 HEADROOM = 1.1
 """What a limit needs above the ranks' own memory: page cache, kernel memory, the next allocation."""
@@ -95,17 +95,6 @@ def _peer_that_went(case: Case) -> str:
     return f"see whether the others still needed {which}, which ended with exit code 0"
 
 
-def domain(case: Case) -> MemoryState:
-    """The memory of the job at the failure, completed by what is known of its limit since."""
-    looked = case.looked.state if case.looked else MemoryState()
-    return MemoryState(
-        **{
-            field: getattr(case.memory if getattr(looked, field) is None else looked, field)
-            for field in MemoryState._fields
-        }
-    )
-
-
 ALONE = 2
 """From here on a rank is a runaway: a limit for all ranks as large as that one would be no advice."""
 
@@ -122,13 +111,18 @@ def _oom(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     if second and largest > ALONE * second:
         alone = next(each.rank for each in case.ranks if used(case, each) == largest)
         return [f"rank {alone} alone held {size(largest)}, the next one {size(second)}: see what it allocates"]
-    need = count * largest * HEADROOM
+    state = domain(case)
+    rest = (
+        max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0
+    )  # of nobody, or of others
+    need = (count * largest + rest) * HEADROOM
     raise_it = f"raise the memory limit from {size(limit)}"
+    growing = [each.rank for each in cause.responsible if each.rank is not None and "growing" in each.because]
     if need > limit:
-        raise_it += f" to about {about(need)}"
+        raise_it += f" to {'more than ' if growing else ''}about {about(need)}"
     if count == 1:
-        return [f"{raise_it}, or let the rank hold less than about {about(limit / HEADROOM)}"]
-    return [f"{raise_it}, or cap each rank's host memory at about {about(limit / count / HEADROOM)}"]
+        return [f"{raise_it}, or let the rank hold less than about {about(max(0, limit / HEADROOM - rest))}"]
+    return [f"{raise_it}, or cap each rank's host memory at about {about(max(0, limit / HEADROOM - rest) / count)}"]
 
 
 def _memory_limit(case: Case, rank: RankCase, cause: Cause) -> list[str]:

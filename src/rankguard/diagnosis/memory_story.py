@@ -22,9 +22,10 @@ from rankguard.diagnosis.evidence import (
     sigkilled_by_others,
     signal_of,
 )
+from rankguard.diagnosis.projection import not_of_ranks
 from rankguard.diagnosis.words import size, whose
 from rankguard.facts import KernelKilled
-from rankguard.model import Confidence, Evidence, Memory, OomCount, Responsible
+from rankguard.model import Confidence, Evidence, Memory, MemoryState, OomCount, Responsible
 from rankguard.record import Record
 
 KILLED_INSIDE = 128 + 9
@@ -50,7 +51,55 @@ def oom_kill(case: Case, rank: RankCase) -> OomKill | None:
 
 
 def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
-    """Ranks that held clearly more memory than the victim. Growth is not known: there is one sample a rank."""
+    """Who grew when the victim was killed: other ranks, or what is no rank's own. Nobody, if it was the victim itself.
+
+    Where nothing is known to have grown (no samples, or too few): ranks that held clearly more than the victim.
+    """
+    growth = {each.rank: memory_of(case, each).growth_bytes_s or 0.0 for each in case.ranks}
+    total = max(sum(growth.values()), domain(case).growth_bytes_s or 0.0)
+    if not _matters(case, total):
+        return _larger(case, rank)
+    if growth[rank.rank] > total / 2:
+        return ()
+    names = {each.rank: each for each in case.ranks}
+    fast = sorted((number for number in growth if growth[number] > total / 10), key=lambda number: -growth[number])
+    found = [
+        Responsible(
+            rank=number,
+            because=f"was growing by {size(growth[number])}/s ({_held(case, names[number])} when {whose(case, rank)} was killed)",
+            confidence=Confidence.LIKELY,
+        )
+        for number in fast
+        if number != rank.rank
+    ]
+    if not fast and not_of_ranks(domain(case)):
+        because = f"memory that is no rank's own grew by {size(total)}/s: shared memory, tmpfs or other processes"
+        found = [Responsible(rank=None, because=because, confidence=Confidence.LIKELY)]
+    return tuple(found[:3])
+
+
+def domain(case: Case) -> MemoryState:
+    """The memory of the job at the failure, completed by what is known of its limit since."""
+    looked = case.looked.state if case.looked else MemoryState()
+    return MemoryState(
+        **{
+            field: getattr(case.memory if getattr(looked, field) is None else looked, field)
+            for field in MemoryState._fields
+        }
+    )
+
+
+def _matters(case: Case, growth: float) -> bool:
+    """It fills a hundredth of the limit within ten seconds."""
+    return growth * 10 > (domain(case).limit_bytes or 0) / 100 and growth > 1 << 16
+
+
+def _held(case: Case, rank: RankCase) -> str:
+    memory = memory_of(case, rank)
+    return size(memory.held_bytes or memory.rss_bytes or 0)
+
+
+def _larger(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
     own = used(case, rank)
     if not own:
         return ()
@@ -70,16 +119,20 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
 
 def memory_of(case: Case, rank: RankCase) -> Memory:
     """The memory of one rank: what is known of it, else what the look on the first failure saw."""
-    if rank.memory != Memory() or not case.looked:
-        return rank.memory
-    return next((memory for number, memory in case.looked.memory if number == rank.rank), rank.memory)
+    known = rank.memory
+    if known == Memory() and case.looked:
+        known = next((memory for number, memory in case.looked.memory if number == rank.rank), known)
+    recorded = _recorded_bytes(rank)  # the kernel's own word on the victim, at the kill
+    return known.replace(held_bytes=recorded, age_s=None) if recorded > (known.held_bytes or 0) else known
 
 
 def used(case: Case, rank: RankCase) -> int:
     """The most memory that this rank is known to have held, in bytes; 0 when unknown."""
     memory = memory_of(case, rank)
-    recorded = max((k.record.anon_rss_bytes or 0 for k in rank.ooms if not k.is_child), default=0)
-    return max(memory.rss_bytes or 0, memory.peak_bytes or 0, recorded)
+    rss, peak, held = memory.rss_bytes or 0, memory.peak_bytes or 0, memory.held_bytes
+    if held is None:
+        return max(rss, peak)
+    return max(held, peak - max(0, rss - held))  # what it shares with others is not its own
 
 
 def counted(rank: RankCase, *, shared: bool) -> tuple[OomCount, ...]:
@@ -105,9 +158,27 @@ def log_evidence(records: tuple[KernelKilled, ...]) -> tuple[Evidence, ...]:
     return tuple(Evidence(source="kernel log", statement=_quote(killed)) for killed in records)
 
 
+def told_at(case: Case, rank: RankCase) -> float | None:
+    """When the kernel told of the OOM that this rank's end may be of: it was killed before that instant."""
+    end = rank.exited.at if rank.exited else case.now
+    return max((seen.at for seen in case.ooms_seen if end - _LATEST_S <= seen.at <= end), default=None)
+
+
+_LATEST_S = 10.0
+"""An exit takes no longer, even of the largest process."""
+
+
+def _event_evidence(case: Case, rank: RankCase) -> tuple[Evidence, ...]:
+    at = told_at(case, rank)
+    if at is None or not rank.exited:
+        return ()
+    before = f"{(rank.exited.at - at) * 1e3:.1f} ms before it had ended"
+    return (Evidence(source="event", statement=f"the kernel told of an OOM {before} (not of whom)"),)
+
+
 def _of_itself(case: Case, rank: RankCase) -> OomKill | None:
     records, own, shared = _records(rank, child=False), counted(rank, shared=False), counted(rank, shared=True)
-    evidence = log_evidence(records) + counter_evidence(own + shared)
+    evidence = log_evidence(records) + counter_evidence(own + shared) + _event_evidence(case, rank)
     if records:
         return OomKill(confidence=Confidence.PROVEN, child=False, pid=rank.pid, evidence=evidence)
     if own and _rise(own) > len(_records(rank, child=True)):
@@ -152,6 +223,10 @@ def _records(rank: RankCase, *, child: bool) -> tuple[KernelKilled, ...]:
 def _recorded(case: Case) -> int:
     """How many kills the kernel log tells of."""
     return len(case.other_ooms) + sum(len(rank.ooms) for rank in case.ranks)
+
+
+def _recorded_bytes(rank: RankCase) -> int:
+    return max((killed.record.anon_rss_bytes or 0 for killed in rank.ooms if not killed.is_child), default=0)
 
 
 def _rise(counts: tuple[OomCount, ...]) -> int:

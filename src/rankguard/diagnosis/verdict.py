@@ -11,12 +11,12 @@ import hashlib
 from datetime import UTC, datetime
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.advice import domain, hints, owner, retry
+from rankguard.diagnosis.advice import hints, owner, retry
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.evidence import SIGHUP, SIGINT, SIGKILL, code_of, ending, exception_of, signal_of
 from rankguard.diagnosis.exit_status import exit_code
-from rankguard.diagnosis.memory_story import memory_of
+from rankguard.diagnosis.memory_story import domain, memory_of, told_at
 from rankguard.diagnosis.relation import log_path, name_of, outcome_of
 from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
 from rankguard.diagnosis.words import clip, seconds, shown, signal_name
@@ -213,7 +213,7 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         cause=cause,
         at=_iso(case, at) or "",
         elapsed_s=after(case, at),
-        detected_in_ms=None if case.detected_in_s is None else round(case.detected_in_s * 1e3, 3),
+        detected_in_ms=_detected_in_ms(case, rank, cause),
         status=status.text if status else None,
         progress=Progress(done=status.done, total=status.total, unit=status.unit)
         if status and status.done is not None
@@ -224,6 +224,17 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         log_tail=rank_known.exited.log_tail if rank_known.exited else (),
         log_path=log_path(case, rank) if rank else None,
     )
+
+
+def _detected_in_ms(case: Case, rank: RankCase | None, cause: Cause) -> float | None:
+    """From the first news of the failure to the order to stop. Of an OOM kill the kernel may have told before its end."""
+    within = case.detected_in_s
+    if within is None:
+        return None
+    told = told_at(case, rank) if rank and cause.kind == "oom-kill" else None
+    if told is not None and case.signalled_first_at is not None:
+        within = max(within, case.signalled_first_at - told)
+    return round(within * 1e3, 3)
 
 
 def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:

@@ -337,7 +337,7 @@ class ExecRanks:
                 dying.append((rank.number, how))
             if told.rss_bytes is not None:
                 held.append((rank.number, told))
-                total += told.rss_bytes
+                total += told.held_bytes or 0
         return Looked(self._around.clock(), tuple(dying), tuple(held), self._around.memory.state(total))
 
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:

@@ -42,3 +42,16 @@ def ensure_fds(nprocs: int) -> bool:
             hint=f"ulimit -n {wanted}",
         )
     return soft == infinite or soft >= wanted
+
+
+def may_keep(nprocs: int, each: int) -> bool:
+    """There are `each` descriptors more for every rank; our limit is raised for them if need be."""
+    _needed, wanted = fds_for(nprocs)
+    wanted += nprocs * each
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < wanted and (hard == infinite or hard >= wanted):
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return True
+    return soft == infinite or soft >= wanted

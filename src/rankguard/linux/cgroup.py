@@ -127,6 +127,14 @@ class JobGroups:
         """Each rank has a memory group of its own."""
         return self._ranks is not None
 
+    def shared_counts(self) -> list[tuple[str, int]]:
+        """The counter of OOM kills around the whole job as it stands: file (with the key, where that tells it) and value."""
+        return [(path, value) for path, (value, _shared) in self._shared_counters().items()]
+
+    def memory_group(self, rank: int) -> str | None:
+        """The directory of a rank's own memory group; null where there is none."""
+        return f"{self._ranks}/rank-{rank}" if self._ranks else None
+
     @property
     def can_kill(self) -> bool:
         """`kill` will work."""

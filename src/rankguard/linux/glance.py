@@ -14,7 +14,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def glance(pid: int) -> tuple[str | None, Memory]:
-    """What shows that a process is on its way out (None: nothing does), and its resident memory now and at its most.
+    """What shows that a process is on its way out (None: nothing does), and its resident memory now and at its most,
+    and as much of it as is its own (`held_bytes`; its children are not looked at).
 
     `zombie` (or gone), `exiting`, `dumping` (its core), `killed` (SIGKILL is pending), from `/proc/PID/status` (proc(5)).
     The kernel sums memory lazily from per-CPU counters (from 6.2 on): it may be off by some hundred KiB.
@@ -34,7 +35,11 @@ def glance(pid: int) -> tuple[str | None, Memory]:
         return None, Memory()
     if _field(status, b"State:")[:1] in b"ZX":
         return "zombie", Memory()
-    memory = Memory(rss_bytes=_kib(_field(status, b"VmRSS:")), peak_bytes=_kib(_field(status, b"VmHWM:")))
+    memory = Memory(
+        rss_bytes=_kib(_field(status, b"VmRSS:")),
+        peak_bytes=_kib(_field(status, b"VmHWM:")),
+        held_bytes=_kib(_field(status, b"RssAnon:")),
+    )
     pending = int(_field(status, b"SigPnd:") or b"0", 16) | int(_field(status, b"ShdPnd:") or b"0", 16)
     how = None
     if _field(status, b"CoreDumping:") == b"1":

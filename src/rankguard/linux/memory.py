@@ -1,22 +1,23 @@
-"""The memory limit that the job runs under: whose it is, how full it is.
+"""The memory limits that the job runs under: whose they are, how full they are.
 
 Not a proof of an OOM kill (`cgroup.py`, `kmsg.py`): these numbers say how near it was and what to change.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
-Read next: `cgroup.py`, which finds our own groups.
+Read next: `footprint.py` (what one rank holds), `memory_news.py` (the kernel's own word when it gets tight).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
 
 from rankguard.linux.files import read_text
-from rankguard.linux.hierarchies import Group, counter, own_groups
+from rankguard.linux.hierarchies import Group, own_groups
 from rankguard.model import MemoryState
 from rankguard.record import Record
 
 HOST = "MemTotal of this machine"
 ADDRESS_SPACE = "RLIMIT_AS"
+V1_LIMIT, V2_LIMIT = "memory.limit_in_bytes", "memory.max"
 
 
 class Limit(Record):
@@ -25,6 +26,11 @@ class Limit(Record):
     bytes: int
     source: str
     group: str | None = None
+
+    @property
+    def is_v2(self) -> bool:
+        """Of a group of cgroup2."""
+        return self.source.startswith(V2_LIMIT)
 
 
 class MemoryDomain:
@@ -44,47 +50,98 @@ class MemoryDomain:
         self.limits = tuple(sorted(found, key=lambda limit: limit.bytes))
 
     def state(self, ranks_bytes: int | None = None) -> MemoryState:
-        """The smallest limit and the usage that counts against it.
+        """The limit with the least room, be it ours or an ancestor's, and the usage that counts against it.
 
-        `cache_bytes` is the part of a group's usage that the kernel gives back first (inactive file pages; the kubelet
-        leaves it out as well). RLIMIT_AS binds each process for itself, so there is no usage to go with it.
+        RLIMIT_AS binds each process for itself, so there is no usage to go with it.
         """
-        if not self.limits:
-            return MemoryState(ranks_bytes=ranks_bytes)
-        limit = self.limits[0]
-        used = cache = peak = None
-        if limit.group and limit.source.startswith("memory.max"):
-            used, peak = _number(f"{limit.group}/memory.current"), _number(f"{limit.group}/memory.peak")
-            cache = counter(f"{limit.group}/memory.stat", "inactive_file")
-        elif limit.group:
-            used = _number(f"{limit.group}/memory.usage_in_bytes")
-            peak = _number(f"{limit.group}/memory.max_usage_in_bytes")
-            cache = counter(f"{limit.group}/memory.stat", "total_inactive_file")
-        elif limit.source == HOST:
-            available = meminfo().get("MemAvailable")
-            used = limit.bytes - available if available is not None else None
-        return MemoryState(
-            limit_bytes=limit.bytes,
-            used_bytes=used,
-            limit_from=limit.source,
-            cache_bytes=cache,
-            ranks_bytes=ranks_bytes,
-            peak_bytes=peak,
-        )
+        own = [limit for limit in self.limits if limit.source == ADDRESS_SPACE]
+        alone = [MemoryState(limit_bytes=limit.bytes, limit_from=limit.source) for limit in own]
+        found = min((*alone, *self.shared_states()), key=_room, default=MemoryState())
+        return found.replace(ranks_bytes=ranks_bytes)
+
+    def shared_states(self) -> tuple[MemoryState, ...]:
+        """The state of every limit that all ranks share: of each group that has one, and of the machine."""
+        host = meminfo()
+        shared = (limit for limit in self.limits if limit.source != ADDRESS_SPACE)
+        return tuple(_of_group(limit, host) if limit.group else _of_host(limit, host) for limit in shared)
 
 
 def meminfo() -> dict[str, int]:
-    """`MemTotal` and `MemAvailable` of the machine, in bytes."""
+    """Memory and swap of the machine (`MemTotal`, `MemAvailable`, `Shmem`, `SwapTotal`, `SwapFree`), in bytes."""
     found = {}
     for line in (read_text("/proc/meminfo") or "").splitlines():
         name, _, value = line.partition(":")
-        if name in ("MemTotal", "MemAvailable"):
+        if name in ("MemTotal", "MemAvailable", "Shmem", "SwapTotal", "SwapFree"):
             found[name] = int(value.split()[0]) * 1024
     return found
 
 
+def numbers(path: str, keys: Iterable[str]) -> dict[str, int]:
+    """Some of the lines `key number` of a file; those that it lacks are left out."""
+    wanted, found = frozenset(keys), {}
+    for line in (read_text(path) or "").splitlines():
+        name, _, value = line.partition(" ")
+        if name in wanted and value.isdecimal():
+            found[name] = int(value)
+    return found
+
+
+def kills_all_at_once(groups: dict[str, Group]) -> str | None:
+    """The group around us, as high as we can see, in which one OOM kill ends every process (`memory.oom.group`)."""
+    paths = groups["v2"].upwards() if "v2" in groups else ()
+    marked = [path for path in paths if (read_text(f"{path}/memory.oom.group") or "").strip() == "1"]
+    return marked[-1] if marked else None
+
+
+def _room(state: MemoryState) -> int:
+    """What is left until the limit, as far as it is known."""
+    return (state.limit_bytes or 0) - (state.firm_bytes or 0)
+
+
+def _of_group(limit: Limit, host: dict[str, int]) -> MemoryState:
+    group, total = limit.group, "" if limit.is_v2 else "total_"  # v1: with all that is below
+    keys = [f"{total}{key}" for key in ("inactive_file", "active_file", "shmem", "swap")]
+    stat = numbers(f"{group}/memory.stat", keys)
+    inactive, active, shared, swap = (stat.get(key) for key in keys)
+    if limit.is_v2:
+        used, peak = _number(f"{group}/memory.current"), _number(f"{group}/memory.peak")
+        swap = _number(f"{group}/memory.swap.current")
+        most = _number(f"{group}/memory.swap.max")
+    else:
+        used, peak = _number(f"{group}/memory.usage_in_bytes"), _number(f"{group}/memory.max_usage_in_bytes")
+        both = _number(f"{group}/memory.memsw.limit_in_bytes")  # memory and swap together
+        most = None if both is None else max(0, both - limit.bytes)
+    machine = host.get("SwapTotal", 0)
+    most = machine if most is None else min(most, machine)
+    return MemoryState(
+        limit_bytes=limit.bytes,
+        used_bytes=used,
+        limit_from=limit.source,
+        cache_bytes=inactive,
+        peak_bytes=peak,
+        firm_bytes=None if used is None else max(0, used - (inactive or 0) - (active or 0)),
+        shared_bytes=shared,
+        swap_bytes=(swap or 0) if most else None,
+        swap_limit_bytes=most or None,
+    )
+
+
+def _of_host(limit: Limit, host: dict[str, int]) -> MemoryState:
+    available, swap = host.get("MemAvailable"), host.get("SwapTotal")
+    used = None if available is None else limit.bytes - available
+    return MemoryState(
+        limit_bytes=limit.bytes,
+        used_bytes=used,
+        limit_from=limit.source,
+        firm_bytes=used,
+        shared_bytes=host.get("Shmem"),
+        swap_bytes=swap - host.get("SwapFree", 0) if swap else None,
+        swap_limit_bytes=swap or None,
+    )
+
+
 def _group_limits(groups: dict[str, Group]) -> Iterator[Limit]:
-    for key, file in (("memory", "memory.limit_in_bytes"), ("v2", "memory.max")):
+    for key, file in (("memory", V1_LIMIT), ("v2", V2_LIMIT)):
         for path in groups[key].upwards() if key in groups else ():
             value = _number(f"{path}/{file}")
             if value is not None:

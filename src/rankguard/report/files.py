@@ -55,15 +55,15 @@ class RunFiles:
 
     def state(self, now: Verdict) -> None:
         """`state.json`: the verdict's shape while the run lives, with the outcome `running`."""
-        self._replace("state.json", now.replace(outcome="running"))
+        self.replace("state.json", _text(now.replace(outcome="running")))
 
     def finish(self, final: Verdict) -> None:
         """`verdict.json`, complete or not there at all."""
         if self._ballast is not None:
             self._ballast.drop()
-        self._replace("verdict.json", final)
+        self.replace("verdict.json", _text(final))
         if self.folder is not None:
-            for name in ("state.json", "samples.json", "control"):
+            for name in ("state.json", "samples.json", "samples.json.new", "control"):
                 with contextlib.suppress(OSError):
                     os.unlink(f"{self.folder}/{name}")
 
@@ -90,7 +90,8 @@ class RunFiles:
             with contextlib.suppress(OSError):
                 os.symlink(target, f"{self.folder}/{name}")
 
-    def _replace(self, name: str, verdict: Verdict) -> None:
+    def replace(self, name: str, text: str) -> None:
+        """Another file of the run, complete or as it was before: by rename."""
         if self.folder is None:
             return
         path = f"{self.folder}/{name}"
@@ -99,10 +100,14 @@ class RunFiles:
                 os.unlink(f"{path}.new")
             fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with os.fdopen(fd, "w") as file:
-                file.write(verdict.to_json(indent=1) + "\n")
+                file.write(text)
             os.rename(f"{path}.new", path)
         except OSError as error:
             self._failed(name, error)
 
     def _failed(self, name: str, error: OSError) -> None:
         self.error = self.error or f"the run's files are not complete: `{name}`: {error.strerror}"
+
+
+def _text(verdict: Verdict) -> str:
+    return verdict.to_json(indent=1) + "\n"

@@ -75,7 +75,9 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"judged: {who} failed first ({plain(entry.get('kind'))}{basis})"
         case "TreeEmpty":
             return _empty(entry)
-        case "Warned":
+        case "OomSeen":
+            return f"the kernel told of an OOM in {say.cut_path(plain(entry.get('group')), 48)}: that there was one, not of whom"
+        case "Warned" | "MemoryShort":
             return f"warning: {plain(entry.get('statement'))}"
         case "StoppingAnnounced":
             return "the owner announced that it is stopping"

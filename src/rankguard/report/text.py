@@ -11,6 +11,7 @@ Read next: `wording.py` (how things are said), `schema/verdict-1.json` (the same
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from rankguard.diagnosis import projection
 from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
 from rankguard.report import wording as say
 from rankguard.report.wording import Block, Room
@@ -189,7 +190,7 @@ def _memory(verdict: Verdict, culprit: Culprit, block: Block) -> None:
     if culprit.cause.family is not Family.MEMORY:
         return
     state = verdict.memory or MemoryState()
-    sizes = {n: r.memory.rss_bytes or r.memory.peak_bytes for n, r in enumerate(verdict.ranks)}
+    sizes = {n: r.memory.held_bytes or r.memory.rss_bytes or r.memory.peak_bytes for n, r in enumerate(verdict.ranks)}
     known = {n: size for n, size in sizes.items() if size}
     unit = say.Unit(state.limit_bytes or max([*known.values(), state.used_bytes or 0]))
     cells = [_domain(state, unit)] if state.used_bytes is not None else []
@@ -201,17 +202,26 @@ def _memory(verdict: Verdict, culprit: Culprit, block: Block) -> None:
             lines = _memory_table(verdict.ranks, known, unit, culprit, most)
             if say.INDENT + max(map(len, lines)) <= block.width:
                 break
+        age = culprit.memory.age_s
+        lines += [f"† {say.seconds(age)} before its end was seen"] if age is not None and age >= _AGE_S else []
         block.lines += [f"  {'' if n or cells else 'memory':<6}  {line}" for n, line in enumerate(lines)]
+
+
+_AGE_S = 0.05
+"""What is older than this is told with its age."""
 
 
 def _domain(state: MemoryState, unit: say.Unit) -> str:
     used = state.used_bytes or 0
     text = f"{unit.of(used)} of {unit.of(state.limit_bytes)}" if state.limit_bytes else unit.of(used)
     text += f" {unit.name}" + (f" ({say.cut_path(state.limit_from, 48)})" if state.limit_from else "")
-    split = [("ranks", state.ranks_bytes), ("cache", state.cache_bytes)]
-    if state.ranks_bytes is not None and state.cache_bytes is not None:
-        # Shared pages are counted once for each rank that maps them, so the rest may come out below zero.
-        split.append(("other", used - state.ranks_bytes - state.cache_bytes))
+    text += f", {say.seconds(state.age_s)} before" if state.age_s is not None and state.age_s >= _AGE_S else ""
+    firm = state.firm_bytes
+    cache = state.cache_bytes if firm is None else used - firm  # all file pages; the kubelet counts inactive ones alone
+    split = [("ranks", state.ranks_bytes), ("shared", state.shared_bytes or None), ("cache", cache)]
+    if state.ranks_bytes is not None and cache is not None:
+        # The parts are not read in one instant, so the rest may come out below zero.
+        split.append(("other", used - state.ranks_bytes - cache - (state.shared_bytes or 0)))
     told = [f"{name} {unit.of(size)}" for name, size in split if size is not None and size >= 0]
     return f"{text}: {', '.join(told)}" if told else text
 
@@ -222,6 +232,13 @@ def _memory_table(
     """The culprit (†), those responsible (*), and the largest; the others as a range."""
     blamed = {r.rank for r in culprit.cause.responsible if r.rank is not None}
 
+    largest = max(known.values(), default=0)
+
+    def cell(n: int) -> str:
+        growth = ranks[n].memory.growth_bytes_s or 0
+        grows = growth * 10 > largest / 20 and unit.of(int(growth)) != unit.of(0)
+        return unit.of(known[n]) + mark(ranks[n]) + (f" +{unit.of(int(growth))}/s" if grows else "")
+
     def mark(outcome: RankOutcome) -> str:
         return "†" if outcome.relation == "culprit" else "*" if outcome.rank in blamed else ""
 
@@ -229,7 +246,7 @@ def _memory_table(
     shown, rest = sorted(order[:most]), [known[n] for n in order[most:]]
     heads = [str(r.rank) if r.rank is not None else say.printable(r.name or "?", 12) for r in (ranks[n] for n in shown)]
     title = "rank" if all(r.rank is not None for r in ranks) else "name"
-    cells = [[title, unit.name]] + [[h, unit.of(known[n]) + mark(ranks[n])] for h, n in zip(heads, shown, strict=True)]
+    cells = [[title, unit.name]] + [[h, cell(n)] for h, n in zip(heads, shown, strict=True)]
     if rest:
         cells.append([f"{len(rest)} others", f"{unit.of(min(rest))}-{unit.of(max(rest))}"])
     return say.columns(list(zip(*cells, strict=True)))
@@ -266,7 +283,11 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
         (Confidence.LIKELY, "likely"),
         (Confidence.UNKNOWN, "maybe"),
     ):
-        told = [f"{say.who(r.rank, None)} {r.because}" for r in culprit.cause.responsible if r.confidence is confidence]
+        told = [
+            f"{say.who(r.rank, None)} {r.because}" if r.rank is not None else r.because
+            for r in culprit.cause.responsible
+            if r.confidence is confidence
+        ]
         cells.append((label, say.some(told, 4)))
     return cells
 
@@ -306,7 +327,10 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
         parts += [f"all gone{after}" + (f", {len(down.killed)} by SIGKILL" if down.killed else "")]
         parts += [] if down.left else ["nothing left behind"]
     left = [("" if n else "left", text) for n, text in enumerate(_leftovers(verdict, room.groups))]
-    notes = [("" if n else "note", text) for n, text in enumerate(verdict.warnings[: room.groups])]
+    warnings = verdict.warnings
+    if culprit is not None and culprit.cause.family is Family.MEMORY:
+        warnings = tuple(text for text in warnings if not text.startswith(projection.BEGINS))  # it has been reached
+    notes = [("" if n else "note", text) for n, text in enumerate(warnings[: room.groups])]
     return [("then", "; ".join(filter(None, parts))), *left, *notes]
 
 

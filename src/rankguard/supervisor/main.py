@@ -133,8 +133,9 @@ class Supervisor:
         self._private_dir = self._make_private_dir()
         port, self._port_lock = _master_port(spec)
         self._files.append(story.note(f"MASTER_PORT is {port}, {'given' if self._port_lock is None else 'a free one'}"))
+        groups_before = own_groups()
         self._groups = self._make_groups(ours)
-        self._memory = MemoryDomain()
+        self._memory = MemoryDomain(groups_before)
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
         self._said_error = False
         self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
@@ -164,8 +165,11 @@ class Supervisor:
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
         self._desk.later["stacks"] = self._snapshots.ask
-        self._samples = Samples(self._job, self._memory, self._files, clock)
-        self._desk.sampled = self._samples.told
+        few = not enough_fds
+        self._samples = Samples(
+            self._job, self._memory, self._files, clock, self._driver.emit, self._groups, groups_before, few_fds=few
+        )
+        self._desk.sampled, self._driver.remember = self._samples.told, self._samples.remember
         self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
         if self._control.error is None:
             self._files.link(CONTROL, self._control.address)
@@ -235,6 +239,8 @@ class Supervisor:
             watch(owners, EVENT_READ, (NEWS_ASIDE, owners.on_news))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
+        if self._samples.fileno() >= 0:
+            watch(self._samples, EVENT_READ, (URGENT, self._samples.on_news))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         self._on_message(clock())  # what was asked while we started

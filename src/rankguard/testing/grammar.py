@@ -19,6 +19,8 @@ and may stand anywhere. Of the job:
     3.000 judged 5|nobody killed exit=137 [either=1,2] [basis="…"] [gap=812]   Judged
     3.000 tree-empty [killed=101,102] [survivors=103]   TreeEmpty
     3.000 oom-log 5|nobody [child]                   KernelKilled
+    3.000 oom-seen /job                              OomSeen
+    3.000 memory-short 1 "the limit is near"         MemoryShort
     3.000 warned "a full disk"                       Warned
 
 Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless it is given:
@@ -191,6 +193,11 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             rank = None if who == "nobody" else int(who)
             record = OomRecord(PID + (rank or 0), "python3", "Out of memory: Killed process")
             return facts.KernelKilled(at, rank, record, is_child)
+        case "oom-seen":
+            return facts.OomSeen(at, words.next("the group"))
+        case "memory-short":
+            level = int(words.next("the level"))
+            return facts.MemoryShort(at, words.next("the statement"), level)
         case "warned":
             return facts.Warned(at, words.next("the statement"))
     raise ScenarioError(f"no such fact of a job: {verb}")
