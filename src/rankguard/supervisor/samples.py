@@ -136,8 +136,6 @@ class Samples:
         """The look on a failure with what was known before it: of ranks that give their memory back by now, how fast
         each one grew, what its children hold.
         """
-        if self._at is None:
-            return looked
         now, seen = looked.at, dict(looked.memory)
         for number, found in self._found.items():
             if found.held is None:  # it ended before the first look at it
