@@ -20,6 +20,10 @@ from rankguard.facts import JobStarted, Judged, Looked, NotSpawned, SupervisorLo
 from rankguard.model import JobSpec, Verdict
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
+from rankguard.report.state import Sampled, fullness, last_look, remembered, sampled
+
+_FULL = 0.9
+"""Of a memory limit."""
 
 
 def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) -> Verdict:
@@ -30,6 +34,11 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     now = time.monotonic()
     bug = None if bug is None else job_redactor(spec).text(bug)
     case = _told(spec, now).case()
+    held = Sampled()
+    if spec.run_dir is not None:
+        data, at = last_look(spec.run_dir)
+        held = sampled(data, now - at if at is not None else None)
+        case = remembered(case, held)
     if case.judged is None:
         judged = Judged(now, None, "bug" if bug is not None else "supervisor-lost", 125)
         case = case.replace(
@@ -38,6 +47,9 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     if gone and case.tree is None:
         case = case.replace(tree=TreeEmpty(now), ended_at=case.ended_at or now)
     final = verdict(case.replace(now=now), __version__)
+    if bug is None and (held.share or 0) >= _FULL:
+        hint = f"see whether the kernel's OOM killer took the supervisor: memory was at {fullness(held)}"
+        final = final.replace(hints=(*final.hints, hint))
     if bug is not None and (kept := _keep_details(spec, bug)) is not None:
         final = final.replace(hints=(f"report it with `{kept}`, which holds the details",))
     return _kept(spec, final)

@@ -5,7 +5,6 @@ since. Read next: `lost.py` (the verdict that a front gives which survives), `re
 """
 
 import contextlib
-import json
 import os
 import socket
 import stat
@@ -22,12 +21,11 @@ from rankguard.errors import RankguardBug, UsageError
 from rankguard.facts import Fact, Judged, SupervisorLost
 from rankguard.model import JobSpec, Phase, Verdict
 from rankguard.record import Record
-from rankguard.report.state import RankNow, Sampled, sampled
+from rankguard.report.state import RankNow, Sampled, last_look, remembered, sampled
 
 _TAILS, _LINES, _READ = 3, 5, 8192
-_SAMPLES = 16 << 20
-_CLOCK = 1e10
-"""No machine is up for so many seconds."""
+_JOURNAL = 64 << 20
+"""A longer one is not replayed: somebody waits."""
 
 
 class Remains(Record):
@@ -41,6 +39,8 @@ class Remains(Record):
     tails: tuple[tuple[int, tuple[str, ...]], ...]
     """The last lines of the ranks that wrote last and had not ended."""
     samples: Sampled
+    told_last: tuple[int, str, float] | None
+    """The rank that reported last (a status, its readiness), what, and how long before the last news."""
 
 
 def remains(folder: Path) -> Remains | None:
@@ -49,7 +49,8 @@ def remains(folder: Path) -> Remains | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, errors="replace") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a FIFO would be waited for
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _JOURNAL:  # a FIFO would be waited for
                 return None
             job, last = _replayed(file)
             wrote_at = os.fstat(file.fileno()).st_mtime
@@ -57,9 +58,10 @@ def remains(folder: Path) -> Remains | None:
         return None
     if job.started_at is None or last is None:
         return None
-    data, looked_at = _last_look(folder)
+    data, looked_at = last_look(str(folder))
     last = max(last, looked_at) if looked_at is not None else last
-    case = job.case()
+    held = sampled(data, last - looked_at if looked_at is not None else None)
+    case = remembered(job.case(), held)
     if case.judged is None:
         judged = Judged(last, None, "supervisor-lost", 125)
         case = case.replace(failed_by="supervisor-lost", failed_at=last, judged=judged, lost=SupervisorLost(last, None))
@@ -68,7 +70,8 @@ def remains(folder: Path) -> Remains | None:
         ranks=tuple(_now(job, rank, last) for rank in job.ranks),
         last_s=last - job.started_at,
         rebooted_at=_rebooted_after(wrote_at) if job.spec.node == socket.gethostname() else None,
-        samples=sampled(data, last - looked_at if looked_at is not None else None),
+        samples=held,
+        told_last=_told_last(job, last),
         tails=_tails(folder, [rank.rank for rank in job.ranks if rank.exited is None]),
     )
 
@@ -100,14 +103,14 @@ def _now(job: Job, rank: RankState, last: float) -> RankNow:
     )
 
 
-def _last_look(folder: Path) -> tuple[object, float | None]:
-    """The last look at the ranks' memory, and its instant on the journal's clock."""
-    try:
-        data = json.loads((folder / "samples.json").read_bytes()[:_SAMPLES])
-    except (OSError, ValueError, RecursionError):
-        return None, None
-    at = data.get("at") if isinstance(data, dict) else None
-    return (data, float(at)) if isinstance(at, int | float) and 0 <= at < _CLOCK else (None, None)
+def _told_last(job: Job, last: float) -> tuple[int, str, float] | None:
+    told = [(rank.ready_at, rank.rank, "ready") for rank in job.ranks if rank.ready_at is not None]
+    said = [(rank.status, rank.rank) for rank in job.ranks if rank.status is not None]
+    told += [(status.at, number, status.text or "a status") for status, number in said]
+    if not told:
+        return None
+    at, number, what = max(told)
+    return number, what, max(0.0, last - at)
 
 
 def _rebooted_after(wrote_at: float) -> float | None:

@@ -21,6 +21,8 @@ from rankguard.report.wording import cut, plural, printable, size
 from rankguard.runs import OURS, Run, known_runs
 
 _WIDTH = 80
+_FULL = 0.9
+"""Of a memory limit: from here on it may be why there is no verdict."""
 
 
 def runs(words: Sequence[str]) -> int:
@@ -81,8 +83,17 @@ def _row(run: Run) -> dict[str, Any]:
         "rank": _int(culprit.get("rank")),
         "signal": _str(stopped.get("signal")),
         "statement": _str(data.get("statement")),
+        "memory_share": None if run.ended or live is not False else _share(run),
         "command": [str(word) for word in command] if isinstance(command, list) else [],
     }
+
+
+def _share(run: Run) -> float | None:
+    """How full its memory limit was at the last look, of a run that was cut off."""
+    from rankguard.report.state import last_look, sampled
+
+    share = sampled(*last_look(str(run.folder))).share
+    return None if share is None else round(share, 4)
 
 
 def _instant(stamp: object) -> float | None:
@@ -142,7 +153,10 @@ def _took(seconds: float | None) -> str:
 def _outcome(row: dict[str, Any]) -> str:
     outcome = row["outcome"]
     if outcome is None:
-        return "no verdict" if row["live"] is False else "unknown"
+        if row["live"] is not False:
+            return "unknown"
+        share = row["memory_share"]
+        return "no verdict" if share is None or share < _FULL else f"no verdict, memory {100 * share:.0f} %"
     if outcome == "failed":
         who = f" rank {row['rank']}" if row["rank"] is not None else ""
         return cut(printable(f"{row['cause'] or 'failed'}{who} ({row['exit_code']})"), 32)

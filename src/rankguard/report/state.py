@@ -1,12 +1,21 @@
 """The state of a run that has no verdict: one that goes on, or one that was cut off. Text for people, 80 columns."""
 
+import json
+import os
+import stat
 from collections.abc import Sequence
 
-from rankguard.model import Phase, RankOutcome, Verdict
-from rankguard.record import Record
+from rankguard.case import Case
+from rankguard.model import Memory, MemoryState, Phase, RankOutcome, Verdict
+from rankguard.record import Record, from_data
 from rankguard.report import wording as say
 
 _NAMED = 8
+_MOST = 16 << 20
+_CLOCK = 1e10
+"""No machine is up for so many seconds."""
+_MATTERS_S = 10
+"""Growth is told where it fills a hundredth of the limit within so long."""
 
 
 class RankNow(Record):
@@ -21,25 +30,84 @@ class RankNow(Record):
 
 
 class Sampled(Record):
-    """The last look at what the ranks held: bytes by rank, the job's limit, and how long before it was."""
+    """The last look at what the ranks held: bytes by rank, the job's limits, and how long before it was."""
 
     held: tuple[tuple[int, int], ...] = ()
-    limit_bytes: int | None = None
+    memory: MemoryState = MemoryState()
+    growing: tuple[tuple[int, int], ...] = ()
+    """Ranks and how fast they grew (bytes/s), the fastest first."""
+    oom_kills: tuple[tuple[str, int], ...] = ()
+    """Counters of OOM kills around the job as they stood: file and value."""
     age_s: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """How full the limit was with what the kernel cannot take back: 0.998."""
+        limit, used = self.memory.limit_bytes, self.memory.firm_bytes
+        return used / limit if limit and used is not None else None
+
+
+def last_look(folder: str) -> tuple[object, float | None]:
+    """What `samples.json` in a run's folder holds, and its instant on the journal's clock."""
+    try:
+        fd = os.open(f"{folder}/samples.json", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(fd, "rb") as file:
+            data = json.loads(file.read(_MOST)) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    except (OSError, ValueError, RecursionError):
+        return None, None
+    at = data.get("at") if isinstance(data, dict) else None
+    return (data, float(at)) if isinstance(at, int | float) and 0 <= at < _CLOCK else (None, None)
 
 
 def sampled(data: object, age_s: object) -> Sampled:
     """From `samples.json` or a live run's answer; whatever has not its shape is left out."""
     told = data if isinstance(data, dict) else {}
-    pairs = told.get("ranks") if isinstance(told.get("ranks"), list) else []
-    held = [tuple(pair) for pair in pairs or () if isinstance(pair, list) and list(map(type, pair)) == [int, int]]
-    memory = told.get("memory")
-    limit = memory.get("limit_bytes") if isinstance(memory, dict) else None
     return Sampled(
-        held=tuple((rank, size) for rank, size in held if 0 <= size < 1 << 60),
-        limit_bytes=limit if isinstance(limit, int) and 0 < limit < 1 << 60 else None,
+        held=_pairs(told.get("ranks")),
+        memory=_state(told.get("memory")),
+        growing=_pairs(told.get("growing")),
+        oom_kills=tuple(
+            (pair[0], pair[1])
+            for pair in _list(told.get("oom_kills"))
+            if isinstance(pair, list) and list(map(type, pair)) == [str, int]
+        ),
         age_s=float(age_s) if isinstance(age_s, int | float) else None,
     )
+
+
+def remembered(case: Case, samples: Sampled) -> Case:
+    """The case of a run that was cut off, with what its ranks held at the last look."""
+    held = dict(samples.held)
+    known = case.memory if samples.memory == MemoryState() else samples.memory.replace(age_s=samples.age_s)
+    ranks = tuple(
+        rank.replace(memory=Memory(held_bytes=held[rank.rank], age_s=samples.age_s))
+        if rank.rank in held and rank.memory == Memory()
+        else rank
+        for rank in case.ranks
+    )
+    return case.replace(ranks=ranks, memory=known)
+
+
+def _pairs(told: object) -> tuple[tuple[int, int], ...]:
+    pairs = [pair for pair in _list(told) if isinstance(pair, list) and list(map(type, pair)) == [int, int]]
+    return tuple((rank, size) for rank, size in pairs if 0 <= size < 1 << 60)
+
+
+def _list(told: object) -> list[object]:
+    return told if isinstance(told, list) else []
+
+
+def _state(told: object) -> MemoryState:
+    """Numbers that are none, or that no machine has, are left out."""
+    if not isinstance(told, dict):
+        return MemoryState()
+    known: dict[str, object] = {
+        field: value
+        for field in MemoryState._fields
+        if isinstance(value := told.get(field), int | float) and type(value) is not bool and 0 <= value < 1 << 60
+    }
+    source = told.get("limit_from")
+    return from_data(MemoryState, known | ({"limit_from": source} if isinstance(source, str) else {}))
 
 
 def ranks_now(verdict: Verdict, waiting: Sequence[Sequence[object]] = ()) -> tuple[RankNow, ...]:
@@ -113,5 +181,18 @@ def _memory(samples: Sampled, since: str) -> str:
     largest, who = max((size, rank) for rank, size in samples.held)
     total = sum(size for _rank, size in samples.held)
     age = f", {say.whole_seconds(samples.age_s)} {since}" if samples.age_s is not None else ""
-    limit = f"; the limit is {say.size(samples.limit_bytes)}" if samples.limit_bytes is not None else ""
-    return f"ranks {say.size(total)} in all, the largest rank {who} with {say.size(largest)}{age}{limit}"
+    full = f"; {fullness(samples)}" if samples.memory.limit_bytes else ""
+    return f"ranks {say.size(total)} in all, the largest rank {who} with {say.size(largest)}{age}{full}"
+
+
+def fullness(samples: Sampled) -> str:
+    """`99.8 % of 100 GiB (memory.max of …/job), growing 2.1 GiB/s, rank 6 fastest`."""
+    state, share = samples.memory, samples.share
+    limit = say.size(state.limit_bytes or 0)
+    text = f"the limit is {limit}" if share is None else f"{100 * share:.1f} % of {limit}"
+    text += f" ({say.cut_path(state.limit_from, 48)})" if state.limit_from else ""
+    growth = int(state.growth_bytes_s or 0)
+    if growth * _MATTERS_S > (state.limit_bytes or 0) / 100:
+        text += f", growing {say.size(growth)}/s"
+        text += f", rank {samples.growing[0][0]} fastest" if samples.growing else ""
+    return text

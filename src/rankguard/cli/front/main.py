@@ -70,6 +70,7 @@ class Front:
                 self._say(self._hand.first_line())
             self.client = Client(self.spec, front_is_ours=True)
             self._voice.ask = self.client.send
+            self._say_previous()
             self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
             self._loop()
         except SpawnFailed as error:
@@ -206,6 +207,15 @@ class Front:
     def _say(self, line: str | None) -> None:
         if line is not None:
             self._voice.say(f"rankguard: {line}")
+
+    def _say_previous(self) -> None:
+        """While our own processes start, so that it delays nothing."""
+        if self.asked.quiet or self.asked.report == "none":
+            return
+        from rankguard.previous import previous
+
+        if (told := previous(self.spec)) is not None:
+            self._say(f"warning: {told}")
 
     def _take_back(self) -> None:
         if first := self._hand.take_back():
