@@ -131,7 +131,8 @@ class Examined(Fact):
     """The `Examine` of this number is done: the stacks of all ranks, taken before any signal of ours.
 
     `signs`: the last sign of every rank alive, those that came meanwhile too. `cpu`: how many CPUs the processes of each
-    rank used during `within_s` seconds. `groups`: ranks that do the same (`diagnosis/stacks.py`); of many the largest and
+    rank used during `within_s` seconds. `used`: (rank, CPU seconds, of how many seconds) since its last sign, or nearly,
+    where that is known. `groups`: ranks that do the same (`diagnosis/stacks.py`); of many the largest and
     the odd ones. `saved`: the file of the run that holds all stacks as text.
     """
 
@@ -141,6 +142,7 @@ class Examined(Fact):
     within_s: float = 0.0
     groups: tuple[Group, ...] = ()
     saved: str | None = None
+    used: tuple[tuple[int, float, float], ...] = ()
 
 
 class Signalled(Fact):

@@ -5,6 +5,9 @@ Read next: `linux/stacks.py` (takes them), `diagnosis/stacks.py` (compares those
 
 from rankguard.record import Record
 
+UNREAD = "it was not read in time"
+"""`Stack.lacks` of a rank of which nothing but the kernel's words is known because there were too many."""
+
 
 class Frame(Record):
     """One call. `line` is where it stands in `file`; null where the source does not tell (a frame of the kernel)."""

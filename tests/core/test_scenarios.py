@@ -61,7 +61,7 @@ def test_every_fact_happens_in_some_scenario():
         ("0.000 warned early\n-1 warned late", "line 5: -1.0 lies before 0.0"),
         ("2.000 deadline ready", "line 4: the deadline ready is due at 5.0"),
         ("6.000 warned late", "line 4: the deadline ready was due at 5.000"),
-        ("5.000 deadline ready\n9.000 rank 0 ready", "line 5: the deadline suspects was due at 7.000"),
+        ("5.000 deadline ready\n5.000 examined\n9.000 rank 0 ready", "line 6: the deadline suspects was due at 7.000"),
     ],
 )
 def test_what_cannot_be_is_no_scenario(line, complaint):

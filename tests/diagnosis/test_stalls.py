@@ -12,7 +12,7 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.facts import Examined, Exited, FailureReported
 from rankguard.model import Confidence, Ending, Report, Sign
 from rankguard.record import from_data
-from rankguard.stacks import Frame, Group, Stack, Thread
+from rankguard.stacks import UNREAD, Frame, Group, Stack, Thread
 
 EXAMINED = Path(__file__).parent / "examined"
 LIKELY, PROVEN, UNKNOWN = Confidence.LIKELY, Confidence.PROVEN, Confidence.UNKNOWN
@@ -39,7 +39,7 @@ def recorded(name):
         ("torch_gloo", 5, (), LIKELY, "it waits in `load_shard` (pt.py:9)"),
         ("lock", 1, (), LIKELY, "it waits in `load_shard` (p1.py:5)"),
         ("busy", 2, (), LIKELY, "it is in `busy` (p2.py:5)"),
-        ("stopped", 2, (), PROVEN, "it is stopped (SIGSTOP or the terminal), in `stopped` (p2.py:6)"),
+        ("stopped", 2, (), PROVEN, "it is stopped by a signal (SIGSTOP or SIGTSTP), in `stopped` (p2.py:6)"),
         ("no_py_spy", 2, (), LIKELY, "it waits in `futex`"),
         ("same", None, (0, 1, 2, 3), UNKNOWN, "and which holds the others up is not known"),
     ],
@@ -63,7 +63,7 @@ def test_the_largest_group_is_told_beside_the_culprit():
     assert [each.statement for each in told.cause.evidence] == [
         "rank 5 waits in `load_shard` (pt.py:9)",
         "ranks 0-4, 6, 7 wait in `all_reduce`, called by `<module>` (pt.py:11)",
-        "it used no CPU during 0.50 s: it waits",
+        "it has used no CPU in the last 0.50 s: it is asleep in `clock_nanosleep`",
         "its last sign of progress (output) was 60.5 s before that",
     ]
     assert told.stacks == (
@@ -246,3 +246,86 @@ def test_what_it_says_when_it_is_told_to_end_is_no_failure():
     told = verdict(made.replace(ranks=ranks, judged=judge(made)), "0")
 
     assert (told.culprit.rank, told.culprit.cause.kind, told.exit_code) == (5, "stall", 124)
+
+
+# ── Locks, the GIL, ranks that were not read ─────────────────────────────────────────────────────────────────────
+
+
+def lock(of):
+    """Waits for a lock on a file that the process `of` has (cases.rank: rank n has pid 1000 + n, or so)."""
+    main = Thread(1, "MainThread", "S", (Frame("cache", TRAIN, 3),), waits_in="flock", locked_by=of)
+    return Stack(1, "python", (main,))
+
+
+def test_the_rank_that_has_the_lock():
+    """Two of four wait in a collective: no majority; the kernel tells who waits for whom."""
+    assert stalled({(0, 3): reduce(), (1,): lock(rank(2).pid), (2,): load()}).rank == 2
+
+
+def test_a_ring_of_locks_is_to_blame_as_a_whole():
+    told = stalled({(0,): lock(rank(1).pid), (1,): lock(rank(0).pid), (2, 3): reduce()})
+
+    assert (told.rank, told.either, told.confidence) == (None, (0, 1), UNKNOWN)
+
+
+def test_a_thread_that_sleeps_with_the_gil_makes_its_rank_the_odd_one():
+    holder = Thread(2, "loader", "S", (Frame("native", TRAIN, 9),), holds_gil=True)
+    waits_too = reduce().replace(threads=(reduce().main, holder))
+
+    assert stalled({(0, 2, 3): reduce(), (1,): waits_too}).rank == 1
+
+
+def test_ranks_that_were_not_read_are_not_the_odd_ones():
+    """Of 512 the time was enough for some: what the kernel tells of the rest is no other thing that they do."""
+    unread = stack().replace(lacks=UNREAD)
+
+    told = stalled({(0, 1): reduce(), (2, 3, 4, 5): unread, (6,): load()})
+
+    assert (told.rank, told.confidence) == (6, LIKELY)
+
+
+# ── Not ready in time ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unready(does, late):
+    numbers = sorted(number for ranks in does for number in ranks)
+    groups = tuple(Group(ranks, found) for ranks, found in does.items())
+    found = Examined(AT, 1, tuple(Sign(n, AT - LIMIT, "status") for n in numbers), (), 0.5, groups)
+    rows = [rank(n, late=n in late, suspect=n in late, failed_at=AT if n in late else None) for n in numbers]
+    return case(*rows, nprocs=len(numbers), spec_more={"ready_timeout": LIMIT}, failed_by="ready-timeout",
+                failed_at=AT, examined=found, expects_ready=True, now=AT)  # fmt: skip
+
+
+def test_of_those_that_are_not_ready_the_one_that_holds_the_others_up():
+    made = unready({(0, 1, 2, 4, 5, 6, 7): reduce(), (3,): load()}, late=range(8))
+
+    told = verdict(made, "0")
+
+    assert (told.culprit.rank, told.either, told.exit_code) == (3, (), 124)
+    assert told.statement == "rank 3 of 8 was not ready within 10 s: it waits in `load_shard` (train.py:88)"
+    assert [each.statement for each in told.culprit.cause.evidence if each.source == "stacks"] == [
+        "rank 3 waits in `load_shard` (train.py:88)",
+        "ranks 0-2, 4-7 wait in `all_reduce`, called by `step` (train.py:40)",
+    ]
+    assert told.culprit.stacks == "MainThread: state S\n  load_shard (/home/me/train.py:88)"
+
+
+def test_of_those_that_are_not_ready_and_do_the_same_one_is_named_and_the_others_may_be():
+    told = verdict(unready({(0, 1, 2): reduce()}, late=range(3)), "0")
+
+    assert (told.culprit.rank, told.either, told.culprit.cause.kind) == (0, (1, 2), "ready-timeout")
+
+
+def test_who_is_ready_is_not_to_blame_for_those_that_are_not():
+    told = verdict(unready({(0, 1): reduce(), (2,): load()}, late=(0, 1)), "0")
+
+    assert (told.culprit.rank, told.either) == (0, (1,))
+
+
+def test_the_cpu_is_told_since_the_last_sign():
+    made = recorded("busy")
+    used = made.examined.replace(used=((2, 41.02, 42.0),))
+
+    told = verdict(made.replace(examined=used), "0").culprit.cause.evidence
+
+    assert "it has used 41 s of CPU in the last 42 s: it is busy, and says nothing" in [e.statement for e in told]

@@ -57,7 +57,7 @@ def test_a_rank_that_waits_for_its_own_lock(ranks: Ranks) -> None:
     first, second = evidence(ended, "stacks")
     assert first.startswith("rank 1 waits in `hang` (program.py:")
     assert second.startswith("ranks 0, 2 wait in `wait_for_all` (program.py:")
-    assert evidence(ended, "cpu")[0].endswith(": it waits")
+    assert evidence(ended, "cpu")[0].endswith(": it is asleep in `futex`")
     assert evidence(ended, "clock")[0].startswith("it has given no sign of progress since its start, ")
     assert {row["relation"] for row in ended.verdict["ranks"]} == {"culprit", "stopped"}
     assert (ended.folder / "stacks-1.txt").read_text().startswith("stacks of 3 of 3 ranks")
@@ -101,7 +101,7 @@ def test_a_stopped_rank_is_called_so_and_ends_when_it_is_told_to(ranks: Ranks) -
     ended = stalled(ranks, "def hang(): os.kill(os.getpid(), signal.SIGSTOP)")
 
     assert (ended.status, ended.verdict["culprit"]["rank"], ended.cause["confidence"]) == (124, 1, "proven")
-    assert "it is stopped (SIGSTOP or the terminal), in `hang`" in ended.cause["statement"]
+    assert "it is stopped by a signal (SIGSTOP or SIGTSTP), in `hang`" in ended.cause["statement"]
     assert "ask who stopped rank 1" in ended.verdict["hints"][0]
     assert ended.verdict["owner"] == "outside"
     assert ended.verdict["culprit"]["ending"]["signal"] == "SIGTERM"

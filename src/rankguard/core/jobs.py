@@ -1,10 +1,11 @@
 """The cells of the table that take facts about the job as a whole."""
 
 from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_time
+from rankguard.core.examining import examine_later, ready_passed
 from rankguard.core.job import Job
 from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
-from rankguard.core.stalls import examine_later, stall_passed
+from rankguard.core.stalls import stall_passed
 from rankguard.core.stopping import (
     asker,
     bound_passed,
@@ -16,7 +17,6 @@ from rankguard.core.stopping import (
     judge_when_resolved,
     kill,
     launch_orders,
-    ready_passed,
     settle_passed,
     stop_for_failure,
     stop_on_request,

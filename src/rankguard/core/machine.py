@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from rankguard.core import jobs, ranks, stalls
+from rankguard.core import examining, jobs, ranks
 from rankguard.core.clocks import Orders
 from rankguard.core.job import Job
 from rankguard.errors import RankguardBug
@@ -125,8 +125,8 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     WardenLost:        (_early,          jobs.one_of_ours_lost,     jobs.one_of_ours_lost,     jobs.one_of_ours_lost, _over),
     DeadlinePassed:    (_early,          jobs.deadline_passed,      jobs.deadline_passed,      jobs.deadline_passed,  _over),
     Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
-    Silences:          (_early,          stalls.heard,               _ours,                     _ours,                 _over),
-    Examined:          (_early,          stalls.examined,            _ours,                     _ours,                 _over),
+    Silences:          (_early,          examining.heard,            _ours,                     _ours,                 _over),
+    Examined:          (_early,          examining.examined,         _ours,                     _ours,                 _over),
     Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
     Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),

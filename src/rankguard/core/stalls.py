@@ -1,19 +1,14 @@
-"""Ranks that give no sign of progress (`--stall-timeout`): one deadline for all, an examination, then the stop.
+"""Ranks that give no sign of progress (`--stall-timeout`): one deadline for all, and who has been silent for too long.
 
 What ranks print and their heartbeats are no facts: there may be thousands a second. So the deadline `stall` comes when
-the soonest rank could be silent for too long; then we ask who has been (`Listen`), and mostly set it anew. If somebody
-has, all ranks are examined first, which takes a moment in which whoever speaks is spared. Who is to blame is not
-decided here (`diagnosis/stalls.py`).
+the soonest rank could be silent for too long; then we ask who has been (`Listen`), and mostly set it anew. What follows
+if somebody has is in `examining.py`.
 """
 
 from rankguard.core.clocks import Orders, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.stopping import accuse, stop_for_failure, suspect
-from rankguard.facts import Examined, Silences
 from rankguard.model import Sign
-from rankguard.orders import Examine, Listen, SignalAll
-
-SIGCONT = 18
+from rankguard.orders import Listen
 
 
 def stall_passed(job: Job, at: float) -> Orders:
@@ -24,49 +19,8 @@ def stall_passed(job: Job, at: float) -> Orders:
     return (Listen("--stall-timeout", at - limit),)
 
 
-def heard(job: Job, fact: Silences) -> Orders:
-    """Nobody is stalled: ask again when the soonest can be. Else examine all ranks before anything is done to any."""
-    if job.failed_at is not None or job.examining is not None:
-        return ()
-    late = _late(job, fact.at, fact.silent)
-    if not late:
-        return _ask_again(job, fact.at, fact.silent, fact.soonest)
-    job.examinations += 1
-    job.examining = job.examinations
-    return (Examine(_because(job, late), job.examining),)
-
-
-def examined(job: Job, fact: Examined) -> Orders:
-    """Whoever is still silent is stalled."""
-    if fact.number != job.examining:
-        return ()
-    job.examining = None
-    if job.failed_at is not None:
-        return ()
-    late = _late(job, fact.at, fact.signs)
-    if not late:
-        return _ask_again(job, fact.at, fact.signs, None)
-    job.examined = fact
-    job.failed_at, job.failed_by = fact.at, "stall"
-    accuse(job)
-    for rank in late:
-        rank.late = True
-        suspect(job, rank, fact.at)
-    because = _because(job, late)
-    job.remember(fact.at, because)
-    orders = stop_for_failure(job, fact.at, because)
-    # Who was stopped (SIGSTOP) hears SIGTERM only when it goes on.
-    return orders if job.spec.adopted else (*orders, SignalAll(because, SIGCONT, ends=False))
-
-
-def examine_later(job: Job, at: float) -> None:
-    """The job is suspended: stacks that are being taken now show nothing but that. Ask again when it goes on."""
-    if job.examining is not None and job.suspended_at is not None:
-        job.examining = None
-        job.due["stall"] = at
-
-
-def _late(job: Job, at: float, signs: tuple[Sign, ...]) -> list[RankState]:
+def late(job: Job, at: float, signs: tuple[Sign, ...]) -> list[RankState]:
+    """Those that have been silent for too long."""
     found = []
     for sign in signs:
         due = _due(job, job.ranks[sign.rank], sign.at)
@@ -75,7 +29,7 @@ def _late(job: Job, at: float, signs: tuple[Sign, ...]) -> list[RankState]:
     return found
 
 
-def _ask_again(job: Job, at: float, signs: tuple[Sign, ...], soonest: float | None) -> Orders:
+def ask_again(job: Job, at: float, signs: tuple[Sign, ...], soonest: float | None) -> Orders:
     """When the soonest of them can be stalled. Pauses that no silence goes back to are forgotten."""
     limit = job.spec.stall_timeout
     assert limit is not None
@@ -108,6 +62,7 @@ def _stood_still(job: Job, since: float) -> float:
     return sum(until - max(begun, since) for begun, until in job.stood_still if until > since)
 
 
-def _because(job: Job, late: list[RankState]) -> str:
+def because(job: Job, late: list[RankState]) -> str:
+    """The reason of an order."""
     who = f"rank {late[0].rank} has" if len(late) == 1 else f"{len(late)} of {job.spec.nprocs} ranks have"
     return f"{who} given no sign of progress for {job.spec.stall_timeout:g} s"

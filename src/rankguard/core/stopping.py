@@ -176,27 +176,6 @@ def finish_when_done(job: Job) -> Orders:
 # ── Deadlines, by name ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def ready_passed(job: Job, at: float) -> Orders:
-    """Somebody was not ready in time, unless it asked for more."""
-    if job.failed_at is not None or job.stopped_at is not None:
-        return ()
-    waiting = [r for r in job.ranks if r.ready_at is None and r.exited is None]
-    late = [r for r in waiting if r.deadline is None or r.deadline <= at]
-    if not waiting:
-        return ()
-    if not late:
-        soonest = min(r.deadline for r in waiting if r.deadline is not None)
-        return (wake(job, "ready", soonest, "a rank asked for more time"),)
-    job.failed_at, job.failed_by = at, "ready-timeout"
-    accuse(job)
-    for rank in late:
-        rank.late = True
-        suspect(job, rank, at)
-    because = f"{len(late)} of {job.spec.nprocs} ranks were not ready in time"
-    job.remember(at, because)
-    return stop_for_failure(job, at, because)
-
-
 def complaint_passed(job: Job, at: float) -> Orders:
     """A rank told its parent of a failure by a signal, and did not end."""
     if job.failed_at is not None or job.stopped_at is not None:

@@ -14,6 +14,9 @@ from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size,
 from rankguard.facts import Judged
 from rankguard.model import Cause, Confidence, Family, Retry
 
+LATE = ("stall", "ready-timeout")
+"""Kinds of which an examination may tell more (`facts.Examined`)."""
+
 HEADROOM = 1.1
 """What a limit needs above the ranks' own memory: page cache, kernel memory, the next allocation."""
 
@@ -51,7 +54,7 @@ def owner(case: Case, rank: RankCase | None, cause: Cause) -> str | None:
         return "limits"
     if rank and peer_death_of(rank) and not oom_kill(case, rank) and cause.kind != "collective-timeout":
         return None  # a victim is all that we have: whose fault it was is not known
-    if rank and cause.kind == "stall" and case.examined is not None:
+    if rank and cause.kind in LATE and case.examined is not None:
         from rankguard.diagnosis.stall_hints import holder  # no start waits for it
 
         return holder(rank, case.examined) or _OWNERS[Family.TIME]
@@ -75,7 +78,7 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         found += _HINTS[cause.kind](case, rank, cause) if cause.kind in _HINTS else []
         if peer_death_of(rank) and cause.kind not in ("oom-kill", "collective-timeout"):
             found.append(_peer_that_went(case))
-    if cause.kind == "stall" and case.examined is not None:
+    if cause.kind in LATE and case.examined is not None:
         from rankguard.diagnosis.stall_hints import stall_hints  # no start waits for it
 
         found += stall_hints(case, rank, case.examined)
@@ -218,7 +221,7 @@ def _not_found(program: str, cwd: str) -> str:
 
 def _timed_out(case: Case, rank: RankCase, cause: Cause) -> list[str]:
     limit = case.spec.ready_timeout
-    if case.examined is not None and cause.kind == "stall":
+    if case.examined is not None:
         return []  # `stall_hints`: also where no rank is named
     look = "py-spy dump --pid PID" if case.spec.adopted else "rankguard stacks"
     found = [f"see what {whose(case, rank)} was doing: the last lines of its log, or `{look}` while it waits"]

@@ -34,7 +34,7 @@ from rankguard.diagnosis.evidence import (
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
 from rankguard.diagnosis.tracebacks import last_traceback
-from rankguard.diagnosis.words import clip, during, seconds, signal_name, who, whose
+from rankguard.diagnosis.words import STATEMENT, clip, during, seconds, signal_name, who, whose
 from rankguard.facts import FrontLost, SupervisorLost
 from rankguard.model import Cause, Confidence, Evidence, Responsible
 
@@ -66,7 +66,7 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
         or rank.dying
         or report_of(rank)
         or rank.broken
-        or case.examined  # then it is the one that holds the others up, or none (`stalls.py`)
+        or (case.examined and case.failed_by == "stall")  # then it is the one that holds the others up (`stalls.py`)
     ):
         return None
     if case.failed_at is None or (rank.exited and rank.exited.at < case.failed_at):
@@ -75,10 +75,17 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     within = (
         f"within {seconds(limit)}" if limit is not None else f"{seconds(case.failed_at - case.started_at)} after launch"
     )
-    last = f"; it last said: {rank.status.text}" if rank.status and rank.status.text else ""
     what = f"was not ready {within}" if case.failed_by == "ready-timeout" else "showed no sign of progress"
+    last = f"; it last said: {rank.status.text}" if rank.status and rank.status.text else ""
+    if case.examined is not None:
+        from rankguard.diagnosis.stall_evidence import does, evidence_of  # no start waits for it
+
+        statement = f"{who(case, rank)} {what}{does(case, case.examined, rank)}"
+        statement += last if len(statement) + len(last) <= STATEMENT else ""
+        evidence = evidence_of(case, case.examined, rank)
+        return make(case.failed_by, statement, Confidence.PROVEN, evidence, rank=rank)
     at = rank.status.at if rank.status else rank.spawned_at
-    evidence: tuple[Evidence, ...] = ()
+    evidence = ()
     if at is not None:
         since = seconds(max(0.0, case.failed_at - at))
         silent = f"its last status came {since} before" if rank.status else f"no status since its start, {since} before"
@@ -88,7 +95,7 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
 
 def _stalled(case: Case, rank: RankCase) -> Cause | None:
     """It holds the others up (`stalls.py`, which no start waits for)."""
-    if case.examined is None:
+    if case.examined is None or case.failed_by != "stall":
         return None
     from rankguard.diagnosis.stalls import stalled
 
@@ -279,7 +286,7 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
 def _lost(case: Case) -> Cause:
     """The failure was of none of the ranks."""
     lost = case.lost
-    if lost is None and case.examined is not None:
+    if lost is None and case.examined is not None and case.failed_by == "stall":
         from rankguard.diagnosis.stalls import nobody
 
         return nobody(case)

@@ -35,7 +35,7 @@ def choose(case: Case) -> Judged:
         and late
         and min(classes.values(), default=FailureClass.NONE) > FailureClass.FAILED
     ):
-        return _of_late(case, late) if case.examined is None else _of_stalled(case, case.examined)
+        return _of_late(case, late) if case.examined is None else _of_examined(case, late, case.examined)
     for best in FailureClass:
         candidates = [rank for rank in suspects if classes[rank.rank] is best]
         unresolved = [rank for rank in suspects if classes[rank.rank] is FailureClass.UNRESOLVED]
@@ -98,12 +98,16 @@ def _of_late(case: Case, late: Sequence[RankCase]) -> Judged:
     return _judged(case, first, _Choice(first=first, either=tuple(sorted(_numbers(others))), basis=basis))
 
 
-def _of_stalled(case: Case, examined: Examined) -> Judged:
-    """Nobody failed, some are silent: the one that holds the others up, if it can be told."""
-    from rankguard.diagnosis.stalls import choose as choose_stalled  # no start waits for it
+def _of_examined(case: Case, late: Sequence[RankCase], examined: Examined) -> Judged:
+    """Nobody failed, some are late: the one that holds the others up, if it can be told. Of those that are not ready in
+    time each is late for sure, so one is named in any case.
+    """
+    from rankguard.diagnosis.stalls import choose as choose_late  # no start waits for it
 
-    found = choose_stalled(case, examined)
+    found = choose_late(case, examined)
     rank = next((rank for rank in case.ranks if rank.rank == found.rank), None)
+    if rank is None and case.failed_by == "ready-timeout":
+        return _of_late(case, late)
     return _judged(case, rank, _Choice(first=rank, either=found.either, basis=found.basis))
 
 

@@ -1,9 +1,10 @@
-"""What to do about a stalled job: hints from what the ranks were seen doing. Pure; used by `advice.py`."""
+"""What to do about a job that is stalled or not ready in time: hints from what the ranks were seen doing. Pure; used by `advice.py`."""
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.stalls import is_busy, stack_of
+from rankguard.diagnosis.stall_evidence import is_busy, stack_of
 from rankguard.diagnosis.words import seconds, whose
 from rankguard.facts import Examined
+from rankguard.stacks import Stack
 
 SAY_SO = "`rankguard.this_rank().alive()`, WATCHDOG=1 on NOTIFY_SOCKET, or a line of output"
 
@@ -22,22 +23,43 @@ def holder(rank: RankCase, found: Examined) -> str | None:
 
 def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]:
     """The most useful first."""
-    hints = []
     stack = stack_of(found, rank.rank) if rank else None
-    limit = seconds(case.spec.stall_timeout or 0.0)
-    if rank and stack and stack.tracer is not None:
-        hints.append(f"a debugger (pid {stack.tracer}) held {whose(case, rank)}: use `--debug {rank.rank}` for that")
-    elif rank and stack and stack.main.state == "T":
-        hints.append(f"ask who stopped {whose(case, rank)} (`kill -STOP`, a shell's Ctrl-Z, a checkpoint tool)")
-    elif rank and stack and stack.main.state == "D":
-        hints.append("look at the disk or the network file system that it waits for: `dmesg`, `df`, `mount`")
-    elif rank:
-        busy = f"{whose(case, rank)} is busy and says nothing: if" if is_busy(found, rank.rank) else "if"
-        hints.append(f"{busy} it is only slow, let it say so ({SAY_SO}), or raise --stall-timeout above {limit}")
-    else:
-        hints.append(f"if they are only slow, let each rank say so ({SAY_SO}), or raise --stall-timeout above {limit}")
+    hints = [_of_holder(case, rank, stack) if rank and stack else None]
+    hints[0] = hints[0] or _if_slow(case, rank, found)
     if found.saved is not None:
         hints.append(f"read what all ranks were doing: {found.saved}")
-    if any(group.stack.lacks == "no py-spy is installed" for group in found.groups):
+    if any("no py-spy is installed" in (group.stack.lacks or "") for group in found.groups):
         hints.append("`pip install py-spy`, so that the next verdict says in which line each rank was")
-    return hints
+    return [hint for hint in hints if hint is not None]
+
+
+def _of_holder(case: Case, rank: RankCase, stack: Stack) -> str | None:
+    """Where something outside the program holds it, or it waits for what it will not get."""
+    name, main = whose(case, rank), stack.main
+    if stack.tracer is not None:
+        return f"a debugger (pid {stack.tracer}) held {name}: use `--debug {rank.rank}` for that"
+    if main.state == "T":
+        return (
+            f"ask who stopped {name} (`kill -STOP`, a checkpoint tool); `kill -CONT {rank.pid}` would have let it go on"
+        )
+    if main.state == "D":
+        return "look at the disk or the network file system that it waits for: `dmesg`, `df`, `mount`"
+    if main.locked_by is not None:
+        on = f" on `{main.waits_on}`" if main.waits_on else ""
+        return f"see why pid {main.locked_by} keeps its lock{on}"
+    if main.waits_on is not None and main.waits_on.startswith("stdin"):
+        return f"{name} waits for input that nobody gives: `--stdin none` lets it read an end of file instead"
+    return None
+
+
+def _if_slow(case: Case, rank: RankCase | None, found: Examined) -> str:
+    if case.failed_by == "ready-timeout":
+        who, it = ("they are", "each rank") if rank is None else (f"{whose(case, rank)} is", "it")
+        limit = case.spec.ready_timeout
+        above = f"raise --ready-timeout above {seconds(limit)}" if limit is not None else "wait for longer"
+        return f"if {who} only slow, {above} or let {it} send EXTEND_TIMEOUT_USEC"
+    above = f"or raise --stall-timeout above {seconds(case.spec.stall_timeout or 0.0)}"
+    if rank is None:
+        return f"if they are only slow, let each rank say so ({SAY_SO}), {above}"
+    busy = f"{whose(case, rank)} is busy and says nothing: if" if is_busy(found, rank.rank) else "if"
+    return f"{busy} it is only slow, let it say so ({SAY_SO}), {above}"

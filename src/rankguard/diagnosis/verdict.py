@@ -238,7 +238,7 @@ def _detected_in_ms(case: Case, rank: RankCase | None, cause: Cause) -> float | 
 
 
 def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:
-    if cause.kind != "stall" or rank is None or case.examined is None:
+    if cause.kind not in ("stall", "ready-timeout") or rank is None or case.examined is None:
         return None
     return next((group.stack for group in case.examined.groups if rank.rank in group.ranks), None)
 
@@ -246,7 +246,7 @@ def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:
 def _stack_text(stack: Stack | None) -> str | None:
     if stack is None:
         return None
-    from rankguard.diagnosis.stalls import stack_text  # no start waits for it
+    from rankguard.diagnosis.stall_evidence import stack_text  # no start waits for it
 
     return stack_text(stack)
 

@@ -237,7 +237,7 @@ def _ptrace(_machine: Machine) -> Answer:
         return ok("one process may look into another of the same user")
     return limited(
         f"not allowed: {os.strerror(error)}" + (f" (kernel.yama.ptrace_scope = {scope})" if scope else ""),
-        "`rankguard stacks` and SIGQUIT show what the kernel tells of each thread, and no Python frames",
+        "stacks of Python ranks have the calls of the main thread only; of other programs what the kernel tells",
         "sysctl kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE)",
     )
 

@@ -7,6 +7,7 @@ Read next: `child.py` and `foreign.py` (how one has ended), `memory.py` (the lim
 import os
 import signal
 
+from rankguard.linux.files import listed, read_text
 from rankguard.model import Memory
 
 _SIZE = 8192
@@ -34,7 +35,7 @@ def glance(pid: int) -> tuple[str | None, Memory]:
     except OSError:  # too many open files: it may well be there, and that is all we know
         return None, Memory()
     if _field(status, b"State:")[:1] in b"ZX":
-        return "zombie", Memory()
+        return (None if _lives_on(pid, _field(status, b"Threads:")) else "zombie"), Memory()
     memory = Memory(
         rss_bytes=_kib(_field(status, b"VmRSS:")),
         peak_bytes=_kib(_field(status, b"VmHWM:")),
@@ -61,6 +62,20 @@ def resident(pid: int | None) -> int | None:
     except (OSError, IndexError):
         return None
     return pages * _PAGE or None
+
+
+def _lives_on(pid: int, threads: bytes) -> bool:
+    """A main thread may end by itself (pthread_exit(3)) and leave the process to the others. In the exit of a whole
+    process each other thread has SIGKILL pending, or no memory any more.
+    """
+    if threads in (b"", b"1"):
+        return False
+    for tid in listed(f"/proc/{pid}/task"):
+        status = (read_text(f"/proc/{pid}/task/{tid}/status") or "").encode()
+        pending = int(_field(status, b"SigPnd:") or b"0", 16) >> (signal.SIGKILL - 1) & 1
+        if _field(status, b"State:")[:1] in (b"S", b"R", b"D") and _field(status, b"VmRSS:") and not pending:
+            return True
+    return False
 
 
 def _field(status: bytes, key: bytes) -> bytes:

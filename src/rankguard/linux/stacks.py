@@ -68,13 +68,16 @@ def with_frames(known: Stack, dump: list[dict[str, Any]]) -> Stack:
 
 
 def _native(frames: list[dict[str, Any]]) -> tuple[str, ...]:
-    """What C runs below the innermost Python frame: `SHA256_Final (libcrypto.so.3)`. Without names it tells nothing."""
+    """What C runs below the innermost Python frame: `SHA256_Final (libcrypto.so.3)`. Not the interpreter itself, nor
+    what has no name.
+    """
     found: list[str] = []
     for frame in frames:
-        if frame.get("module") is None or len(found) == _NATIVE:
+        module = str(frame.get("module") or "").rpartition("/")[2]
+        if not module or len(found) == _NATIVE:
             break
-        if not str(frame["name"]).startswith("0x"):
-            found.append(f"{frame['name']} ({str(frame['module']).rpartition('/')[2]})")
+        if not module.startswith(("libpython", "python")) and not str(frame["name"]).startswith("0x"):
+            found.append(f"{frame['name']} ({module})")
     return tuple(found)
 
 

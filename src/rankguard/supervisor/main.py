@@ -14,8 +14,9 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from selectors import EVENT_READ, EpollSelector
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rankguard._version import __version__
 from rankguard.core import story
@@ -56,6 +57,9 @@ from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
 from rankguard.supervisor.tree import JobTree
 from rankguard.wire import Message, Wire
+
+if TYPE_CHECKING:
+    from rankguard.supervisor.examination import Examination
 
 clock = time.monotonic
 FLUSH_S = 2.0
@@ -164,6 +168,7 @@ class Supervisor:
             self._job, self._wall, self._groups, self._ranks, self._snapshots.close, few_fds=not enough_fds
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
+        self._driver.examine, self._redact = self._examine, around.redact
         self._desk.later["stacks"] = self._snapshots.ask
         few = not enough_fds
         self._samples = Samples(
@@ -176,20 +181,27 @@ class Supervisor:
         else:
             self._files.append(story.note(self._control.error))
         reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
-        self._parts: list[Part] = [self._snapshots, *self._on_demand(around.redact), self._samples]
+        self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, reading]
 
-    def _on_demand(self, redact: Callable[[str], str]) -> "Iterator[Part]":
+    def _on_demand(self) -> "Iterator[Part]":
         """Parts that most jobs do without."""
         if self._tree.shm_owners is not None:
             yield self._tree.shm_owners
         if self._spec.stall_timeout is not None:
-            from rankguard.supervisor.examination import Examination  # no other start waits for it
+            yield self._examination
 
-            examination = Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, redact)
-            self._driver.examine = examination.begin
-            yield examination
+    @cached_property
+    def _examination(self) -> "Examination":
+        from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
+
+        return Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, self._redact)
+
+    def _examine(self, number: int, now: float) -> None:
+        if self._examination not in self._parts:  # somebody was not ready in time
+            self._parts.insert(0, self._examination)
+        self._examination.begin(number, now)
 
     # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,147 @@
+"""What shows where late ranks were: their groups, the kernel's words, the CPU, the last sign. Pure; from `facts.Examined`.
+
+Read next: `stalls.py` (who is to blame), `stacks.py` (the groups and their sentences).
+"""
+
+from rankguard.case import Case, RankCase
+from rankguard.diagnosis.stacks import gil_holder, held, own_frames, place, sentence, where_of
+from rankguard.diagnosis.words import clip, seconds
+from rankguard.facts import Examined
+from rankguard.model import Evidence
+from rankguard.stacks import Group, Stack, Thread
+
+BUSY = 0.1
+"""From this part of one CPU on a rank is called busy. One that waits uses less than 0.02, watchdog threads included; one
+that spins gets a fifth of a CPU even where ten want it."""
+
+_EVIDENCE = 3
+_THREADS, _FRAMES = 8, 30
+
+
+def does(case: Case, found: Examined, rank: RankCase) -> str:
+    """``: it waits in `load_shard` (loader.py:88)``; empty where that is not known."""
+    stack = stack_of(found, rank.rank)
+    return "" if stack is None else f": it {_alone(rank.rank, stack, len(case.ranks))}"
+
+
+def evidence_of(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
+    """What this rank and the others were doing, the CPU that it used, its last sign."""
+    return (
+        *stacks_evidence(case, found, rank.rank),
+        *_within(case, found, rank.rank),
+        *_use(found, rank.rank),
+        *_clock(case, found, rank),
+    )
+
+
+def stack_of(found: Examined, rank: int) -> Stack | None:
+    """What this rank was doing; null where it could not be read."""
+    return next((group.stack for group in found.groups if rank in group.ranks), None)
+
+
+def stack_text(stack: Stack) -> str:
+    """Every thread that has calls to show, the main one first; innermost calls first."""
+    lines = [f"pid {stack.pid} is {how}"] if (how := held(stack)) else []
+    if stack.child_of is not None:
+        lines.append(f"of pid {stack.pid}, the Python below the rank's own process (pid {stack.child_of})")
+    for thread in stack.threads[:_THREADS]:
+        if thread.frames or thread is stack.main:
+            lines += _thread_text(thread)
+    if stack.lacks:
+        what = "no Python calls are known" if stack.by is None else "by faulthandler, of the main thread only"
+        lines.append(f"{what}: {stack.lacks}")
+    return "\n".join(lines)
+
+
+def is_busy(found: Examined, rank: int) -> bool | None:
+    """Whether it used the CPU while it was looked at; null is unknown."""
+    used = cpu_of(found, rank)
+    return None if used is None else used >= BUSY
+
+
+def cpu_of(found: Examined, rank: int) -> float | None:
+    """How many CPUs it used while it was looked at."""
+    return next((used for number, used in found.cpu if number == rank), None)
+
+
+def stacks_evidence(case: Case, found: Examined, rank: int | None) -> tuple[Evidence, ...]:
+    """Groups of ranks in a sentence each: the culprit, then the largest, which mostly waits for it."""
+    world = len(case.ranks)
+    others = sorted(found.groups, key=lambda group: (rank not in group.ranks, -len(group.ranks), group.ranks))
+    told = [Evidence(source="stacks", statement=sentence(group, world)) for group in others[:_EVIDENCE]]
+    if len(others) > _EVIDENCE:
+        told.append(Evidence(source="stacks", statement=f"{len(others) - _EVIDENCE} more groups do something else"))
+    lacks = sorted({group.stack.lacks for group in found.groups if group.stack.lacks and group.stack.by is None})
+    return (*told, *(Evidence(source="stacks", statement=f"no Python calls are known: {why}") for why in lacks[:1]))
+
+
+def _within(case: Case, found: Examined, rank: int) -> tuple[Evidence, ...]:
+    """What its calls do not tell: what it waits for in the kernel, what runs in C, who has the GIL, who waits for it."""
+    stack = next((group.stack for group in found.groups if group.ranks == (rank,)), None)
+    if stack is None:
+        return ()
+    main, told = stack.main, []
+    if main.waits_in and main.waits_on and main.frames:
+        told.append(("proc", f"it sleeps in `{main.waits_in}` on {main.waits_on}"))
+    if main.locked_by is not None:
+        owner = next((f"rank {rank.rank}, " for rank in case.ranks if rank.pid == main.locked_by), "")
+        told.append(("proc", f"the lock that it waits for is held by {owner}pid {main.locked_by}"))
+    if main.native and main.native[0].partition(" ")[0] != main.waits_in and gil_holder(stack) is None:
+        told.append(("stacks", f"in C it is in {', called by '.join(f'`{call}`' for call in main.native[:2])}"))
+    holder = next((thread for thread in stack.threads[1:] if thread.holds_gil), None)
+    if holder is not None and gil_holder(stack) is None:
+        where = where_of(holder)
+        told.append(("stacks", f"its thread `{holder.name}` holds the GIL" + (f", in {where}" if where else "")))
+    for group in found.groups:
+        lock = group.stack.main
+        if lock.locked_by in (stack.pid, stack.child_of or stack.pid) and rank not in group.ranks:
+            on = f" on {lock.waits_on}" if lock.waits_on else ""
+            told.append(("proc", f"rank {group.ranks[0]} waits for a lock{on} that it holds"))
+    return tuple(Evidence(source=source, statement=clip(statement)) for source, statement in told)
+
+
+def _use(found: Examined, rank: int) -> tuple[Evidence, ...]:
+    """CPU time is a weak sign: one that works says nothing by it, and one that sleeps is not lost."""
+    used, stack = cpu_of(found, rank), stack_of(found, rank)
+    if used is None:
+        return ()
+    much, over = used * found.within_s, found.within_s
+    longer = next((each for each in found.used if each[0] == rank and each[2] > over), None)
+    if longer is not None:
+        _rank, much, over = longer
+    how = ": it is busy, and says nothing" if used >= BUSY and much >= BUSY * over else ""
+    if used < BUSY and much < BUSY * over:
+        call = stack.main.waits_in if stack is not None and stack.main.state == "S" else None
+        how = f": it is asleep in `{call}`" if call else ": it waits"
+    if stack is not None and held(stack) is not None:
+        how = ""
+    cpu = f"{much:.2f} s of CPU" if much < 1 else f"{seconds(much)} of CPU"
+    if much < 0.005:
+        cpu = "no CPU"
+    return (Evidence(source="cpu", statement=f"it has used {cpu} in the last {seconds(over)}{how}"),)
+
+
+def _clock(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
+    sign = next((sign for sign in found.signs if sign.rank == rank.rank), None)
+    if sign is not None and sign.at is not None:
+        ago = seconds(max(0.0, found.at - sign.at))
+        return (Evidence(source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} before that"),)
+    if rank.spawned_at is None:
+        return ()
+    ago = seconds(found.at - rank.spawned_at)
+    return (Evidence(source="clock", statement=f"it has given no sign of progress since its start, {ago} before that"),)
+
+
+def _alone(rank: int, stack: Stack, world: int) -> str:
+    """`waits in …`, `is stopped …`: the sentence of a rank without its subject."""
+    return sentence(Group((rank,), stack), max(2, world)).removeprefix(f"rank {rank} ")
+
+
+def _thread_text(thread: Thread) -> list[str]:
+    where = f" in {thread.waits_in}" if thread.waits_in else ""
+    frames = own_frames(thread.frames)
+    lines = [f"{thread.name}: state {thread.state}{where}" + (", holds the GIL" if thread.holds_gil else "")]
+    lines += [f"  {frame.function} ({frame.file}:{frame.line})" if frame.file else f"  {frame.function} ({place(frame)})"
+              for frame in frames[:_FRAMES]]  # fmt: skip
+    lines += [f"  in C: {', called by '.join(thread.native)}"] if thread.native else []
+    return lines
