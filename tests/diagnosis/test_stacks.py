@@ -157,14 +157,6 @@ def test_a_thread_that_sleeps_with_the_gil_is_said_and_keeps_its_rank_apart() ->
     ]
 
 
-def test_the_kernel_s_function_is_told_of_one_that_cannot_be_interrupted() -> None:
-    asleep = Thread(1, "python", "D", channel="nfs_wait_bit_killable")
-
-    assert told({0: Stack(1, "python", (asleep,))}) == [
-        "rank 0 is in a system call that cannot be interrupted (in the kernel's `nfs_wait_bit_killable`)"
-    ]
-
-
 def test_a_main_thread_that_has_ended_before_others() -> None:
     one, other = Thread(1, "python", "Z"), Thread(2, "python", "S")
 

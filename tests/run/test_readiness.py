@@ -2,7 +2,7 @@
 
 import json
 
-from tests.run.command import Ranks
+from tests.run.command import Ended, Ranks
 
 SAY = """
 import socket, array
@@ -54,16 +54,20 @@ def test_the_first_ready_makes_readiness_expected(ranks: Ranks) -> None:
     assert (verdict["culprit"]["rank"], verdict["culprit"]["cause"]["kind"]) == (1, "exit-before-ready")
 
 
+def clock(ended: Ended) -> str:
+    return next(each["statement"] for each in ended.cause["evidence"] if each["source"] == "clock")
+
+
 def test_a_rank_that_prints_is_not_called_lifeless(ranks: Ranks) -> None:
-    """What a rank prints is no status, so the proof speaks of those alone; the hint is a command of ours."""
+    """What it said last, and how long ago, is in the proof, beside the place where it was."""
     text = SAY + "if RANK: say('READY=1')\nprint('step', flush=True)\nsignal.pause()"
     silent = ranks.run(2, text, "--ready-timeout", "1")
     assert (silent.status, silent.verdict["culprit"]["rank"]) == (124, 0)
-    assert silent.cause["evidence"][0]["statement"].startswith("no status since its start, 1")
-    assert "`rankguard stacks`" in silent.verdict["hints"][0]
+    assert clock(silent).startswith("its last sign of progress (output) was ")
+    assert silent.verdict["hints"][0].startswith("if rank 0 is only slow, raise --ready-timeout above 1 s")
 
     told = ranks.run(2, text.replace("print", "RANK or say('STATUS=loading'); print"), "--ready-timeout", "1")
-    assert told.cause["evidence"][0]["statement"].startswith("its last status came ")
+    assert (told.verdict["culprit"]["status"], clock(told)[:28]) == ("loading", "its last sign of progress (o")
 
 
 def test_a_rank_that_is_ready_may_end_with_0_while_others_load(ranks: Ranks) -> None:

@@ -122,6 +122,7 @@ def test_a_rank_in_a_system_call_that_cannot_be_interrupted(ranks: Ranks) -> Non
 
     assert (ended.status, ended.verdict["culprit"]["rank"], ended.cause["confidence"]) == (124, 1, "proven")
     assert "it is in a system call that cannot be interrupted, in `hang`" in ended.cause["statement"]
+    assert evidence(ended, "proc")[0].startswith("it sleeps in the kernel's `")
     assert "look at the disk" in ended.verdict["hints"][0]
     assert ended.verdict["owner"] == "machine"
 

@@ -78,7 +78,7 @@ def test_a_stopped_rank_is_called_so_and_still_read(jobs: Jobs) -> None:
     told = jobs.ask("stacks")
 
     assert re.search(
-        r"^rank 2 is stopped by a signal \(SIGSTOP or SIGTSTP\), in `<module>` \(program-0\.py:\d+\)$",
+        r"^rank 2 is stopped by a signal \(SIGSTOP or SIGTSTP\), in `<module>`\s+\(program-0\.py:\d+\)$",
         told.stdout,
         re.MULTILINE,
     )

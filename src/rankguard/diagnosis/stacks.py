@@ -100,14 +100,10 @@ def held(stack: Stack) -> str | None:
     return {
         "T": "stopped by a signal (SIGSTOP or SIGTSTP)",
         "t": "held by a debugger",
-        "D": f"in a system call that cannot be interrupted{_channel(stack.main)}",
+        "D": "in a system call that cannot be interrupted",
         "Z": _ended(stack),
         "X": "ended",
     }.get(stack.main.state)
-
-
-def _channel(thread: Thread) -> str:
-    return f" (in the kernel's `{thread.channel}`)" if thread.channel else ""
 
 
 def _ended(stack: Stack) -> str:

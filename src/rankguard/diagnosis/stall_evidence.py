@@ -83,6 +83,8 @@ def _within(case: Case, found: Examined, rank: int) -> tuple[Evidence, ...]:
     main, told = stack.main, []
     if main.waits_in and main.waits_on and main.frames:
         told.append(("proc", f"it sleeps in `{main.waits_in}` on {main.waits_on}"))
+    if main.channel:
+        told.append(("proc", f"it sleeps in the kernel's `{main.channel}`"))
     if main.locked_by is not None:
         owner = next((f"rank {rank.rank}, " for rank in case.ranks if rank.pid == main.locked_by), "")
         told.append(("proc", f"the lock that it waits for is held by {owner}pid {main.locked_by}"))

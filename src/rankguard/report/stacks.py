@@ -45,8 +45,15 @@ def _group(group: Group) -> list[str]:
         f"rank {group.ranks[0]}" if len(group.ranks) == 1 else f"ranks {ranges(group.ranks)}, as rank {group.ranks[0]}"
     )
     how = held(stack) or _state(stack.main)
+    how += f" (the kernel's `{printable(stack.main.channel, 60)}`)" if stack.main.channel else ""
     below = f", child of {stack.child_of}" if stack.child_of is not None else ""
     lines = [f"{what}: pid {stack.pid} ({printable(stack.name, 40)}{below}), {how}"]
+    if stack.main.state == "T" and stack.tracer is None:
+        lines.append(f"  `kill -CONT {stack.pid}` lets it go on")
+    if stack.main.frames and stack.main.waits_on:
+        lines.append(f"  on {printable(stack.main.waits_on, 200)}")
+    if stack.main.locked_by is not None:
+        lines.append(f"  the lock is held by pid {stack.main.locked_by}")
     for thread in stack.threads[:_THREADS]:
         if thread.frames or thread is stack.main:
             lines += _thread(thread, stack)
