@@ -15,6 +15,7 @@ from rankguard.drills.catalogue import DRILLS
 from rankguard.drills.play import listing, play
 from rankguard.errors import UsageError
 from rankguard.testing.faults.stage import Interrupted
+from rankguard.testing.faults.surroundings import look
 
 
 def drill(words: Sequence[str]) -> int:
@@ -40,21 +41,21 @@ def drill(words: Sequence[str]) -> int:
 
 
 def _one(name: str, ranks: int | None) -> int:
-    drill = DRILLS[name]
-    if drill.impossible():
-        say.error(f"drill `{name}` cannot be made here: {drill.why_not()}")
+    drill, here = DRILLS[name], look()
+    if reason := drill.why_not(here, ranks):
+        say.error(f"drill `{name}` cannot be made here: {reason}")
         return 1
-    return 0 if play(drill, ranks) else 1
+    return 0 if play(drill, ranks, here) else 1
 
 
 def _all(ranks: int | None) -> int:
     """Each that this machine can make, one after another."""
-    wrong, left_out = [], []
+    wrong, left_out, here = [], [], look()
     for name, drill in DRILLS.items():
-        if drill.impossible():
-            left_out.append(f"{name} ({drill.why_not()})")
+        if reason := drill.why_not(here, ranks):
+            left_out.append(f"{name} ({reason})")
             continue
-        if not play(drill, ranks):
+        if not play(drill, ranks, here):
             wrong.append(name)
         print()
     played = len(DRILLS) - len(left_out)

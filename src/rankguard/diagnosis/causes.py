@@ -17,6 +17,7 @@ from rankguard.diagnosis import error_texts
 from rankguard.diagnosis.evidence import (
     CRASHES,
     SIGABRT,
+    SIGINT,
     SIGKILL,
     code_of,
     ended_by_itself,
@@ -33,7 +34,7 @@ from rankguard.diagnosis.evidence import (
 )
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
-from rankguard.diagnosis.tracebacks import last_traceback
+from rankguard.diagnosis.tracebacks import clean, last_traceback
 from rankguard.diagnosis.words import STATEMENT, clip, during, seconds, signal_name, who, whose
 from rankguard.facts import FrontLost, SupervisorLost
 from rankguard.model import Cause, Confidence, Evidence, Responsible
@@ -210,6 +211,9 @@ def _killed(case: Case, rank: RankCase) -> Cause | None:
         return None
     risen = counted(rank, shared=False) + counted(rank, shared=True)
     evidence, sure = wait_status(rank), number != SIGKILL
+    if number == SIGINT and _raised_interrupt(rank):
+        raised = "KeyboardInterrupt, of which Python ends by SIGINT, whoever raised it"
+        evidence, sure = (*evidence, Evidence(source="log", statement=raised)), False
     if number == SIGKILL and not rank.exited.oom_readable:
         evidence += (Evidence(source="cgroup", statement="no counter of OOM kills could be read"),)
     elif number == SIGKILL and not risen:
@@ -225,6 +229,12 @@ def _killed(case: Case, rank: RankCase) -> Cause | None:
     by = "" if peer else ", sent by somebody else," if sure else ", probably sent by somebody,"
     statement = f"{who(case, rank)} was killed by {signal_name(number)}{by}{during(rank)}".rstrip(",")
     return make("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
+
+
+def _raised_interrupt(rank: RankCase) -> bool:
+    """Its last words are a KeyboardInterrupt: of a signal, or raised by the program itself (`_thread.interrupt_main`)."""
+    logged = last_traceback(clean("\n".join(rank.exited.log_tail))) if rank.exited else None
+    return logged is not None and logged.exception.type == "KeyboardInterrupt"
 
 
 def _complained(case: Case, rank: RankCase) -> Cause | None:

@@ -1,5 +1,5 @@
-"""Real failures to make on purpose: what a drill runs, how it arranges for the failure, and what must come of it.
+"""Real failures to make on purpose, to see what rankguard says of them on this machine. `cli/drill.py` is the door.
 
-`catalogue.py` has one record a drill, `programs.py` the ranks that fail, `stage.py` runs them, `checks.py` compares.
-`cli/drill.py` is the door. The rank programs are ordinary scripts; they know nothing of rankguard but `this_rank()`.
+`catalogue.py` has one record a drill, most of them a fault of the laboratory (`testing/faults/`), whose stage and
+checks serve the others too; `play.py` shows and compares.
 """

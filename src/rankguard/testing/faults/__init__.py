@@ -2,6 +2,7 @@
 
     FAULTS                 every fault by name; `Fault.what`, `Fault.why_not(cell)`, `Fault.expect(cell)`
     Cell(at=…, ranks=…)    a circumstance: when the victim fails, how many ranks, how they come to be
+    command(name, cell, F) the ranks' program, for any launcher
     look()                 what this machine allows (`Surroundings`), on which the grades depend
     play_apart(name, cell) one cell under rankguard itself, in a process of its own: `Outcome`
 
@@ -14,19 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rankguard.testing.faults.catalogue import FAULTS
     from rankguard.testing.faults.checks import Expect, checked
-    from rankguard.testing.faults.fault import PHASES, STARTS, Cell, Fault
+    from rankguard.testing.faults.fault import PHASES, STARTS, Cell, Fault, command
     from rankguard.testing.faults.play import Outcome, play, play_apart
     from rankguard.testing.faults.surroundings import Surroundings, look
 
 __all__ = [
-    "FAULTS", "PHASES", "STARTS", "Cell", "Expect", "Fault", "Outcome", "Surroundings", "checked", "look", "play",
-    "play_apart",
+    "FAULTS", "PHASES", "STARTS", "Cell", "Expect", "Fault", "Outcome", "Surroundings", "checked", "command", "look",
+    "play", "play_apart",
 ]  # fmt: skip
 
 _HOMES = {
     "catalogue": ("FAULTS",),
     "checks": ("Expect", "checked"),
-    "fault": ("PHASES", "STARTS", "Cell", "Fault"),
+    "fault": ("PHASES", "STARTS", "Cell", "Fault", "command"),
     "play": ("Outcome", "play", "play_apart"),
     "surroundings": ("Surroundings", "look"),
 }

@@ -3,8 +3,11 @@
 Read next: `catalogue/` (which there are), `actor.py` (how the ranks play), `play.py` (one cell, from start to checks).
 """
 
+import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from rankguard.record import Record
@@ -53,8 +56,8 @@ class Fault(Record):
     least_ranks: int = 2
     alone: bool = False
     """Cells of others that run at the same time on this machine may be disturbed: memory, processes, disk."""
-    bound_s: float = 10.0
-    """How long the whole of it may take on a quiet machine, start and stop included."""
+    bound_s: float = 25.0
+    """How long the whole of it may take, start and stop included. On a quiet machine a tenth of it is enough for most."""
 
     def why_not(self, cell: Cell) -> str | None:
         """Why this cell cannot be made; null when it can."""
@@ -73,3 +76,17 @@ WHEN = {
     "all-ready": "when all are ready",
     "stopping": "while the job is being stopped",
 }
+
+
+def words(name: str, cell: Cell, folder: str | PathLike[str]) -> tuple[str, ...]:
+    """A fault's program as Python is to run it: what stands behind `python`, or behind the options of `rankguard run`."""
+    asked = ("--at", cell.at, "--victim", str(cell.victim), "--folder", os.fspath(folder))
+    return ("-m", "rankguard.testing.faults", name, *asked)
+
+
+def command(name: str, cell: Cell, folder: str | PathLike[str]) -> list[str]:
+    """A fault's program as any launcher can start it, once for each rank, with RANK and WORLD_SIZE set.
+
+    `folder`: an empty one, where the ranks meet.
+    """
+    return [sys.executable, *words(name, cell, folder)]

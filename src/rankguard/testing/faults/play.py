@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from rankguard.record import Record
 from rankguard.testing.faults.catalogue import FAULTS
 from rankguard.testing.faults.checks import checked
-from rankguard.testing.faults.fault import PHASES, STARTS, Cell, Fault
+from rankguard.testing.faults.fault import PHASES, STARTS, Cell, Fault, words
 from rankguard.testing.faults.stage import Stage
 from rankguard.testing.faults.surroundings import look
 
@@ -47,12 +47,6 @@ class Outcome(Record):
     def wrong(self) -> tuple[str, ...]:
         """What is not as it should be."""
         return tuple(what for right, what in self.checks if not right)
-
-
-def words(fault: Fault, cell: Cell, folder: str) -> tuple[str, ...]:
-    """The usual program of a fault: what stands after the options of `rankguard run`."""
-    asked = ("--at", cell.at, "--victim", str(cell.victim), "--folder", folder)
-    return ("-m", "rankguard.testing.faults", fault.name, *asked)
 
 
 def play(fault: Fault, cell: Cell, keep_run: bool = False) -> Outcome:
@@ -98,7 +92,7 @@ def run(fault: Fault, cell: Cell, stage: Stage) -> None:
 
 def _start(fault: Fault, cell: Cell, stage: Stage, wrap: tuple[str, ...]) -> None:
     options = ("--ready-timeout", START_TIMEOUT, *fault.options(cell))
-    program = words(fault, cell, stage.folder)
+    program = words(fault.name, cell, stage.folder)
     if cell.start == "exec":
         if fault.program is not None:
             program = fault.program(stage, cell, program)

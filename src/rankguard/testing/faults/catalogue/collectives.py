@@ -21,7 +21,7 @@ def _waited_in_vain(cell: Cell) -> Expect:
 
 FAULTS = (
     Fault(
-        "collective-not-joined", "never joins a collective in which the others wait (gloo)",
+        "collective-not-joined", "never joins a collective (torch, gloo)",
         "collectives:collective_not_joined", _waited_in_vain, phases=("starting", "all-ready"), needs=_no_torch,
         least_ranks=3, bound_s=40.0,
     ),

@@ -11,10 +11,10 @@ _CRASHES = (
     # name, what it does, function, signal, its number
     ("segfault", "reads address 0", "segfault", "SIGSEGV", 11),
     ("bus-error", "reads a mapped file behind its end", "bus_error", "SIGBUS", 7),
-    ("illegal-instruction", "executes an instruction that there is not", "illegal_instruction", "SIGILL", 4),
+    ("illegal-instruction", "executes an illegal instruction", "illegal_instruction", "SIGILL", 4),
     ("divide-by-zero", "divides by zero in machine code", "divide_by_zero", "SIGFPE", 8),
     ("abort", "calls abort(3)", "abort", "SIGABRT", 6),
-    ("double-free", "frees memory twice; the allocator aborts", "double_free", "SIGABRT", 6),
+    ("double-free", "frees memory twice", "double_free", "SIGABRT", 6),
 )
 _MACHINE_CODE = ("illegal_instruction", "divide_by_zero")
 
@@ -25,7 +25,7 @@ def _made(core: bool) -> Iterator[Fault]:
         coded = function in _MACHINE_CODE
         yield Fault(
             f"{name}-core" if core else name,
-            f"{what}, and dumps core" if core else what,
+            f"{what}; dumps core" if core else what,
             f"crashes:{'core' if core else 'plain'}_{function}",
             failed("crash", "program", 128 + number, "wait status", signal=signal, also=also),
             needs=_why_neither if coded and core else _why_no_code if coded else _why_no_core if core else _nothing,

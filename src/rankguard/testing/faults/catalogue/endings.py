@@ -1,6 +1,6 @@
 """A rank that ends by itself."""
 
-from rankguard.testing.faults.catalogue.expected import failed, left_early, raised
+from rankguard.testing.faults.catalogue.expected import failed, left_early, raised, says
 from rankguard.testing.faults.fault import Fault
 
 _UNREADY = ("starting", "stopping")
@@ -17,16 +17,19 @@ FAULTS = (
         failed("exit-code", "program", 4, "wait status"),
     ),
     Fault(
-        "sys-exit-text", "calls sys.exit with a text, which is 1 and the text on stderr", "endings:sys_exit_text",
+        "sys-exit-text", "calls sys.exit with a text: code 1", "endings:sys_exit_text",
         failed("exit-code", "program", 1, "wait status"),
     ),
     Fault(
-        "exit-early", "calls sys.exit() before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
+        "exit-early", "ends with 0 before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
     ),
-    Fault("returns", "its program returns before it was ready", "endings:returns", left_early, phases=_UNREADY),
+    Fault("returns", "returns before it was ready", "endings:returns", left_early, phases=_UNREADY),
     Fault(
         "exception", "raises ValueError", "endings:exception",
-        failed("exception", "program", 1, "rank", "wait status", also=raised("ValueError")),
+        failed(
+            "exception", "program", 1, "rank", "wait status",
+            also=(*raised("ValueError"), *says("shard 7 has 4095 rows")),
+        ),
     ),
     Fault(
         "exception-chained", "raises RuntimeError from ValueError", "endings:exception_chained",
@@ -41,28 +44,28 @@ FAULTS = (
         failed("exception", "program", 1, "rank", also=raised("ExceptionGroup")),
     ),
     Fault(
-        "exception-unpicklable", "raises an exception that cannot be pickled", "endings:exception_unpicklable",
+        "exception-unpicklable", "raises what cannot be pickled", "endings:exception_unpicklable",
         failed("exception", "program", 1, "rank", also=raised("Unpicklable")),
     ),
     Fault(
-        "exception-slow-finally", "raises, and stays in a `finally` for 2 s", "endings:exception_slow_finally",
+        "exception-slow-finally", "raises, and stays 2 s in a `finally`", "endings:exception_slow_finally",
         failed("exception", "program", 1, "rank", also=raised("ValueError")),
     ),
     Fault(
-        "exception-slow-with", "raises, and leaving a `with` block takes 2 s", "endings:exception_slow_with",
+        "exception-slow-with", "raises, and leaves a `with` after 2 s", "endings:exception_slow_with",
         failed("exception", "program", 1, "rank", also=raised("ValueError")),
     ),
     Fault(
-        "exception-in-thread", "a thread raises, and the program then exits with 1", "endings:exception_in_thread",
+        "exception-in-thread", "has a thread that raises, then exits with 1", "endings:exception_in_thread",
         failed("exception", "program", 1, "log", "wait status", confidence="likely", also=raised("ValueError")),
     ),
     Fault(
-        "exception-in-atexit", "raises in atexit before it was ready: Python ends with 0",
+        "exception-in-atexit", "raises in atexit: Python ends with 0",
         "endings:exception_in_atexit", left_early, phases=_UNREADY,
     ),
     Fault(
-        "keyboard-interrupt", "raises KeyboardInterrupt, of which Python ends by SIGINT", "endings:keyboard_interrupt",
-        failed(("exception", "killed"), ("program", "operator"), 130, "wait status", ends="SIGINT"),
+        "keyboard-interrupt", "raises KeyboardInterrupt: SIGINT ends it", "endings:keyboard_interrupt",
+        failed("killed", "operator", 130, "wait status", "log", confidence="likely", signal="SIGINT"),
     ),
     Fault(
         "import-error", "imports a module that is not there", "endings:import_error",

@@ -51,3 +51,8 @@ def raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
         return exception is not None and exception["type"].rpartition(".")[2] == type_name
 
     return ((f"names the exception, {type_name}", named),)
+
+
+def says(text: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
+    """The cause's statement holds this text. For `Expect.also`."""
+    return ((f"says `{text}`", lambda verdict: text in verdict["culprit"]["cause"]["statement"]),)

@@ -33,11 +33,11 @@ FAULTS = (
         failed("disk-full", "machine", 1, "rank"), needs=_no_dev_full,
     ),
     Fault(
-        "disk-full-tmpfs", "writes to a file system of 1 MiB until it is full", "files:disk_full_tmpfs",
+        "disk-full-tmpfs", "fills a file system of 1 MiB", "files:disk_full_tmpfs",
         failed("disk-full", "machine", 1, "rank"), needs=_no_small_mount,
     ),
     Fault(
-        "shm-full", "touches shared memory for which /dev/shm has no room: SIGBUS", "files:shm_full",
+        "shm-full", "fills a small /dev/shm: SIGBUS", "files:shm_full",
         failed("crash", "program", 135, "wait status", signal="SIGBUS"), needs=_no_small_mount,
     ),
     Fault(

@@ -5,7 +5,7 @@ With two ranks of which neither says anything nobody can tell which waits for wh
 
 from collections.abc import Callable
 
-from rankguard.testing.faults.catalogue.expected import failed
+from rankguard.testing.faults.catalogue.expected import failed, says
 from rankguard.testing.faults.checks import Expect, Verdict, Words
 from rankguard.testing.faults.fault import Cell, Fault
 from rankguard.testing.faults.parts.hangs import SYS_CLONE
@@ -20,7 +20,10 @@ def _options(cell: Cell) -> tuple[str, ...]:
 
 def _stalled(confidence: Words) -> Callable[[Cell], Expect]:
     def expect(cell: Cell) -> Expect:
-        also = (("says where it hangs, or in which call", _has_stack),)
+        also = (
+            ("says where it hangs, or in which call", _has_stack),
+            ("says that the others do something else", lambda verdict: len(_of_stacks(verdict)) >= 2),
+        )
         return failed("stall", "time", 124, ends="SIGKILL", confidence=confidence, also=also)(cell)
 
     return expect
@@ -30,9 +33,13 @@ def _has_stack(verdict: Verdict) -> bool:
     return bool(verdict["culprit"]["stacks"])
 
 
+def _of_stacks(verdict: Verdict) -> list[str]:
+    return [each["statement"] for each in verdict["culprit"]["cause"]["evidence"] if each["source"] == "stacks"]
+
+
 def _hang(name: str, what: str, function: str, confidence: Words = "likely", **more: object) -> Fault:
     return Fault(
-        name, what, f"hangs:{function}", _stalled(confidence), options=_options, least_ranks=3, bound_s=15.0
+        name, what, f"hangs:{function}", _stalled(confidence), options=_options, least_ranks=3, bound_s=30.0
     ).replace(**more)
 
 
@@ -41,16 +48,16 @@ def _no_vfork(here: Surroundings) -> str | None:
 
 
 FAULTS = (
-    _hang("hang", "waits for its own lock, and the others for it", "hang"),
+    _hang("hang", "waits for its own lock, the others for it", "hang"),
     _hang("hang-with-gil", "waits in C and holds the GIL", "hang_with_gil"),
     _hang("busy-python", "loops in Python for ever", "busy_python"),
-    _hang("busy-with-gil", "loops in C, holds the GIL and never looks at signals", "busy_with_gil"),
+    _hang("busy-with-gil", "loops in C, holds the GIL, sees no signals", "busy_with_gil"),
     _hang("busy-in-c", "is busy in C for hours, without the GIL", "busy_in_c"),
     _hang("stopped", "is stopped by SIGSTOP", "stopped", "proven"),
     _hang("uninterruptible", "is in state D: its vfork child does not go on", "uninterruptible", "proven", needs=_no_vfork),
     Fault(
         "ready-timeout", "never becomes ready", "hangs:never_ready",
-        failed("ready-timeout", "time", 124, "clock"), phases=("starting",),
+        failed("ready-timeout", "time", 124, "clock", also=says("waiting for the parameter server")), phases=("starting",),
         options=lambda _cell: ("--ready-timeout", "2"),
     ),
 )  # fmt: skip

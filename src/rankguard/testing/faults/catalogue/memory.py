@@ -76,24 +76,24 @@ def _of_child(verdict: Verdict) -> bool:
 
 FAULTS = (
     Fault(
-        "oom-own-group", "grows until the OOM killer ends it, in a memory group of its own", "memory:oom_own_group",
+        "oom-own-group", "is OOM-killed in a memory group of its own", "memory:oom_own_group",
         _killed, needs=_no_own_group, alone=True,
     ),
     Fault(
-        "oom-victim-not-grower", "holds most of a shared limit; another rank grows, and the OOM killer takes this one",
+        "oom-victim-not-grower", "is OOM-killed for memory that another takes",
         "memory:oom_victim_not_grower", _killed, phases=_ACTIVE, needs=_no_limit, arrange=_together, alone=True,
     ),
     Fault(
-        "oom-shared-counter", "the same, where no rank has a group of its own",
+        "oom-shared-counter", "is OOM-killed; the counter is shared",
         "memory:oom_victim_not_grower", _killed_unseen, phases=_ACTIVE, needs=_not_unseen, arrange=_together_unseen,
         alone=True,
     ),
     Fault(
-        "oom-not-told", "the same, and the kernel log cannot be read either", "memory:oom_victim_not_grower",
+        "oom-not-told", "is OOM-killed; only a shared counter tells", "memory:oom_victim_not_grower",
         _killed_untold, phases=_ACTIVE, needs=_not_unseen, arrange=_together_untold, alone=True,
     ),
     Fault(
-        "oom-child", "a worker of the rank is ended by the OOM killer, and the rank fails of it", "memory:oom_child",
+        "oom-child", "fails of a worker that was OOM-killed", "memory:oom_child",
         _child_killed, needs=_no_own_group, alone=True,
     ),
     Fault(
@@ -101,7 +101,7 @@ FAULTS = (
         failed("memory-limit", "memory", 1, "rank"),
     ),
     Fault(
-        "memory-error", "asks for more memory than any machine has", "memory:memory_error",
+        "memory-error", "asks for more memory than there is anywhere", "memory:memory_error",
         failed("memory-limit", "memory", 1, "rank"),
     ),
     Fault(
@@ -109,7 +109,7 @@ FAULTS = (
         failed("cuda-oom", "memory", 1, "rank"),
     ),
     Fault(
-        "cuda-oom-driver", "raises CUDA's own `out of memory`, as recorded", "memory:cuda_oom_driver",
+        "cuda-oom-driver", "raises CUDA's `out of memory`, as recorded", "memory:cuda_oom_driver",
         failed("cuda-oom", "memory", 1, "rank"),
     ),
     Fault(

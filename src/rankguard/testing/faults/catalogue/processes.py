@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rankguard.testing.faults.catalogue.expected import failed, raised
+from rankguard.testing.faults.catalogue.expected import failed, raised, says
 from rankguard.testing.faults.checks import Expect, Verdict
 from rankguard.testing.faults.fault import Cell, Fault
 from rankguard.testing.faults.stage import Stage
@@ -30,6 +30,12 @@ def _ended_what_was_left(verdict: Verdict) -> bool:
     return bool(verdict["teardown"]["killed"])
 
 
+_WAITED_ONCE = (
+    ("the other needed SIGKILL", lambda verdict: len(verdict["teardown"]["killed"]) == 1),
+    ("the grace was waited for once", lambda verdict: 0.4 < verdict["teardown"]["took_s"] < 5),
+)
+
+
 def _no_shm(_here: Surroundings) -> str | None:
     import os
 
@@ -52,18 +58,19 @@ def _shell(stage: Stage, _cell: Cell, words: tuple[str, ...]) -> tuple[str, ...]
 
 
 FAULTS = (
-    Fault("kill", "somebody sends it SIGKILL", "processes:kill", _killed),
+    Fault("kill", "is sent SIGKILL by somebody", "processes:kill", _killed),
     Fault(
-        "terminate", "somebody sends it SIGTERM", "processes:terminate",
+        "terminate", "is sent SIGTERM by somebody", "processes:terminate",
         failed("killed", "operator", 143, "wait status", signal="SIGTERM"),
     ),
     Fault(
         "reported-failure", "says that it failed, and lives", "processes:reported_failure",
-        failed("reported-failure", "program", 1, "rank", ends="SIGKILL"), options=_short_grace,
+        failed("reported-failure", "program", 1, "rank", ends="SIGKILL", also=says("of another model")),
+        options=_short_grace,
     ),
     Fault(
         "complaint", "sends SIGQUIT to its parent, and ends with 0", "processes:complaint",
-        failed("reported-failure", "program", 1, "rank", confidence="likely", ends="exit 0"),
+        failed("reported-failure", "program", 1, "rank", confidence="likely", ends="exit 0", also=says("SIGQUIT")),
     ),
     Fault(
         "cascade", "raises; its peers fail and are gone first", "processes:cascade",
@@ -72,12 +79,12 @@ FAULTS = (
     ),
     Fault(
         "signal-ignored", "fails, and another rank ignores SIGTERM", "processes:signal_ignored",
-        failed("exit-code", "program", 3, also=(("the other needed SIGKILL", _ended_what_was_left),)),
+        failed("exit-code", "program", 3, also=_WAITED_ONCE),
         options=_short_grace,
     ),
     Fault(
-        "fork-bomb", "leaves 128 processes that fork and stay, and fails", "processes:fork_bomb",
-        failed("exit-code", "program", 3), options=_short_grace, alone=True,
+        "fork-bomb", "leaves 128 processes, and fails", "processes:fork_bomb",
+        failed("exit-code", "program", 3), alone=True,
     ),
     Fault(
         "orphans", "fails and leaves a grandchild elsewhere", "processes:orphans",
@@ -85,7 +92,7 @@ FAULTS = (
         options=_short_grace,
     ),
     Fault(
-        "grandchild-holds-pipe", "fails, and a process it started holds its output open",
+        "grandchild-holds-pipe", "fails; a child of it holds its output open",
         "processes:grandchild_holds_pipe", failed("exit-code", "program", 3),
     ),
     Fault(
@@ -94,20 +101,20 @@ FAULTS = (
     ),
     Fault(
         "closes-everything", "closes every descriptor, and raises", "processes:closes_everything",
-        failed(("exception", "exit-code"), "program", 1),
+        failed("exception", "program", 1, "rank", also=raised("ValueError")),
     ),
     Fault(
         "execs-another", "becomes another program, which fails", "processes:execs_another",
         failed("exit-code", "program", 7),
     ),
     Fault(
-        "shell-script", "is a shell script round Python, which raises", "endings:exception",
+        "shell-script", "is a shell script; its Python raises", "endings:exception",
         failed("exception", "program", 1, "log", confidence="likely", ends="SIGTERM", also=raised("ValueError")),
         starts=("exec",), program=_shell,
     ),
     Fault(
-        "shell-script-crash", "is a shell script round Python, which crashes: exit code 139",
-        "crashes:plain_segfault", failed(("exit-code", "crash"), "program", 139, confidence=("proven", "likely"), ends="SIGTERM"),
+        "shell-script-crash", "is a shell script; its Python crashes",
+        "crashes:plain_segfault", failed("exit-code", "program", 139, ends="SIGTERM"),
         starts=("exec",), program=_shell,
     ),
     Fault(

@@ -43,15 +43,20 @@ def mount_small(path: str) -> None:
     Raises `OSError` where namespaces are forbidden.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    flags = CLONE_NEWNS if os.geteuid() == 0 else CLONE_NEWNS | CLONE_NEWUSER
-    for done in (
-        libc.unshare(flags),
-        libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None),
-        libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, f"size={SMALL}".encode()),
-    ):
-        if done != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
+    user, group = os.geteuid(), os.getegid()
+    _must(libc.unshare(CLONE_NEWNS if user == 0 else CLONE_NEWNS | CLONE_NEWUSER), path)
+    if user != 0:  # files need an owner that the new namespace knows, user_namespaces(7)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+    _must(libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), path)
+    _must(libc.mount(b"tmpfs", path.encode(), b"tmpfs", 0, f"size={SMALL}".encode()), path)
+
+
+def _must(done: int, path: str) -> None:
+    if done != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), path)
 
 
 def descriptors_exhausted(_actor: Actor) -> None:

@@ -32,8 +32,11 @@ def hang(_actor: Actor) -> None:
 
 
 def hang_with_gil(_actor: Actor) -> None:
-    """Waits in C and lets no thread of Python's run: neither handlers nor threads of the program get a turn."""
-    ctypes.PyDLL(None).pause()
+    """Waits in C for a mutex that it holds itself, and holds the GIL: handlers and threads of Python's get no turn."""
+    mutex = ctypes.create_string_buffer(256)  # all zeros: PTHREAD_MUTEX_INITIALIZER, of the kind that deadlocks
+    lock = ctypes.PyDLL(None).pthread_mutex_lock
+    lock(mutex)
+    lock(mutex)
 
 
 def busy_python(_actor: Actor) -> None:
