@@ -112,7 +112,7 @@ def bash(home: Path, env: dict[str, str]) -> Callable[..., list[str]]:
         (["explain", "7"], ["7f3a0001"]),
         (["completion", ""], sorted(SHELLS)),
         (["help", "exit"], ["exit-status"]),
-        (["drill", "oo"], ["oom"]),
+        (["drill", "casc"], ["cascade"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
