@@ -98,5 +98,7 @@ class Case(Record):
     """The kernel's word that there was an OOM, in order; never of whom."""
     memory: MemoryState = MemoryState()
     attempt: int = 0
+    warm: bool = False
+    """Ranks were forked of the warm server."""
     warnings: tuple[str, ...] = ()
     timeline: tuple[Moment, ...] = ()

@@ -212,6 +212,8 @@ class Spawned(RankFact):
     """The rank's program is executing: started, not ready. (Of an adopted process: it is watched from now on.)"""
 
     pid: int
+    warm: bool = False
+    """It was forked of the warm server."""
 
 
 class NotSpawned(RankFact):

@@ -214,7 +214,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     *,
     env: Mapping[str, str] | Callable[[int], Mapping[str, str]] | None = None,
     start: str = "auto",
-    preload: Sequence[str] = (),
+    preload: Sequence[str] | None = None,
     grace: float = 5.0,
     ready_timeout: float | None = None,
     stall_timeout: float | None = None,
@@ -233,7 +233,9 @@ def launch(  # noqa: PLR0913  # the contract's door
     a function of the rank. `stall_timeout`: seconds after which a rank without a sign of progress (output, status,
     heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
     go. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
-    `preload` is for warm starts, which do not exist yet: it has no effect.
+    `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
+    of that process, where it is safe (else executed; the journal says why); `auto` is `exec`. `preload` null: what the
+    function's module (or the program) imports from installed packages at its top level.
 
     Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
     """
@@ -265,6 +267,9 @@ def launch(  # noqa: PLR0913  # the contract's door
             cwd=cwd,
             run_dir=run_dir,
             python=shipment is not None,
+            start="exec" if start == "auto" else start,
+            preload=None if preload is None else tuple(preload),
+            imports_of=_file_of(target),
             ready_timeout=ready_timeout,
             stall_timeout=stall_timeout,
             grace=grace,
@@ -287,11 +292,17 @@ def launch(  # noqa: PLR0913  # the contract's door
     return job
 
 
+def _file_of(target: object) -> tuple[str, ...]:
+    """Where a function stands, as words of a program: its imports are those that a rank will need."""
+    file = getattr(sys.modules.get(getattr(target, "__module__", "")), "__file__", None)
+    return (os.path.abspath(file),) if file else ()
+
+
 def _check(nprocs: int, start: str, max_restarts: int, grace: float, stall_timeout: float | None) -> None:
     if not isinstance(nprocs, int) or nprocs < 1:
         raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
-    if start not in ("auto", "exec"):
-        raise UsageError(f"start={start!r} is not known", "auto or exec; warm starts do not exist yet")
+    if start not in ("auto", "exec", "warm"):
+        raise UsageError(f"start={start!r} is not known", "auto, exec or warm")
     if max_restarts:
         raise UsageError("max_restarts is not there yet", "0 is the only value")
     if grace < 0:

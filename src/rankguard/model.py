@@ -67,6 +67,11 @@ class JobSpec(Record):
     role: str = "default"
     node: str = ""
     start: str = "exec"
+    """How Python ranks come to be: `exec`, `warm` (forked of a server that has imported `preload`), or `auto`."""
+    preload: tuple[str, ...] | None = None
+    """Modules that a warm start imports first; null for what the program imports at its top level."""
+    imports_of: tuple[str, ...] = ()
+    """The words that name the file whose imports are meant, where they are not those of the program itself."""
     python: bool = True
     """The ranks are Python under our bootstrap."""
     expect_ready: bool = False

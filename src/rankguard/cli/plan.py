@@ -46,6 +46,8 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         max_restarts=asked.max_restarts,
         elastic_id=meeting.elastic_id,
         macros=True,
+        start="exec" if asked.start == "auto" else asked.start,
+        preload=_preload(asked.preload),
         env=_told(asked),
         run_dir=asked.run_dir,
         log_dir=asked.log_dir,
@@ -75,6 +77,10 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         said.append((warning, "--run-dir DIR, a folder that can be written"))
     said += filter(None, [torchrun.not_kept(asked, nprocs, spec.run_dir)])
     return spec, said + list(hand.said)
+
+
+def _preload(asked: str) -> tuple[str, ...] | None:
+    return None if asked == "auto" else () if asked == "none" else tuple(filter(None, asked.split(",")))
 
 
 # ── Ranks ────────────────────────────────────────────────────────────────────────────────────────────────────────

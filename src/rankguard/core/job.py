@@ -99,6 +99,7 @@ class Job:
         self.ready_by = float("inf")
         # Counted as they come, so that no fact costs a walk over all ranks.
         self.spawned = self.ready = self.ended = self.reaped = 0
+        self.warm = False
         self.ended_unready: list[int] = []
         # The first failure, and those among whom the culprit is.
         self.failed_at: float | None = None
@@ -203,6 +204,7 @@ class Job:
             memory=self.looked.state if self.looked is not None else self.memory,
             warnings=tuple(self.warnings),
             timeline=tuple(self.timeline),
+            warm=self.warm,
         )
 
     def _rank_case(self, rank: RankState) -> RankCase:

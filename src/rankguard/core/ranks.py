@@ -32,6 +32,7 @@ COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM
 def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
     rank.pid, rank.spawned_at = fact.pid, fact.at
     job.spawned += 1
+    job.warm = job.warm or fact.warm
     stands = (SignalRank("the job is suspended", rank.rank, SIGSTOP),) if job.suspended_at is not None else ()
     if job.spawned == job.spec.nprocs:
         job.remember(fact.at, "all ranks started")
@@ -42,6 +43,7 @@ def spawned(job: Job, rank: RankState, fact: Spawned) -> Orders:
 def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
     rank.pid, rank.spawned_at = fact.pid, fact.at
     job.spawned += 1
+    job.warm = job.warm or fact.warm
     if job.spec.adopted:
         return ()
     number = SIGTERM if job.stop is None else job.stop.signal

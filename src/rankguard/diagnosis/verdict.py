@@ -178,7 +178,7 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
         ended_at=_iso(case, case.ended_at),
         world_size=len(case.ranks),
         nodes=(spec.node,) if spec.node else (),
-        start=spec.start,
+        start="warm" if case.warm else "exec",
         labels=spec.labels,
         culprit=None,
         either=(),

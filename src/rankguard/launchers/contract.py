@@ -87,5 +87,7 @@ class Surroundings(Record):
     clock: Callable[[], float]
     redact: Callable[[str], str]
     peer_death: PeerDeath
+    note: Callable[[str], None]
+    """A line for the journal."""
     on_payload: Callable[[int, bytes | None, int | None], None]
     """A rank's readiness: rank, JSON, or the file that holds it."""

@@ -62,6 +62,7 @@ class _Rank:
         "pidfd",
         "reaped",
         "spawned",
+        "warm",
     )
 
     def __init__(self, number: int) -> None:
@@ -74,7 +75,7 @@ class _Rank:
         self.error_file: str | None = None
         self.heard_at: float | None = None
         self.heard_by: str | None = None
-        self.spawned = self.exited = self.reaped = False
+        self.warm = self.spawned = self.exited = self.reaped = False
 
 
 class ExecRanks:
@@ -91,23 +92,34 @@ class ExecRanks:
         self._paused = False
         self._same_pids = in_init_pid_namespace()
         self._traced: set[int] = set()
-        self._starter = Starter(around)
+        self._starter, self._answers = Starter(around), -1
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def spawn(self, first: int, last: int) -> None:
         self._queue.extend(range(first, last + 1))
+        self._answers = self._starter.begin()
+        if self._answers >= 0:
+            self._register(self._answers, NEWS_EXIT, self._on_answer)
         self.wake(self._around.clock())
 
+    def _on_answer(self, _now: float) -> None:
+        if self._answers >= 0:
+            self._forget(self._answers)
+            self._answers = -1
+            self._starter.on_answer()
+
     def next_wake(self) -> float | None:
-        if self._queue:
+        if self._queue and self._starter.ready:
             return 0.0
         due = (self._ranks[n].mailbox.due_at() for n in self._due)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
-        for _ in range(min(_SLICE, len(self._queue))):
+        for _ in range(min(_SLICE, len(self._queue)) if self._starter.ready else 0):
             self._start(self._ranks[self._queue.popleft()])
+            if not self._queue:
+                self._starter.close()
         for number in list(self._due):
             at = self._ranks[number].mailbox.due_at()
             if at is None or at <= now:
@@ -120,7 +132,7 @@ class ExecRanks:
             rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
             if not around.private_dir.startswith("@"):
                 rank.error_file = f"{around.private_dir}/{rank.number}.error"
-            started, outputs = self._starter.start(rank.number, rank.notify.path, rank.error_file)
+            started, outputs, rank.warm = self._starter.start(rank.number, rank.notify.path, rank.error_file)
         except OSError as error:
             self._abandon(rank)
             said = error.strerror or str(error)
@@ -154,7 +166,7 @@ class ExecRanks:
         rank.news = -1
         if failed is None:
             rank.spawned = True
-            self._emit(Spawned(now, rank.number, rank.pid))
+            self._emit(Spawned(now, rank.number, rank.pid, rank.warm))
             return
         stage, error = failed
         error, statement = why_not(self._spec, stage, error)
@@ -348,6 +360,7 @@ class ExecRanks:
         if ends:
             now = self._around.clock()
             cancelled, self._queue = self._queue, deque()
+            self.stop_starting()
             for waiting in cancelled:
                 self._ranks[waiting].exited = self._ranks[waiting].reaped = True
                 self._emit(NotSpawned(now, waiting, "cancelled", 0, "the job was told to end before it started"))
@@ -369,7 +382,14 @@ class ExecRanks:
 
     def unreaped(self) -> set[int]:
         """The pids that belong to ranks and are still to be looked at."""
-        return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped}
+        return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped} | self._starter.pids
+
+    def stop_starting(self) -> None:
+        """End what is there to start ranks, which is no part of the job."""
+        if self._answers >= 0:
+            self._forget(self._answers)
+            self._answers = -1
+        self._starter.close()
 
     def heard_at(self, rank: int) -> float | None:
         """When a rank last said or printed anything."""

@@ -1,12 +1,13 @@
-"""One rank's process: its words, environment, streams, groups and processors put together, then forked.
+"""One rank's process: its words, environment, streams, groups and processors put together; then it is executed anew, or
+forked of the warm server where there is one.
 
-Not its life (`exec.py`), not the fork itself (`../linux/spawn.py`). Read next: `environment.py`.
+Not its life (`exec.py`), not the fork itself (`../linux/spawn.py`, `warm.py`). Read next: `environment.py`.
 """
 
 import contextlib
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.environment import rank_argv, rank_environment
@@ -14,17 +15,63 @@ from rankguard.linux import pipes, spawn
 from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
+    from rankguard.launchers.warm import WarmServer
     from rankguard.linux.numa import Binding
 
 
 class Starter:
-    """Starts the ranks of one job."""
+    """Starts the ranks of one job. `ready` says whether it can do so by now: a warm server takes its time."""
 
     def __init__(self, around: Surroundings) -> None:
         self._around, self._spec = around, around.spec
         self._bindings = _bindings(around.spec)
+        self._warm: WarmServer | None = None
+        self.ready = True
 
-    def start(self, number: int, notify: str, error_file: str | None) -> tuple[spawn.Started, tuple[int, int]]:
+    def begin(self) -> int:
+        """Before the first rank; the descriptor that is readable once `on_answer` should be called, or -1."""
+        if self._spec.start != "warm":
+            return -1
+        from rankguard.launchers.warm import WarmServer, why_not  # only for those who asked for it
+
+        because = why_not(self._spec)
+        if because is None:
+            try:
+                self._warm = WarmServer(self._spec, self._around.port)
+            except OSError as error:
+                because = f"unable to start the warm server: {error.strerror or error}"
+            else:
+                self.ready = False
+                return self._warm.fileno()
+        self._executed(because)
+        return -1
+
+    def on_answer(self) -> None:
+        """The warm server can fork, or cannot."""
+        assert self._warm is not None
+        answer = self._warm.answered()
+        if answer["is"] == "ready":
+            self._around.note(f"ranks are forked of a server that has imported {', '.join(answer['modules'])}")
+        else:
+            self.close()
+            self._executed(answer["because"])
+        self.ready = True
+
+    @property
+    def pids(self) -> set[int]:
+        """Children of ours that are no ranks."""
+        return set() if self._warm is None else {self._warm.pid}
+
+    def close(self) -> None:
+        """No rank is started any more."""
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
+
+    def _executed(self, because: str) -> None:
+        self._around.note(f"ranks are executed, each anew: {self._around.redact(because)}")
+
+    def start(self, number: int, notify: str, error_file: str | None) -> "Start":
         """The process, and our ends of its output pipes (non-blocking; -1 where it has the terminal itself).
 
         Raises `OSError` when the machine is unable to make it; nothing is open then.
@@ -49,21 +96,39 @@ class Starter:
             if spec.stdin_rank != number:
                 stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
                 theirs.callback(os.close, stdin)
-            started = spawn.spawn(
-                spawn.Command(
-                    argv=rank_argv(spec, number),
-                    env=env,
-                    cwd=spec.cwd,
-                    stdio=(stdin, *streams),
-                    passed=around.passed,
-                    join=tuple(join),
-                    nofile=spec.nofile,
-                    ignore=(1,) if spec.ignore_hup else (),
-                    binding=self._bindings[number] if self._bindings else None,
-                )
+            command = spawn.Command(
+                argv=rank_argv(spec, number),
+                env=env,
+                cwd=spec.cwd,
+                stdio=(stdin, *streams),
+                passed=around.passed,
+                join=tuple(join),
+                nofile=spec.nofile,
+                ignore=(1,) if spec.ignore_hup else (),
+                binding=self._bindings[number] if self._bindings else None,
             )
+            forked = self._forked(command)
+            started = forked or spawn.spawn(command)
             ours.pop_all()
-            return started, (outputs[0], outputs[1])
+            return Start(started, (outputs[0], outputs[1]), forked is not None)
+
+    def _forked(self, command: spawn.Command) -> spawn.Started | None:
+        if self._warm is None:
+            return None
+        try:
+            return self._warm.fork(command)
+        except OSError as error:
+            self.close()
+            self._executed(f"the warm server was unable to fork: {error.strerror or error}")
+            return None
+
+
+class Start(NamedTuple):
+    """A rank that has been forked: `outputs` are our ends of its stdout and stderr, `warm` says of what it was."""
+
+    process: spawn.Started
+    outputs: tuple[int, int]
+    warm: bool
 
 
 def why_not(spec: JobSpec, stage: str, error: int) -> tuple[int, str]:

@@ -20,6 +20,11 @@ def read_text(path: str) -> str | None:
         os.close(fd)
 
 
+def devnull() -> int:
+    """A new descriptor that reads as ended."""
+    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+
+
 def write_text(path: str, text: str) -> OSError | None:
     """Write a small file of the kernel; why it could not be written."""
     try:

@@ -156,6 +156,7 @@ class Supervisor:
             clock=clock,
             redact=redactor.text,
             peer_death=peer_death,
+            note=lambda text: self._files.append(story.note(text)),
             on_payload=self._on_payload,
         )
         self._ranks = ExecRanks(around, self._selector, self._driver.emit)

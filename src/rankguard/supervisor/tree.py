@@ -51,6 +51,7 @@ class JobTree:
     def sweep(self, kill: bool) -> None:
         """Ask what the ranks left behind to end, or make everything end."""
         self._end_helpers()
+        self._ranks.stop_starting()
         self.note()
         if self.shm_owners is not None:
             self.shm_owners.look_at_all()
