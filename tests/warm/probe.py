@@ -1,6 +1,6 @@
 """A rank program: everything that a program may look at in its own process, as JSON in `FOLDER/RANK.json`.
 
-What is not here may differ under a warm start, and does: docs/start-up.md.
+What is not here may differ under a warm start, and does: docs/warm-start.md.
 """
 
 import faulthandler

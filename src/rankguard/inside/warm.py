@@ -9,7 +9,7 @@ descriptor that was not there before, no CUDA driver that has been initialised; 
 that differs between the ranks. Else the supervisor is told which module it was, and executes the ranks.
 
 Standard library only, none of ours can be imported. The other half: `launchers/warm.py`. What to import: `imports.py`.
-Sources: fork(2), prctl(2), the measured hazards in docs/start.md.
+Sources: fork(2), prctl(2), the measured hazards in docs/warm-start.md.
 """
 
 import errno
@@ -65,7 +65,7 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]") -> None:
         asked = json.loads(data)
         if _fork(fds[0], order["supervisor"]):
             line.detach()
-            _become(asked, fds, fd, order["supervisor"], printed)
+            _become(asked, fds, order["supervisor"], order["env"], printed)
             return
         for each in fds:
             os.close(each)
@@ -219,7 +219,7 @@ def _fork(news: int, supervisor: int) -> bool:
 
 
 def _become(
-    asked: "dict[str, Any]", fds: "list[int]", line: int, supervisor: int, printed: "tuple[bytes, bytes]"
+    asked: "dict[str, Any]", fds: "list[int]", supervisor: int, given: "dict[str, str]", printed: "tuple[bytes, bytes]"
 ) -> None:
     """As `linux/spawn.py` makes an executed child: the same steps in the same order, where a fork has not done them."""
     import ctypes
@@ -245,7 +245,7 @@ def _become(
     except OSError as error:
         os.write(news, _record(stage, error.errno or 0))
         os._exit(127)
-    _take_environment(asked["env"])
+    _take_environment(asked["env"], given)
     _be_another()
     os.close(news)
 
@@ -269,13 +269,16 @@ def _arrange(given: "list[int]", news: int) -> int:
     return news
 
 
-def _take_environment(env: "dict[str, str]") -> None:
+def _take_environment(env: "dict[str, str]", given: "dict[str, str]") -> None:
+    """The rank's own, where the server still has what it was `given`: a wrapper of the interpreter or an imported module
+    may have changed a variable, and would have done so in the rank."""
+    changed = {name for name in {*os.environ, *given} if os.environ.get(name) != given.get(name)}
     if "WATCHDOG_USEC" in env:
         env["WATCHDOG_PID"] = str(os.getpid())
-    for name in [name for name in os.environ if name not in env]:
+    for name in [name for name in os.environ if name not in env and name not in changed]:
         del os.environ[name]
     for name, value in env.items():
-        if os.environ.get(name) != value:
+        if name not in changed and os.environ.get(name) != value:
             os.environ[name] = value
 
 

@@ -81,6 +81,7 @@ class WarmServer:
                 "modules": None if spec.preload is None else list(spec.preload),
                 "program": list(spec.imports_of or spec.argv[spec.argv.index(BOOTSTRAP) + 1 :]),
                 "differ": sorted(differ),
+                "env": env,
                 "supervisor": os.getpid(),
             }
         )
