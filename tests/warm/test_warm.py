@@ -246,3 +246,20 @@ def test_many_ranks(warm: Warm) -> None:
     assert ended.status == 0
     assert ended.verdict["start"] == "warm"
     assert len(ended.stdout.splitlines()) == 64
+
+
+def test_what_a_wrapper_or_a_module_sets_stays(warm: Warm) -> None:
+    """PYTHON_EXEC may be a script that sets variables, and modules set some when they are imported."""
+    wrapper = warm.packages / "python"
+    wrapper.write_text(f'#!/bin/sh\nexport MINE=yes CHANGED=by-wrapper\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    warm.env |= {"PYTHON_EXEC": str(wrapper), "CHANGED": "by-caller", "GONE": "no"}
+    warm.package("heavy", "import os\nos.environ['SET'] = 'at import'\ndel os.environ['GONE']")
+    asked = "print(*(os.environ.get(n, '-') for n in ('MINE', 'CHANGED', 'SET', 'GONE')), sep=',')"
+    told = {}
+    for start in ("exec", "warm"):
+        ended = warm.run(2, USE + asked, start=start)
+        assert ended.verdict["start"] == start, notes(ended)
+        told[start] = sorted(ended.stdout.splitlines())
+
+    assert told["warm"] == told["exec"] == ["[0] yes,by-wrapper,at import,-", "[1] yes,by-wrapper,at import,-"]

@@ -271,7 +271,8 @@ def _arrange(given: "list[int]", news: int) -> int:
 
 def _take_environment(env: "dict[str, str]", given: "dict[str, str]") -> None:
     """The rank's own, where the server still has what it was `given`: a wrapper of the interpreter or an imported module
-    may have changed a variable, and would have done so in the rank."""
+    may have changed a variable, and would have done so in the rank.
+    """
     changed = {name for name in {*os.environ, *given} if os.environ.get(name) != given.get(name)}
     if "WATCHDOG_USEC" in env:
         env["WATCHDOG_PID"] = str(os.getpid())

@@ -23,6 +23,7 @@ from rankguard.model import JobSpec
 MESSAGE_MOST = 1 << 20
 ANSWER_S = 5.0
 """From a request to the pid of the rank, which takes milliseconds."""
+ENDING_S = 0.5
 _RECORD = struct.Struct("ii")
 _FORK, _PID = -2, -1
 _OF_A_RANK = ("RANK", "LOCAL_RANK", "ROLE_RANK", "NOTIFY_SOCKET", "TORCHELASTIC_ERROR_FILE", "WATCHDOG_PID")
@@ -145,6 +146,10 @@ class WarmServer:
         raise OSError(0, "the warm server did not answer")
 
     def _ended(self) -> str:
+        """How; its line is closed a moment before it has ended."""
+        poll = select.poll()
+        poll.register(self._process.pidfd, select.POLLIN)
+        poll.poll(ENDING_S * 1000)
         ended = os.waitid(os.P_PIDFD, self._process.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if ended is None:
             return "closed its line"
