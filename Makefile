@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-uml check format docs bench clean
+.PHONY: help demo test test-slow test-torch test-uml matrix check format docs bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed 
 
 test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
+
+matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; 20 minutes)
+	@$(BIN)/python -m tests.matrix $(ARGS)
 
 check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
 	@$(BIN)/ruff check --output-format concise .

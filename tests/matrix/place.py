@@ -1,0 +1,151 @@
+"""The surroundings of a cell, really made: control groups, a mount namespace, a user. Root makes them all.
+
+`enter` is called in a process that was forked for the cell. Each cell has /dev/shm, a folder for temporary files and
+control groups of its own, so that what is left in them is its. Read next: `cell.py` (what is done there).
+"""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from tests.matrix.axes import Place
+
+from rankguard.linux.hierarchies import below, own_groups, processes
+from rankguard.linux.libc import prctl
+
+NOBODY = 65534
+NAME = "matrix-"
+"""Of control groups; the runner's pid and a number follow."""
+ROOT = Path(__file__).parents[2]
+
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+CLONE_NEWNS = 0x00020000
+PR_SET_DUMPABLE = 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def enter(place: Place, folder: str, groups: list[str]) -> int | None:
+    """Makes the surroundings from the outside in, for this process and its children. Ask `why_not` first.
+
+    Returns an open file that sets the memory limit of the cell's own group, for whoever cannot write groups inside.
+    """
+    limit = _limit_file(groups)
+    for group in groups:
+        Path(group, "cgroup.procs").write_text("0")
+    if os.geteuid() == 0:
+        _unshare_mounts(place)
+        if place.user == "nobody":
+            _give(folder, groups if place.groups == "own" else [])
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            prctl(PR_SET_DUMPABLE, 1)  # as after an execve: our own /proc is ours again (proc(5))
+    os.environ.pop("XDG_RUNTIME_DIR", None)
+    os.environ |= {"TMPDIR": f"{folder}/tmp", "RANKGUARD_HOME": f"{folder}/home", "HOME": f"{folder}/home"}
+    return limit
+
+
+def why_not(place: Place, groups: list[str]) -> str | None:
+    """Why these surroundings cannot be made here; null when they can."""
+    root = os.geteuid() == 0
+    if place.user == "root" and not root:
+        return "it needs root, and this is not"
+    if place.groups == "ro" and not root and groups:
+        return "it needs root, to make control groups read-only"
+    if place.groups == "own" and not groups:
+        return "no control group can be made on this machine"
+    if place.user == "nobody" and root and not _seen_by_all(ROOT / "src"):
+        return "the working tree cannot be read by everybody"
+    if place.user == "nobody" and root and not _seen_by_all(Path(sys.executable).resolve()):
+        return "this Python cannot be executed by everybody"
+    return None
+
+
+def make_groups(name: str) -> list[str]:
+    """A group below our own in each hierarchy that rankguard uses, where one can be made."""
+    made: list[str] = []
+    for key, group in own_groups().items():
+        if key not in ("memory", "v2", "freezer", "pids"):
+            continue
+        if key == "v2" and os.path.exists(f"{group.path}/memory.stat") and processes(group.path):
+            continue  # nobody may be in a group whose children have memory counters, but in the root
+        path = f"{group.path}/{NAME}{name}"
+        try:
+            os.mkdir(path)
+            made.append(path)
+        except OSError:
+            pass
+    return made
+
+
+def remove_groups(groups: list[str]) -> None:
+    """Those that `make_groups` made, with all that is left below them."""
+    for group in groups:
+        for path in below(group):
+            try:
+                os.rmdir(path)
+            except OSError:
+                pass
+
+
+def forget_stale_groups() -> None:
+    """Removes the groups of runners that were killed: all that is in them has died with them."""
+    for group in own_groups().values():
+        for name in os.listdir(group.path):
+            pid = name.removeprefix(NAME).partition("-")[0]
+            if name.startswith(NAME) and not os.path.exists(f"/proc/{pid}"):
+                remove_groups([f"{group.path}/{name}"])
+
+
+def left_below(groups: list[str]) -> list[str]:
+    """Control groups that somebody has made in a cell's and not removed."""
+    return [path for group in groups for path in below(group) if path != group]
+
+
+def _limit_file(groups: list[str]) -> int | None:
+    """An open file that sets the memory limit of all that is in the cell, for whoever cannot write groups inside."""
+    for group in groups:
+        for name in ("memory.limit_in_bytes", "memory.max"):
+            if os.path.exists(f"{group}/{name}"):
+                return os.open(f"{group}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+    return None
+
+
+def _unshare_mounts(place: Place) -> None:
+    """A mount namespace: a /dev/shm of its own; control groups read-only if asked (each of the mounts, as runc does)."""
+    _checked(_libc.unshare(CLONE_NEWNS), "unshare")
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    _mount("shm", "/dev/shm", "tmpfs", 0, "mode=1777,size=512m")
+    if place.groups == "ro":
+        tops = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line]
+        for top in sorted(top for top in tops if top.startswith("/sys/fs/cgroup")):
+            _mount(None, top, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+
+
+def _mount(what: str | None, where: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    words = [None if word is None else word.encode() for word in (what, where, kind, options)]
+    _checked(_libc.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]), f"mount {where}")
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), what)
+
+
+def _give(folder: str, groups: list[str]) -> None:
+    """The folder and the control groups become those of nobody, as systemd delegates (cgroups(7))."""
+    for path in (folder, f"{folder}/tmp", f"{folder}/home"):
+        os.chown(path, NOBODY, NOBODY)
+    for group in groups:
+        for path in (group, *(f"{group}/{name}" for name in os.listdir(group) if name in _DELEGATED)):
+            os.chown(path, NOBODY, NOBODY)
+
+
+_DELEGATED = ("cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control", "cgroup.kill")
+
+
+def _seen_by_all(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))
