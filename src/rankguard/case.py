@@ -9,8 +9,10 @@ from rankguard.facts import (
     Extended,
     FailureReported,
     FrontLost,
+    GpusRead,
     Judged,
     KernelKilled,
+    KernelNoted,
     Looked,
     NotSpawned,
     OomSeen,
@@ -18,6 +20,7 @@ from rankguard.facts import (
     StatusTold,
     StopRequested,
     SupervisorLost,
+    Surveyed,
     TreeEmpty,
     WardenLost,
 )
@@ -96,6 +99,11 @@ class Case(Record):
     """OOM kills in the kernel log that were none of our ranks."""
     ooms_seen: tuple[OomSeen, ...] = ()
     """The kernel's word that there was an OOM, in order; never of whom."""
+    notes: tuple[KernelNoted, ...] = ()
+    """Of the kernel log: crashes and GPU errors."""
+    surveys: tuple[Surveyed, ...] = ()
+    """What the machine was like after the failure, in pieces."""
+    gpus: GpusRead | None = None
     memory: MemoryState = MemoryState()
     attempt: int = 0
     warm: bool = False

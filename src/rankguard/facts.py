@@ -7,6 +7,7 @@ Five facts of an ending are kept apart and none is inferred from another: starte
 To add one: a class here, its row in `core/machine.py`, the reader in `linux/` or `driver.py` that makes it.
 """
 
+from rankguard.circumstances import Core, GpuState, Host, KernelNote, Module, Place, PortUse
 from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Sign, Survivor
 from rankguard.record import Record
 from rankguard.stacks import Group
@@ -197,6 +198,31 @@ class MemoryShort(Fact):
     level: int
     state: MemoryState = MemoryState()
     left_s: float | None = None
+
+
+class KernelNoted(Fact):
+    """The kernel log tells of a crash or of a GPU. `rank` is the one whose process it was, null when that is not known."""
+
+    rank: int | None
+    note: KernelNote
+
+
+class Surveyed(Fact):
+    """What the machine was like, looked at after the stop was ordered. Only what the failure's own words ask for."""
+
+    host: Host | None = None
+    places: tuple[Place, ...] = ()
+    ports: tuple[PortUse, ...] = ()
+    cores: tuple[Core, ...] = ()
+    modules: tuple[Module, ...] = ()
+
+
+class GpusRead(Fact):
+    """What the driver tells of the GPUs after a failure that speaks of one. `why_not`: why nothing is known."""
+
+    gpus: tuple[GpuState, ...] = ()
+    source: str = ""
+    why_not: str | None = None
 
 
 class Warned(Fact):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.doctor.machine import X86_64, examine, forbid
 
-from rankguard.doctor.gpus import parse_smi
+from rankguard.linux.gpu_program import parse_smi
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root for namespaces")
 LIMITED, MISSING = "limited", "missing"
@@ -256,9 +256,11 @@ def test_a_driver_without_a_gpu(tmp_path: Path) -> None:
 
 
 def test_rows_of_nvidia_smi() -> None:
-    text = "0, GPU-1f, 81559, 1024, 0\n1, GPU-2f, [N/A], 3\nNo devices were found\n"
+    text = "0, GPU-1f, 00000000:3B:00.0, 81559, 1024, 0\n1, GPU-2f, 00000000:5E:00.0, [GPU is lost], 3, [N/A]\nNo devices were found\n"
 
-    assert parse_smi(text) == [{"index": 0, "uuid": "GPU-1f", "total": 81559 << 20, "used": 1 << 30}]
+    well = {"index": 0, "uuid": "GPU-1f", "pci": "00000000:3B:00.0", "total": 81559 << 20, "used": 1 << 30, "ecc": 0}
+    lost = {"index": 1, "uuid": "GPU-2f", "pci": "00000000:5E:00.0", "total": None, "used": 3 << 20, "ecc": None}
+    assert parse_smi(text) == [well | {"lost": False, "holders": []}, lost | {"lost": True, "holders": []}]
 
 
 # ── Somebody else ────────────────────────────────────────────────────────────────────────────────────────────────────

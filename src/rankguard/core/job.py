@@ -15,14 +15,17 @@ from rankguard.facts import (
     Fact,
     FailureReported,
     FrontLost,
+    GpusRead,
     Judged,
     KernelKilled,
+    KernelNoted,
     Looked,
     NotSpawned,
     OomSeen,
     ProtocolBroken,
     StatusTold,
     StopRequested,
+    Surveyed,
     TreeEmpty,
     WardenLost,
 )
@@ -140,6 +143,9 @@ class Job:
         self.memory = MemoryState()
         self.other_ooms: tuple[KernelKilled, ...] = ()
         self.ooms_seen: tuple[OomSeen, ...] = ()
+        self.notes: tuple[KernelNoted, ...] = ()
+        self.surveys: tuple[Surveyed, ...] = ()
+        self.gpus: GpusRead | None = None
         self.warnings: list[str] = []
         self.timeline: list[Moment] = []
         self.story: deque[Fact | Order] = deque(maxlen=STORY)
@@ -201,6 +207,9 @@ class Job:
             ended_at=self.ended_at,
             other_ooms=self.other_ooms,
             ooms_seen=self.ooms_seen,
+            notes=self.notes,
+            surveys=self.surveys,
+            gpus=self.gpus,
             memory=self.looked.state if self.looked is not None else self.memory,
             warnings=tuple(self.warnings),
             timeline=tuple(self.timeline),

@@ -27,9 +27,11 @@ from rankguard.core.stopping import (
 from rankguard.facts import (
     DeadlinePassed,
     FrontLost,
+    GpusRead,
     JobStarted,
     Judged,
     KernelKilled,
+    KernelNoted,
     Looked,
     MemoryShort,
     OomSeen,
@@ -39,6 +41,7 @@ from rankguard.facts import (
     SignalPassed,
     StoppingAnnounced,
     StopRequested,
+    Surveyed,
     Suspended,
     TimeLost,
     TreeEmpty,
@@ -221,6 +224,24 @@ def kernel_killed(job: Job, fact: KernelKilled) -> Orders:
         job.other_ooms += (fact,)
     else:
         job.ranks[fact.rank].ooms += (fact,)
+    return ()
+
+
+def kernel_noted(job: Job, fact: KernelNoted) -> Orders:
+    """A witness for the verdict; stops nothing by itself."""
+    job.notes += (fact,)
+    return ()
+
+
+def surveyed(job: Job, fact: Surveyed) -> Orders:
+    """For the hints of the verdict."""
+    job.surveys += (fact,)
+    return ()
+
+
+def gpus_read(job: Job, fact: GpusRead) -> Orders:
+    """For the verdict's hints, and a witness of a GPU that is lost."""
+    job.gpus = fact
     return ()
 
 

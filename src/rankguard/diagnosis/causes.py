@@ -123,6 +123,24 @@ def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
     return found.replace(responsible=responsible(case, rank))
 
 
+def _gpu_error(case: Case, rank: RankCase) -> Cause | None:
+    """The kernel log or the driver says that its GPU failed (`gpus.py`, which no start waits for)."""
+    if not (case.notes or case.gpus):
+        return None
+    from rankguard.diagnosis.gpus import gpu_error
+
+    return gpu_error(case, rank)
+
+
+def _kernel_log(case: Case, rank: RankCase) -> tuple[Evidence, ...]:
+    """What the kernel log adds: in whose code it crashed, what it says of its GPU."""
+    if not case.notes:
+        return ()
+    from rankguard.diagnosis.gpus import crash_evidence, xid_evidence
+
+    return (crash_evidence(case, rank) if signal_of(rank) in CRASHES else ()) + xid_evidence(case, rank)
+
+
 def _by_words(case: Case, rank: RankCase) -> Cause | None:
     """Memory, disk, GPU and time-outs of collectives: known by the words of an exception, an abort or a log."""
     if not report_of(rank):
@@ -191,7 +209,13 @@ def _exception(case: Case, rank: RankCase) -> Cause | None:
     statement = (
         f"{who(case, rank)} {verb} {raised}" if len(raised) > 80 else f"{who(case, rank)} {verb} {raised}{during(rank)}"
     )
-    return make("exception", statement, confidence, (own, *_complaint(rank), *peer, *wait_status(rank)), rank=rank)
+    return make(
+        "exception",
+        statement,
+        confidence,
+        (own, *_kernel_log(case, rank), *_complaint(rank), *peer, *wait_status(rank)),
+        rank=rank,
+    )
 
 
 def _crash(case: Case, rank: RankCase) -> Cause | None:
@@ -201,7 +225,7 @@ def _crash(case: Case, rank: RankCase) -> Cause | None:
     core = " (core dumped)" if rank.exited and rank.exited.ending.core_dumped else ""
     statement = f"{who(case, rank)} crashed with {signal_name(number)}{during(rank)}{core}"
     peer = peer_evidence(rank) if number == SIGABRT else ()
-    return make("crash", statement, Confidence.PROVEN, wait_status(rank) + peer, rank=rank)
+    return make("crash", statement, Confidence.PROVEN, wait_status(rank) + _kernel_log(case, rank) + peer, rank=rank)
 
 
 def _killed(case: Case, rank: RankCase) -> Cause | None:
@@ -282,6 +306,7 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _timed_out,
     _oom_kill,
     _reported,
+    _gpu_error,
     _by_words,
     _exception,
     _crash,

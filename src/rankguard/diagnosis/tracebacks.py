@@ -47,6 +47,21 @@ def last_traceback(lines: Sequence[str]) -> LoggedException | None:
     return LoggedException(exception=exception, line=last.final)
 
 
+def fatal_frames(lines: Sequence[str]) -> tuple[str, ...]:
+    """The frames that faulthandler wrote of the thread that crashed (`Fatal Python error`), the innermost last."""
+    starts = [n for n, line in enumerate(lines) if line.startswith("Fatal Python error: ")]
+    frames: list[str] = []
+    inside = False
+    for line in lines[starts[-1] :] if starts else ():
+        if line.startswith("Current thread "):
+            inside = True
+        elif inside and (found := _FATAL_FRAME.match(line)):
+            frames.append(f"{found['file']}:{found['line']} {found['function']}")
+        elif inside:
+            break
+    return tuple(reversed(frames))
+
+
 def clean(text: str) -> list[str]:
     """The lines of a log without colours, and without what torch (`[rank3]:`) and Ray put before each line."""
     return [_PREFIX.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
@@ -56,6 +71,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _PREFIX = re.compile(r"^(?:\(\w+ pid=\d+[^)]*\) ?)?(?:\[rank\d+\]: ?)?")
 _START = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^\s+File "(?P<file>.+)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
+_FATAL_FRAME = re.compile(r'^\s+File "(?P<file>.+)", line (?P<line>\d+|\?\?\?) in (?P<function>.+)$')
 _FINAL = re.compile(r"^(?!rankguard: )(?P<type>[A-Za-z_]\w*(?:\.\w+)*)(?:: ?(?P<message>.*))?$")
 _LINKS = (
     "During handling of the above exception, another exception occurred:",

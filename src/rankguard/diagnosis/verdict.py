@@ -8,6 +8,7 @@ Read next: `advice.py` (owner, retry, hints), `relation.py` (the rows), `report/
 """
 
 import hashlib
+import re
 from datetime import UTC, datetime
 
 from rankguard.case import Case, RankCase
@@ -19,6 +20,7 @@ from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.memory_story import domain, memory_of, told_at
 from rankguard.diagnosis.relation import log_path, name_of, outcome_of
 from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
+from rankguard.diagnosis.tracebacks import clean, fatal_frames
 from rankguard.diagnosis.words import clip, seconds, shown, signal_name
 from rankguard.facts import Judged, StopRequested
 from rankguard.model import (
@@ -48,25 +50,23 @@ def verdict(case: Case, version: str) -> Verdict:
     return _succeeded(case, version)
 
 
-def fingerprint(phase: Phase, cause: Cause, stack: Stack | None = None) -> str:
+def fingerprint(phase: Phase, cause: Cause, frames: tuple[str, ...] = (), ended_by: str | None = None) -> str:
     """The same for the same failure: kind, phase, exception type and the top three frames of the program.
 
-    The frames are those of the exception, else of `stack`: where a rank hangs.
+    The frames are those of the exception, else `frames`, the innermost last: where a rank hangs or crashed. A crash has
+    the signal's name `ended_by` in place of the exception. No pid, host, path, line or other number goes in.
     """
     exception = cause.exception
-    parts = [cause.kind, shown(phase).value, exception.type.rpartition(".")[2] if exception else ""]
-    frames = exception.frames if exception else _frames(stack)
-    own = [frame for frame in frames if not any(mark in frame for mark in _LIBRARIES)] or list(frames)
+    signalled = ended_by if cause.kind in ("crash", "killed") else None
+    parts = [cause.kind, shown(phase).value, exception.type.rpartition(".")[2] if exception else signalled or ""]
+    known = exception.frames if exception and exception.frames else frames
+    own = [frame for frame in known if not _LIBRARY.search(frame)] or list(known)
     parts += [_frame(frame) for frame in reversed(own[-3:])]
     return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
-def _frames(stack: Stack | None) -> tuple[str, ...]:
-    told = stack.main.frames if stack else ()
-    return tuple(f"{frame.file}:{frame.line or 0} {frame.function}" for frame in reversed(told))
-
-
-_LIBRARIES = ("/site-packages/", "/dist-packages/", "/lib/python3", "<frozen ")
+_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/(python|pypy)\d|/rankguard/inside/|^<(frozen |string>)")
+"""Not the program: what is installed, the standard library, what we put below it."""
 
 
 def _failed(case: Case, version: str, judged: Judged) -> Verdict:
@@ -80,7 +80,7 @@ def _failed(case: Case, version: str, judged: Judged) -> Verdict:
         exit_code=exit_code(case, rank, cause.kind),
         statement=cause.statement,
         summary=failed_summary(case, culprit, made.ranks, advice),
-        fingerprint=fingerprint(culprit.phase, cause, _stack(case, rank, cause)),
+        fingerprint=fingerprint(culprit.phase, cause, _frames(case, rank, cause), culprit.ending.signal),
         owner=owner(case, rank, cause),
         retry=retry(case, rank, cause),
         failed_at=_iso(case, _failed_at(case, rank)),
@@ -241,6 +241,15 @@ def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:
     if cause.kind not in ("stall", "ready-timeout") or rank is None or case.examined is None:
         return None
     return next((group.stack for group in case.examined.groups if rank.rank in group.ranks), None)
+
+
+def _frames(case: Case, rank: RankCase | None, cause: Cause) -> tuple[str, ...]:
+    """Where it hung or crashed, the innermost last."""
+    if rank and rank.exited and cause.kind == "crash":
+        return fatal_frames(clean("\n".join(rank.exited.log_tail)))
+    stack = _stack(case, rank, cause)
+    told = stack.main.frames if stack else ()
+    return tuple(f"{frame.file}:{frame.line or 0} {frame.function}" for frame in reversed(told))
 
 
 def _stack_text(stack: Stack | None) -> str | None:

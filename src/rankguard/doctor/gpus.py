@@ -4,17 +4,13 @@ By nvidia-ml-py where it is importable, else by nvidia-smi, else by the kernel's
 """
 
 import os
-import subprocess
-from importlib import import_module
 from shutil import which
 from typing import Any
 
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
+from rankguard.linux import gpu_program
 from rankguard.linux.devices import amd_gpus, nvidia_gpus, visible_gpus, why_none, xpus
 from rankguard.linux.files import read_text
-
-_QUERY = "index,uuid,memory.total,memory.used,ecc.errors.uncorrected.volatile.total"
-_SMI_S = 8.0
 
 
 def _gpus(_machine: Machine) -> Answer:
@@ -38,7 +34,9 @@ def _memory(_machine: Machine) -> Answer:
     """Memory in use where no job of ours runs yet is somebody else's."""
     if not nvidia_gpus():
         return ok("no NVIDIA GPU")
-    told, source = _by_library() or _by_program() or ([], "")
+    read = gpu_program.read()
+    told = [gpu for gpu in read["gpus"] if gpu["total"] is not None and gpu["used"] is not None]
+    source = read["source"]
     if not told:
         return limited(
             "neither nvidia-ml-py nor nvidia-smi answers",
@@ -63,52 +61,6 @@ def _memory(_machine: Machine) -> Answer:
             **details,
         )
     return ok(f"{len(told)} with all their memory free ({source})" + (f"; {by}" if by else ""), **details)
-
-
-def _by_library() -> tuple[list[dict[str, Any]], str] | None:
-    try:
-        pynvml = import_module("pynvml")
-        pynvml.nvmlInit()
-        found = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(gpu)
-            uuid = pynvml.nvmlDeviceGetUUID(gpu)
-            found.append(
-                {
-                    "index": index,
-                    "uuid": uuid.decode() if isinstance(uuid, bytes) else uuid,
-                    "total": int(memory.total),
-                    "used": int(memory.used),
-                }
-            )
-    except Exception:  # noqa: BLE001  # a library of the driver's: no driver, another version, no rights
-        return None
-    return found, "nvidia-ml-py"
-
-
-def _by_program() -> tuple[list[dict[str, Any]], str] | None:
-    if which("nvidia-smi") is None:
-        return None
-    words = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(
-            words, capture_output=True, text=True, timeout=_SMI_S, check=True, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return parse_smi(told.stdout), "nvidia-smi"
-
-
-def parse_smi(text: str) -> list[dict[str, Any]]:
-    """Rows of `nvidia-smi --query-gpu`; memory there is in MiB. A row that is not understood is left out."""
-    found = []
-    for line in text.splitlines():
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) >= 4 and fields[0].isdecimal() and fields[2].isdecimal() and fields[3].isdecimal():
-            index, uuid, total, used = fields[:4]
-            found.append({"index": int(index), "uuid": uuid, "total": int(total) << 20, "used": int(used) << 20})
-    return found
 
 
 def _holders(proc: str = "/proc") -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ from rankguard.facts import (
     Complained,
     Exited,
     Fact,
-    KernelKilled,
     Looked,
     NotSpawned,
     OutputClosed,
@@ -26,6 +25,7 @@ from rankguard.facts import (
     Spawned,
 )
 from rankguard.launchers.contract import Emit, Surroundings
+from rankguard.launchers.kernelnews import KernelNews
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
@@ -33,7 +33,6 @@ from rankguard.launchers.signs import sign_of, silences, unread
 from rankguard.launchers.start import Starter, why_not
 from rankguard.linux import child, notify, spawn, tree
 from rankguard.linux.glance import glance
-from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.model import Ending, Memory, Sign
 
 _READ = 64 << 10
@@ -90,7 +89,7 @@ class ExecRanks:
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
         self._paused = False
-        self._same_pids = in_init_pid_namespace()
+        self._kernel = KernelNews(around, self._by_pid, emit)
         self._traced: set[int] = set()
         self._starter, self._answers = Starter(around), -1
 
@@ -281,7 +280,7 @@ class ExecRanks:
                 if not self._on_output(rank, which, now):
                     break
         self._tell(rank.mailbox.flush(now))
-        self.drain_kernel_log(now)
+        self._kernel.take(now, ending.number)
         counts, readable = self._around.groups.oom_counts(rank.number)
         tail = redacted_tail(self._around.output.tail(rank.number), self._around.redact)
         report = read_error_file(rank.error_file, self._around.redact)
@@ -298,20 +297,6 @@ class ExecRanks:
                 report=report,
             )
         )
-
-    def drain_kernel_log(self, now: float) -> None:
-        """OOM kills that the kernel log tells of, ours and others'."""
-        for record in self._around.kernel_log.drain():
-            number = self._around.groups.rank_of(record.cgroup) if record.cgroup is not None else None
-            own = self._by_pid.get(record.pid) if self._same_pids else None
-            is_child = False
-            if own is not None:
-                number = own.number
-            elif number is not None:
-                is_child = self._same_pids  # in the rank's group and not the rank; elsewhere pids tell nothing
-            elif not self._same_pids and not self._around.groups.tells_ranks_apart:
-                continue  # it may be one of ours: neither its pid nor its group says
-            self._emit(KernelKilled(now, number, record, is_child))
 
     def complaint(self, pid: int, number: int, now: float) -> bool:
         """A signal that came from a rank or its descendants is a fact about that rank. False if it is nobody's."""

@@ -1,19 +1,25 @@
-"""The kernel log as a witness: which process the OOM killer ended, in which control group, and how large it was.
+"""The kernel log as a witness: which process the OOM killer ended, in which control group, and how large it was; in whose
+code a process crashed; which GPU failed.
 
-Not a log reader: of all that the kernel says only its kills for memory are kept. Needs /dev/kmsg, which containers
+Not a log reader: of all that the kernel says only these lines are kept. Needs /dev/kmsg, which containers
 rarely have and `dmesg_restrict` keeps from other users; `KernelLog.why_not` says so and nothing here raises.
 The line that names the group is rate-limited (`oom_kill_process`: 10 in 5 s), the one that names the pid is not: of
 many kills at once the later ones have no group and can be told by their pid alone (`in_init_pid_namespace`).
 
 Sources: Documentation/ABI/testing/dev-kmsg (the record), mm/oom_kill.c `dump_oom_victim`, `__oom_kill_process` and
-mm/memcontrol.c `mem_cgroup_print_oom_group` (the texts, the same from 5.0 to 6.18).
+mm/memcontrol.c `mem_cgroup_print_oom_group` (the texts, the same from 5.0 to 6.18); arch/x86/mm/fault.c
+`show_signal_msg`, arch/x86/kernel/traps.c `show_signal` (crashes: x86 only, rate-limited, and told of the thread, not of
+the process); NVIDIA's "Xid errors" (GPUs). What processes write to the log has another facility and is not believed.
 Read next: `cgroup.py` (the counters; `JobGroups.rank_of` turns a record's group into a rank).
 """
 
 import errno
 import os
-from collections.abc import Iterable
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
 
+from rankguard.circumstances import KernelNote
 from rankguard.model import OomRecord
 
 _RECORD_MAX = 8192  # CONSOLE_EXT_LOG_MAX: a smaller buffer gets EINVAL for a long record
@@ -26,6 +32,9 @@ _GROUP_KILL_US = 100_000
 """Later kills are another matter: what would tell them apart may have been left out by the rate limit."""
 
 
+_MOST_NOTES = 64
+
+
 class KernelLog:
     """The kernel log from now on. `fileno` becomes readable at every record, also those of no interest here."""
 
@@ -33,6 +42,7 @@ class KernelLog:
         self.why_not: str | None = None
         self._fd = -1
         self._parser = OomLines()
+        self._notes: deque[KernelNote] = deque(maxlen=_MOST_NOTES)
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             os.lseek(self._fd, 0, os.SEEK_END)
@@ -58,7 +68,14 @@ class KernelLog:
             except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.EINVAL, errno.EINTR):
                     break  # EAGAIN: that was all
+        self._notes.extend(note for _when, text in of_kernel(lines) if (note := note_of(text)) is not None)
         return self._parser.take(lines)
+
+    def notes(self) -> list[KernelNote]:
+        """Crashes and GPU errors that the last calls of `drain` met, each told once."""
+        told = list(self._notes)
+        self._notes.clear()
+        return told
 
     def fileno(self) -> int:
         """To wait on; -1 when it cannot be read."""
@@ -79,6 +96,42 @@ def in_init_pid_namespace() -> bool:
         return False
 
 
+def of_kernel(records: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Of records `prefix;text`, then ` KEY=value` lines: the kernel's own, as (microseconds, text)."""
+    for record in records:
+        prefix, _, rest = record.partition(";")
+        level, _, when = (*prefix.split(","), "", "", "")[:3]
+        # Facility 0 is the kernel's; what processes write to /dev/kmsg carries another.
+        if level.isdecimal() and when.isdecimal() and int(level) <= 7:
+            yield int(when), _unescaped(rest.partition("\n")[0])
+
+
+def note_of(text: str) -> KernelNote | None:
+    """The crash or the GPU error that a line of the kernel tells."""
+    if (found := _SEGFAULT.match(text)) or (found := _TRAP.match(text)):
+        kind = "segfault" if found.re is _SEGFAULT else "trap"
+        return KernelNote(kind, text, pid=int(found["pid"]), name=found["name"], where=found["where"])
+    found = _XID.match(text)
+    if found is None:
+        return None
+    told = _XID_PROCESS.match(found["rest"])
+    pid, name = (int(told["pid"]), told["name"] or None) if told and told["pid"].isdecimal() else (None, None)
+    return KernelNote("xid", text, pid, name, where=found["pci"].lower(), number=int(found["number"]))
+
+
+# A name has at most 15 characters, any but NUL (TASK_COMM_LEN); "likely on CPU 3 (core 1, socket 0)" may follow.
+_IN = r"(?: in (?P<where>.+?)\[[0-9a-f]+(?:,[0-9a-f]+)?\+[0-9a-f]+\])?"
+_SEGFAULT = re.compile(
+    rf"(?P<name>.{{0,15}})\[(?P<pid>\d+)\]: segfault at [0-9a-f]+ ip [0-9a-f]+ sp [0-9a-f]+ error [0-9a-f]+{_IN}"
+)
+_TRAP = re.compile(
+    r"traps: (?P<name>.{0,15})\[(?P<pid>\d+)\] (?:trap .{1,30}|general protection(?: fault)?)"
+    rf" ip:[0-9a-f]+ sp:[0-9a-f]+ error:[0-9a-f]+{_IN}"
+)
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9A-Fa-f:.]+)\): (?P<number>\d{1,4}),? ?(?P<rest>.*)")
+_XID_PROCESS = re.compile(r"pid='?(?P<pid>\d+|<unknown>)'?(?:, name=(?P<name>[^,]*))?")
+
+
 class OomLines:
     """Puts the lines of one kill together. Pure; a kill may be spread over several calls."""
 
@@ -88,20 +141,15 @@ class OomLines:
         self._whole: tuple[str, int] | None = None  # the group that is being killed as a whole, and since when
 
     def take(self, records: Iterable[str]) -> list[OomRecord]:
-        """The kills that these records complete, in their order. A record is `prefix;text`, then ` KEY=value` lines."""
+        """The kills that these records complete, in their order."""
         found = []
-        for record in records:
-            prefix, _, rest = record.partition(";")
-            level, _, when = (*prefix.split(","), "", "", "")[:3]
-            if not (level.isdecimal() and when.isdecimal()) or int(level) > 7:
-                continue  # facility 0 is the kernel's; what processes write to /dev/kmsg carries another
-            text = _unescaped(rest.partition("\n")[0])
+        for when, text in of_kernel(records):
             if text.startswith("oom-kill:"):
                 self._choose(text)
             elif text.startswith("Tasks in ") and text.endswith(_GROUP_KILL):
-                self._whole = text[len("Tasks in ") : -len(_GROUP_KILL)], int(when)
+                self._whole = text[len("Tasks in ") : -len(_GROUP_KILL)], when
             elif ": Killed process " in text and "ut of memory" in text:
-                kill = self._kill(text, int(when))
+                kill = self._kill(text, when)
                 found += [kill] if kill else []
         return found
 

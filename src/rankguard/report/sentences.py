@@ -69,6 +69,16 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return _examined(entry)
         case "Looked":
             return _looked(entry)
+        case "KernelNoted":
+            note = entry.get("note")
+            whose = f"of {rank}" if isinstance(entry.get("rank"), int) else "of no rank that is known"
+            return f"the kernel log, {whose}: {plain(note.get('text') if isinstance(note, dict) else None)}"
+        case "Surveyed":
+            return "looked at what the machine was like"
+        case "GpusRead":
+            count = f"told of {len(_list(entry.get('gpus')))} GPUs"
+            why_not = plain(entry["why_not"]) if entry.get("why_not") else None
+            return f"the GPUs' driver {count if why_not is None else f'told nothing: {why_not}'}"
         case "Judged":
             who = "no rank" if entry.get("rank") is None else rank
             basis = f"; {plain(entry['basis'])}" if entry.get("basis") else ""

@@ -25,7 +25,7 @@ from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT, Driver
 from rankguard.errors import SpawnFailed
-from rankguard.facts import Fact, FrontLost, JobStarted, StopRequested, WardenLost
+from rankguard.facts import Fact, FrontLost, JobStarted, Judged, StopRequested, WardenLost
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.limits import ensure_fds
@@ -39,7 +39,7 @@ from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received, SignalQueue
 from rankguard.model import JobSpec
-from rankguard.orders import Order, Tell
+from rankguard.orders import Order, SignalAll, Tell
 from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
@@ -60,6 +60,7 @@ from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
     from rankguard.supervisor.examination import Examination
+    from rankguard.supervisor.survey import Survey
 
 clock = time.monotonic
 FLUSH_S = 2.0
@@ -135,17 +136,21 @@ class Supervisor:
         self._files.append(story.first_line(self._job.spec))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
-        port, self._port_lock = _master_port(spec)
-        self._files.append(story.note(f"MASTER_PORT is {port}, {'given' if self._port_lock is None else 'a free one'}"))
+        self._port, self._port_lock = _master_port(spec)
+        self._files.append(
+            story.note(f"MASTER_PORT is {self._port}, {'given' if self._port_lock is None else 'a free one'}")
+        )
         groups_before = own_groups()
         self._groups = self._make_groups(ours)
         self._memory = MemoryDomain(groups_before)
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
         self._said_error = False
+        self._survey: Survey | None = None
+        self._redact = redactor.text
         self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
         around = Surroundings(
             spec=spec,
-            port=port,
+            port=self._port,
             private_dir=self._private_dir,
             terminal=terminal,
             passed=tuple(passed),
@@ -154,7 +159,7 @@ class Supervisor:
             memory=self._memory,
             output=self._output,
             clock=clock,
-            redact=redactor.text,
+            redact=self._redact,
             peer_death=peer_death,
             note=lambda text: self._files.append(story.note(text)),
             on_payload=self._on_payload,
@@ -321,8 +326,23 @@ class Supervisor:
     def _listen(self, told: Fact | Order) -> None:
         if isinstance(told, Tell) and told.what == "all-ready":
             self._tree.note()
+        if isinstance(told, SignalAll) and told.ends and self._job.failed_at is not None:
+            self._look_round().stopping()
+        elif isinstance(told, Judged) and told.rank is not None:
+            self._look_round().judged(told.rank)
         self._screen.listen(told)
         self._desk.listen(told)
+
+    def _look_round(self) -> "Survey":
+        if self._survey is None:
+            from rankguard.supervisor.survey import Survey  # no start waits for it
+
+            self._survey = Survey(
+                self._job, self._spec, self._port, self._selector, NEWS_ASIDE, clock, self._driver.emit, self._redact
+            )
+            self._tree.wait_for(self._survey.busy, self._survey.close)
+            self._parts.insert(0, self._survey)
+        return self._survey
 
     def _warn(self, statement: str) -> None:
         self._driver.warn(statement)

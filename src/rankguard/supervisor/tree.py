@@ -39,6 +39,12 @@ class JobTree:
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
+        self._busy: Callable[[], bool] = bool
+        self._hurry: Callable[[], object] = bool
+
+    def wait_for(self, busy: Callable[[], bool], hurry: Callable[[], object]) -> None:
+        """The tree is not empty while `busy`, and `hurry` ends that before anything is killed."""
+        self._busy, self._hurry = busy, hurry
 
     def note(self) -> None:
         """Look at what could be left behind: a socket whose owner dies is not found afterwards."""
@@ -57,6 +63,7 @@ class JobTree:
             self.shm_owners.look_at_all()
         self.reap_strays()  # the fewer there are, the sooner the living are found
         if kill:
+            self._hurry()
             self._kill = True
             self._groups.forbid_forks()
             self.killed.update(tree.alive())
@@ -70,6 +77,8 @@ class JobTree:
         if not self._ranks.settle(time.monotonic()):
             return False
         tree.reap_strays(set())
+        if self._busy():
+            return False
         if tree.is_empty():
             return True
         if self._kill:

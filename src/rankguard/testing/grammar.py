@@ -21,6 +21,9 @@ and may stand anywhere. Of the job:
     3.000 oom-log 5|nobody [child]                   KernelKilled
     3.000 oom-seen /job                              OomSeen
     3.000 memory-short 1 "the limit is near"         MemoryShort
+    3.000 kernel-note 5|nobody "Xid 79"              KernelNoted
+    3.000 surveyed                                   Surveyed: nothing was asked
+    3.000 gpus-read                                  GpusRead: no driver answers
     3.000 warned "a full disk"                       Warned
 
 Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless it is given:
@@ -47,6 +50,7 @@ import signal
 from collections.abc import Callable, Iterator
 
 from rankguard import facts
+from rankguard.circumstances import KernelNote
 from rankguard.facts import Fact
 from rankguard.model import Ending, OomCount, OomRecord, Report, Sender, Sign, Survivor
 
@@ -198,6 +202,14 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
         case "memory-short":
             level = int(words.next("the level"))
             return facts.MemoryShort(at, words.next("the statement"), level)
+        case "kernel-note":
+            who = words.next("the rank")
+            note = KernelNote("xid", words.next("the line"), number=79)
+            return facts.KernelNoted(at, None if who == "nobody" else int(who), note)
+        case "surveyed":
+            return facts.Surveyed(at)
+        case "gpus-read":
+            return facts.GpusRead(at, why_not="no driver answers")
         case "warned":
             return facts.Warned(at, words.next("the statement"))
     raise ScenarioError(f"no such fact of a job: {verb}")

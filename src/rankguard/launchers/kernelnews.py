@@ -1,0 +1,66 @@
+"""The kernel log's lines as facts about ranks: which of them a line is about, as far as that can be told.
+
+A process is told by its pid, where the log's pids are ours (the initial PID namespace), or by its group. Not a reader of
+the log (`linux/kmsg.py`) nor a judge of what it says (`diagnosis/`). Read next: `exec.py`.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Protocol
+
+from rankguard.circumstances import KernelNote
+from rankguard.facts import KernelKilled, KernelNoted
+from rankguard.launchers.contract import Emit, Surroundings
+from rankguard.launchers.redaction import redacted
+from rankguard.linux import tree
+from rankguard.linux.kmsg import in_init_pid_namespace
+
+_NOTES = 64
+"""Lines that are told of one job, kills for memory apart."""
+_TOLD = (4, 7, 8, 11)
+"""SIGILL, SIGBUS, SIGFPE, SIGSEGV: the kernel has a line for a process that dies of one of these."""
+
+
+class _Numbered(Protocol):
+    number: int
+
+
+class KernelNews:
+    """Of the ranks `by_pid`, which changes as they come and go."""
+
+    def __init__(self, around: Surroundings, by_pid: Mapping[int, _Numbered], emit: Emit) -> None:
+        self._around, self._by_pid, self._emit = around, by_pid, emit
+        self._same_pids = in_init_pid_namespace()
+        self._noted = 0
+
+    def take(self, now: float, ended_by: int | None = None) -> None:
+        """What the log tells of since the last call: OOM kills, ours and others'; GPU errors; crashes, of ours alone.
+
+        `ended_by`: the signal that has just ended a rank, since of a crash the log names the thread, which is gone.
+        """
+        for record in self._around.kernel_log.drain():
+            number = self._around.groups.rank_of(record.cgroup) if record.cgroup is not None else None
+            own = self._by_pid.get(record.pid) if self._same_pids else None
+            is_child = False
+            if own is not None:
+                number = own.number
+            elif number is not None:
+                is_child = self._same_pids  # in the rank's group and not the rank; elsewhere pids tell nothing
+            elif not self._same_pids and not self._around.groups.tells_ranks_apart:
+                continue  # it may be one of ours: neither its pid nor its group says
+            self._emit(KernelKilled(now, number, record, is_child))
+        for note in self._around.kernel_log.notes():
+            self._note(now, note, ended_by)
+
+    def _note(self, now: float, note: KernelNote, ended_by: int | None) -> None:
+        rank = self._rank_of(note.pid) if note.pid is not None and self._same_pids else None
+        if rank is None and note.kind != "xid" and (ended_by not in _TOLD or os.path.exists(f"/proc/{note.pid}")):
+            return  # somebody else's crash
+        if self._noted < _NOTES:
+            self._noted += 1
+            self._emit(redacted(KernelNoted(now, rank, note), self._around.redact))
+
+    def _rank_of(self, pid: int) -> int | None:
+        """The rank that this process is, or is below."""
+        above = pid if pid in self._by_pid else tree.nearest(pid, self._by_pid)
+        return None if above is None else self._by_pid[above].number
