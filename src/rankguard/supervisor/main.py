@@ -174,7 +174,7 @@ class Supervisor:
             self._job, self._wall, self._groups, self._ranks, self._snapshots.close, few_fds=not enough_fds
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
-        self._driver.examine, self._redact = self._examine, around.redact
+        self._driver.examine = self._examine
         self._desk.later["stacks"] = self._snapshots.ask
         few = not enough_fds
         self._samples = Samples(
