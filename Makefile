@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-uml matrix check format docs bench clean
+.PHONY: help demo test test-slow test-torch test-uml matrix check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ docs: .venv/.stamp-dev ## write anew every page that is made: from the tables, a
 
 bench: .venv/.stamp-dev ## what a fact costs, from 10 to 100,000 simulated ranks
 	@$(BIN)/python bench/core_cost.py $(ARGS)
+
+cascades: .venv/.stamp-dev ## who failed first, when one failure ends all the others: real jobs, 50 of each kind (ARGS=1000)
+	@$(BIN)/python bench/cascades.py $(ARGS)
 
 clean: ## remove everything that make has made
 	@rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

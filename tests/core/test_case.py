@@ -58,6 +58,7 @@ def test_a_spared_rank_was_signalled_when_it_was_told():
 5.000 rank 1 reports exception "ValueError: x"
 5.000 looked
 5.000 signalled SIGTERM 1
+5.100 deadline echo
 7.000 deadline suspects
 8.000 deadline settle"""
     )

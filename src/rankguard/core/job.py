@@ -110,6 +110,10 @@ class Job:
         self.suspects: set[int] = set()
         self.unresolved: set[int] = set()
         self.holding = False
+        self.lingering = self.echoing = False
+        """The stop is held on (`policy.LINGER`); the verdict waits for what other ranks may say (`policy.ECHO`)."""
+        self.heard: set[int] = set()
+        """Ranks that have ended, or said that they fail: no other news of a first failure is to come from them."""
         self.looked: Looked | None = None
         # Stalls: the examination that is under way (its number; null: none), how many there were, what the last found.
         self.examining: int | None = None
@@ -245,7 +249,7 @@ class Job:
 
 
 def _before(at: float | None, exited: Exited | None) -> bool:
-    return at is not None and (exited is None or at < exited.at)
+    return at is not None and (exited is None or at <= exited.at)
 
 
 def _span(first: float | None, last: float | None) -> float | None:

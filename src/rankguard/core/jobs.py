@@ -11,7 +11,9 @@ from rankguard.core.stopping import (
     bound_passed,
     clock_passed,
     complaint_passed,
+    echo_passed,
     finish_when_done,
+    go_on_holding,
     hold_passed,
     judge,
     judge_when_resolved,
@@ -52,12 +54,15 @@ from rankguard.model import Sender
 from rankguard.orders import Order, SignalAll, SignalRank, Tell
 
 SIGINT, SIGKILL = 2, 9
+FELLED = ("killed", "dumping")
+"""What a look shows of a rank that dies of a signal. One that exits may be a victim as well."""
 
 _DEADLINES = {
     "ready": ready_passed,
     "stall": stall_passed,
     "complaint": complaint_passed,
     "hold": hold_passed,
+    "echo": echo_passed,
     "settle": settle_passed,
     "suspects": suspects_passed,
     "grace": clock_passed,
@@ -158,7 +163,7 @@ def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
     because = f"the {who} (pid {fact.pid}) is gone"
     if job.failed_at is None:
         job.failed_at, job.failed_by = fact.at, f"{who}-lost"
-    job.holding = False
+    job.holding = job.echoing = False
     job.unresolved.clear()
     # The sweep ends what there is; the signal also says that no other rank is to be started.
     cancel = (SignalAll(because, SIGKILL),) if job.stopped_at is None else ()
@@ -173,30 +178,28 @@ def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:
 
 
 def looked(job: Job, fact: Looked) -> Orders:
-    """Those seen dying before any signal of ours are suspects. While the stop is held they decide about it."""
+    """Those seen dying before any signal of ours are suspects. While the stop is held they decide about it: at once, if
+    it is no peer's death that they die of, else once it is known how they end.
+    """
     job.looked = fact
     for number, memory in fact.memory:
         job.ranks[number].memory = memory
-    others = False
+    fell = False
     for number, how in fact.dying:
         rank = job.ranks[number]
         if rank.dying is None:
             rank.dying = how
         if not rank.suspect and rank.not_spawned is None and not (rank.exited and rank.exited.ending.code == 0):
-            others = True
+            fell = fell or how in FELLED
             suspect(job, rank, fact.at)
     if not job.holding:
         return judge_when_resolved(job)
-    if others:
+    if fell:
         return stop_for_failure(job, fact.at, "a rank lost a peer, and another was seen dying")
-    return (
-        wake(
-            job,
-            "hold",
-            fact.at + HOLD,
-            "a rank lost a peer, and no rank is seen dying: the first failure is on its way",
-        ),
-    )
+    if len(job.heard) == job.spec.nprocs or "hold" in job.due:
+        return go_on_holding(job, fact.at)
+    what = "others are ending" if job.unresolved else "no rank is seen dying"
+    return (wake(job, "hold", fact.at + HOLD, f"a rank lost a peer, and {what}: the first failure is on its way"),)
 
 
 def signalled(job: Job, fact: Signalled) -> Orders:

@@ -6,7 +6,15 @@ A cell is called only for the phases that the table in `machine.py` gives it.
 from rankguard.core.clocks import Orders, disarm, wake_in_time
 from rankguard.core.job import Job, RankState
 from rankguard.core.policy import COMPLAINT
-from rankguard.core.stopping import all_ended, fail, finish_when_done, judge_when_resolved, suspect
+from rankguard.core.stopping import (
+    all_ended,
+    fail,
+    finish_when_done,
+    go_on_holding,
+    judge_when_resolved,
+    stop_for_failure,
+    suspect,
+)
 from rankguard.facts import (
     Complained,
     Exited,
@@ -24,7 +32,7 @@ from rankguard.facts import (
 from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
-SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
+SIGABRT, SIGKILL, SIGPIPE, SIGTERM, SIGSTOP = 6, 9, 13, 15, 19
 COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM"}
 """Signals to its parent by which a rank says that it failed. Others are recorded and mean nothing to us."""
 
@@ -65,6 +73,7 @@ def not_spawned_while_stopping(job: Job, rank: RankState, fact: NotSpawned) -> O
 def _never_was(job: Job, rank: RankState, fact: NotSpawned) -> None:
     """There is no process to wait for, and none to reap."""
     rank.not_spawned, rank.phase_at_end = fact, Phase.LAUNCHING
+    job.heard.add(rank.rank)
     rank.reaped = True
     job.ended += 1
     job.reaped += 1
@@ -124,8 +133,11 @@ def reported_failure(job: Job, rank: RankState, fact: FailureReported) -> Orders
         return ()
     rank.report = fact
     job.unresolved.discard(rank.rank)
+    job.heard.add(rank.rank)
     how = "reported an exception" if fact.report.how == "exception" else "reported a failure"
-    return fail(job, rank, fact.at, "report", f"rank {rank.rank} {how}: {_short(fact.report.text)}", fact.peer_death)
+    because = f"rank {rank.rank} {how}: {_short(fact.report.text)}"
+    echo = fact.report.how == "exception"
+    return fail(job, rank, fact.at, "report", because, of_peer=fact.peer_death is not None, echo=echo)
 
 
 def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureReported) -> Orders:
@@ -133,6 +145,7 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
     if rank.report is not None:
         return ()
     rank.report = fact
+    job.heard.add(rank.rank)
     raised_at = fact.report.raised_at
     if (
         job.failed_at is not None
@@ -153,6 +166,7 @@ def reported_failure_after_end(job: Job, rank: RankState, fact: FailureReported)
 
 def broke_protocol(job: Job, rank: RankState, fact: ProtocolBroken) -> Orders:
     rank.broken = fact
+    job.heard.add(rank.rank)
     return fail(job, rank, fact.at, "protocol", f"rank {rank.rank}: {fact.statement}")
 
 
@@ -178,24 +192,44 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
     rank.phase_at_end = job.life(rank)
     _end(job, rank, fact)
     orders: Orders = ()
-    if rank.suspect:
-        orders = judge_when_resolved(job)
-    elif (failure := _why_failed(job, rank, fact.ending)) is not None:
-        orders = fail(job, rank, fact.at, "exit", f"rank {rank.rank} {failure}", fact.peer_death)
-    elif rank.ready_at is None:
-        job.ended_unready.append(rank.rank)
+    failure, of_peer = _why_failed(job, rank, fact.ending), _of_peer(fact)
+    echo = fact.ending.kind != "signal"
+    if rank.suspect:  # it had said why, or was dying when we looked, and the stop is held
+        itself = failure is not None and rank.report is None and not of_peer
+        if itself and job.holding:
+            orders = stop_for_failure(job, fact.at, f"rank {rank.rank} {failure}", echo=echo)
+        else:
+            orders = go_on_holding(job, fact.at)
+    elif failure is not None:
+        orders = fail(job, rank, fact.at, "exit", f"rank {rank.rank} {failure}", of_peer=of_peer, echo=echo)
+    else:
+        orders = go_on_holding(job, fact.at)
+        if rank.ready_at is None:
+            job.ended_unready.append(rank.rank)
     return (*orders, *_reap(job, rank), *_when_all_ended(job, fact.at))
 
 
 def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
-    """Ranks that we stop are no failures; a suspect's status is what the verdict waits for."""
+    """Ranks that we stop are no failures; a suspect's status is what the verdict waits for. A SIGKILL before ours is one."""
     rank.phase_at_end = Phase.STOPPING if job.stop is not None else job.life(rank)
+    if job.stop is None and job.killed_at is None and fact.ending.number == SIGKILL and rank.failed_at is None:
+        rank.failed_at = fact.at
     _end(job, rank, fact)
     return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, fact.at))
 
 
+def _of_peer(fact: Exited) -> bool:
+    """It ended as those do that lose a peer: with the words for it, or by writing to a closed connection. A log may hold
+    such words from before, so that other signals are no answer to a peer's death.
+    """
+    if fact.ending.kind != "signal":
+        return fact.peer_death is not None
+    return fact.ending.number == SIGPIPE or (fact.ending.number == SIGABRT and fact.peer_death is not None)
+
+
 def _end(job: Job, rank: RankState, fact: Exited) -> None:
     rank.exited = fact
+    job.heard.add(rank.rank)
     job.ended += 1
     job.unresolved.discard(rank.rank)
 

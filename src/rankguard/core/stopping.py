@@ -9,7 +9,7 @@ end, so that a rank meets that first, and not the loss of its peers.
 
 from rankguard.core.clocks import Orders, resume, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.policy import BOUND, SETTLE, SUSPECTS
+from rankguard.core.policy import BOUND, ECHO, HOLD, LINGER, SETTLE, SUSPECTS
 from rankguard.facts import JobStarted, StopRequested
 from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell
 
@@ -32,20 +32,32 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
         job.unresolved.add(rank.rank)
 
 
-def fail(job: Job, rank: RankState, at: float, by: str, because: str, peer_death: str | None = None) -> Orders:
-    """A rank failed by itself. The first failure stops the job; a later one before the stop is a co-suspect."""
+def fail(
+    job: Job, rank: RankState, at: float, by: str, because: str, *, of_peer: bool = False, echo: bool = False
+) -> Orders:
+    """A rank failed by itself. The first failure stops the job; a later one before the stop is a co-suspect.
+
+    `of_peer`: by what a peer's death does. `echo`: in a way in which others may have failed before, and say so later.
+    """
     suspect(job, rank, at)
     first = job.failed_at is None
     if first:
         job.failed_at, job.failed_by = at, by
         accuse(job)
     job.remember(at, because)
-    if peer_death is not None:
+    if of_peer:
         if not first:
-            return judge_when_resolved(job)
+            return go_on_holding(job, at)
         job.holding = True
         return (Look(because), *resume(job, at, because))
-    return stop_for_failure(job, at, because)
+    return stop_for_failure(job, at, because, echo=echo)
+
+
+def go_on_holding(job: Job, at: float) -> Orders:
+    """One more rank has only lost a peer. There is nothing left to wait for once all have been heard."""
+    if job.holding and len(job.heard) == job.spec.nprocs:
+        return stop_for_failure(job, at, "every rank has ended or lost a peer")
+    return judge_when_resolved(job)
 
 
 def accuse(job: Job) -> None:
@@ -56,7 +68,7 @@ def accuse(job: Job) -> None:
             suspect(job, rank, rank.complained_at)
 
 
-def stop_for_failure(job: Job, at: float, because: str) -> Orders:
+def stop_for_failure(job: Job, at: float, because: str, *, echo: bool = False) -> Orders:
     """Look at all ranks, then tell all to end. Ranks that reported an exception end by themselves."""
     job.holding = False
     if job.stopped_at is not None:
@@ -75,6 +87,9 @@ def stop_for_failure(job: Job, at: float, because: str) -> Orders:
         if spared:
             orders.append(wake(job, "settle", at + SETTLE, "they report an exception and end by themselves"))
     orders.append(wake(job, "suspects", at + SUSPECTS, "the suspects' endings are awaited"))
+    if echo and not job.spec.adopted and len(job.heard) < job.spec.nprocs:
+        job.echoing = True
+        orders.append(wake(job, "echo", at + ECHO, "another rank may have failed before, and tell it later"))
     return tuple(orders)
 
 
@@ -131,6 +146,8 @@ def judge_when_resolved(job: Job, because: str = "every suspect has ended or sai
     """The verdict waits for the suspects' statuses; once they are there it waits for nothing."""
     if job.failed_at is None or job.judging or job.holding or job.looked is None or job.unresolved:
         return ()
+    if job.echoing and len(job.heard) < job.spec.nprocs:
+        return ()
     return judge(job, because)
 
 
@@ -147,7 +164,7 @@ def all_ended(job: Job, at: float) -> Orders:
     job.ended_at = at
     orders: list[Order] = []
     job.unresolved.clear()
-    job.holding = False
+    job.holding = job.echoing = False
     orders += judge_when_resolved(job, "all ranks have ended")
     if job.spec.adopted:
         return tuple(orders)
@@ -198,8 +215,21 @@ def _due(rank: RankState) -> float:
 
 
 def hold_passed(job: Job, at: float) -> Orders:
-    """No better culprit came while the stop was held."""
-    return stop_for_failure(job, at, "a rank lost a peer, and no other failure came") if job.holding else ()
+    """No better culprit came while the stop was held. On a job that is going to pieces it is held on."""
+    if not job.holding:
+        return ()
+    unheard = job.spec.nprocs - len(job.heard)
+    if not job.lingering and not job.unresolved and job.spawned == job.spec.nprocs and unheard <= len(job.heard):
+        job.lingering = True
+        because = f"{len(job.heard)} ranks have ended or lost a peer; who began it may be in its clean-up"
+        return (wake(job, "hold", at + LINGER - HOLD, because),)
+    return stop_for_failure(job, at, "a rank lost a peer, and no other failure came")
+
+
+def echo_passed(job: Job, _at: float) -> Orders:
+    """Who has not told of an earlier failure by now has none to tell of."""
+    job.echoing = False
+    return judge_when_resolved(job)
 
 
 def settle_passed(job: Job, at: float) -> Orders:

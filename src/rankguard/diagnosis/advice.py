@@ -8,6 +8,7 @@ strings for people; each has its reason in the case, and each inferred number in
 from typing import TYPE_CHECKING
 
 from rankguard.case import Case, RankCase
+from rankguard.diagnosis.alike import all_raised_alike
 from rankguard.diagnosis.evidence import peer_death_of
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.memory_story import oom_kill
@@ -102,6 +103,8 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         from rankguard.diagnosis.stall_hints import stall_hints
 
         found += stall_hints(case, rank, case.examined)
+    elif all_raised_alike(case, rank):
+        found.append("look for what all ranks share (arguments, configuration, data): each of them raised the same")
     elif judged.either:
         one = len(judged.either) == 1
         whose_logs = f"the log of rank {judged.either[0]}" if one else f"the logs of ranks {ranges(judged.either)}"

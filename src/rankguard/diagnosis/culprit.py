@@ -9,11 +9,13 @@ of those that are left, with the others in `either`. Not here: why (`causes.py`)
 from collections.abc import Sequence
 
 from rankguard.case import Case, RankCase
+from rankguard.diagnosis.alike import all_raised_alike, odd_code, raised_alike
 from rankguard.diagnosis.causes import cause_of
-from rankguard.diagnosis.evidence import report_of
+from rankguard.diagnosis.evidence import ended_by_us, report_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import oom_kill
+from rankguard.diagnosis.words import ranges
 from rankguard.facts import Examined, Judged
 from rankguard.record import Record
 
@@ -44,7 +46,9 @@ def choose(case: Case) -> Judged:
         if best in VICTIMS and unresolved:
             continue  # somebody must have died first, and these were dying
         choice = _first(case, candidates, best)
-        alone = len(suspects) == 1
+        if best is FailureClass.PEER_LOST:
+            choice = _beside_the_unheard(case, choice, len(candidates))
+        alone = len(suspects) == 1 and not choice.either
         others = (
             choice.either
             if best in (FailureClass.REPORTED, FailureClass.UNRESOLVED)
@@ -119,18 +123,41 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
         return _Choice(first=min(candidates, key=lambda rank: rank.rank), basis="none of them could be started")
     if logged := _by_kernel_log(candidates):
         return _Choice(first=logged, basis="kernel log order")
+    if len(candidates) == len(case.ranks) and all_raised_alike(case, candidates[0]):
+        first = min(candidates, key=lambda rank: (_span(case, rank), rank.rank))
+        others = tuple(r for r in _numbers(candidates) if r != first.rank)
+        return _Choice(first=first, either=others, basis=f"all {len(candidates)} ranks raised the same")
     spans = {rank.rank: _span(case, rank) for rank in candidates}
     left = [
         r for r in candidates if not any(_proven_before(spans[o.rank], spans[r.rank]) for o in candidates if o is not r)
     ]
     first = min(left, key=lambda rank: (_seen_at(case, rank), rank.rank))
     if len(left) > 1:
-        return _Choice(first=first, either=tuple(r for r in _numbers(left) if r != first.rank), basis="seen first")
+        odd, basis = odd_code(left), "seen first"
+        if odd is not None:
+            first, basis = odd, "the others ended alike, without a word"
+        return _Choice(first=first, either=tuple(r for r in _numbers(left) if r != first.rank), basis=basis)
     end = spans[first.rank][1]
     gap = min(spans[rank.rank][0] - end for rank in candidates if rank is not first)
     stamped = all(_stamp(rank) is not None for rank in candidates)
-    return _Choice(
-        first=first, basis="raised first" if stamped else "ended before the others failed", gap_us=round(gap * 1e6)
+    basis = "raised first" if stamped else "ended before the others failed"
+    if same := len(raised_alike(candidates, first)):
+        basis += f"; {same} other{'s' if same > 1 else ''} raised the same"
+    return _Choice(first=first, basis=basis, gap_us=round(gap * 1e6))
+
+
+def _beside_the_unheard(case: Case, choice: _Choice, victims: int) -> _Choice:
+    """All that were heard lost a peer, and a few were not heard before they were stopped: whose peer that was, perhaps."""
+    unheard = [
+        rank.rank
+        for rank in case.ranks
+        if not rank.suspect and not report_of(rank) and rank.pid is not None and (not rank.exited or ended_by_us(rank))
+    ]
+    if not unheard or len(unheard) > victims:
+        return choice
+    some = f"rank{'s' if len(unheard) > 1 else ''} {ranges(unheard)}"
+    return choice.replace(
+        either=(*choice.either, *unheard), basis=f"all but {some} lost a peer, and {some} did not say why"
     )
 
 

@@ -5,8 +5,9 @@ Read next: `verdict.py`.
 """
 
 from rankguard.case import Case, RankCase
+from rankguard.diagnosis.alike import wordless_code
 from rankguard.diagnosis.causes import cause_of
-from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending, report_of
+from rankguard.diagnosis.evidence import code_of, ended_by_itself, ending, report_of, sigkilled_by_others
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import memory_of
 from rankguard.diagnosis.story import after
@@ -37,8 +38,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     """Its relation to the failure.
 
     `collateral`: it failed before we told it to end, by what a peer's death does, or it gave no reason and the culprit's
-    failure is the stronger one. `independent`: its failure is of no peer's making: a signal, an exception of its own
-    kind, or something as strong as the culprit's. What is `stopped` and alive is being stopped, or (of a process that
+    failure is the stronger one, or several ended with the same code and the culprit with another. `independent`: its
+    failure is of no peer's making: a signal, an exception of its own kind, or something as strong as the culprit's. What is `stopped` and alive is being stopped, or (of a process that
     somebody else started) not our business: the contract has no word for it.
     """
     if culprit is not None and rank.rank == culprit.rank:
@@ -48,7 +49,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)
         weaker = culprit is not None and own > failure_class(case, culprit)
         gave_no_reason = own is FailureClass.ABORTED or (own is FailureClass.FAILED and report_of(rank) is None)
-        return "collateral" if of_peer or (weaker and gave_no_reason) else "independent"
+        in_a_crowd = culprit is not None and _one_of_many(case, rank, culprit)
+        return "collateral" if of_peer or (weaker and gave_no_reason) or in_a_crowd else "independent"
     if code_of(rank) == 0 and ended_by_itself(rank):
         return "finished"
     return "stopped"
@@ -68,7 +70,17 @@ def log_path(case: Case, rank: RankCase) -> str | None:
     return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/{stream}.log" if stream else None
 
 
+def _one_of_many(case: Case, rank: RankCase, culprit: RankCase) -> bool:
+    """Several ended with one code and without a word, as a program's ranks do at a peer's death; the culprit did not."""
+    code = wordless_code(rank)
+    if not code or code == code_of(culprit):
+        return False
+    return sum(wordless_code(each) == code for each in case.ranks) > 1
+
+
 def _before_we_stopped(rank: RankCase) -> bool:
     if rank.suspect:
         return True
-    return rank.failed_at is not None and (rank.signalled_at is None or rank.failed_at <= rank.signalled_at)
+    if rank.failed_at is None:
+        return False
+    return rank.signalled_at is None or rank.failed_at <= rank.signalled_at or sigkilled_by_others(rank)

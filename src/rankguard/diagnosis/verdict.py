@@ -17,6 +17,7 @@ from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.evidence import SIGHUP, SIGINT, SIGKILL, code_of, ending, exception_of, signal_of
 from rankguard.diagnosis.exit_status import exit_code
+from rankguard.diagnosis.failure_class import FailureClass, failure_class
 from rankguard.diagnosis.memory_story import domain, memory_of, told_at
 from rankguard.diagnosis.relation import log_path, name_of, outcome_of
 from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
@@ -25,6 +26,7 @@ from rankguard.diagnosis.words import clip, seconds, shown, signal_name
 from rankguard.facts import Judged, StopRequested
 from rankguard.model import (
     Cause,
+    Confidence,
     Culprit,
     MemoryState,
     OrderBasis,
@@ -71,7 +73,7 @@ _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/(python|pypy)\d|/rankgu
 
 def _failed(case: Case, version: str, judged: Judged) -> Verdict:
     rank = next((each for each in case.ranks if each.rank == judged.rank), None)
-    cause = cause_of(case, rank)
+    cause = _as_first(case, rank, cause_of(case, rank))
     culprit = _culprit(case, rank, cause)
     advice = hints(case, rank, cause, judged)
     made = _common(case, version, rank, failed=True)
@@ -89,6 +91,14 @@ def _failed(case: Case, version: str, judged: Judged) -> Verdict:
         order=OrderBasis(basis=judged.basis, gap_us=judged.gap_us),
         hints=advice,
     )
+
+
+def _as_first(case: Case, rank: RankCase | None, cause: Cause) -> Cause:
+    """Where nobody but victims is known, how the first of them ended may be proven: that it was the first failure is not."""
+    if rank is None or cause.confidence is not Confidence.PROVEN:
+        return cause
+    victim = failure_class(case, rank) is FailureClass.PEER_LOST
+    return cause.replace(confidence=Confidence.LIKELY) if victim else cause
 
 
 def _interrupted(case: Case, version: str) -> Verdict:
