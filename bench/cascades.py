@@ -1,6 +1,6 @@
 """Who failed first, when one failure ends all the others: cascades of real processes, and how often the verdict is right.
 
-`python bench/cascades.py [N]`: N cascades of each kind (default 50), `--kinds WORD,…` only those whose names hold a
+`python bench/cascades.py [N]`: N cascades of each kind (default 50), `--kinds WORD+…` only those whose names hold a
 word, `--ranks 8`, `--seed 1`, `--list`, `--markdown FILE` writes the table, `--torchrun N` runs N of the torch kinds under
 torchrun too. The ranks are joined by TCP; once all are, one fails, and its peers end because of it: at once, or after
 1, 5 and 30 ms; in the words of the C library, in silence, or by SIGPIPE. The culprit holds 0, 400 MB or 1.5 GB and has
@@ -112,14 +112,14 @@ class Outcome(NamedTuple):
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("runs", nargs="?", type=int, default=50, help="cascades of each kind")
-    parser.add_argument("--kinds", default="", help="words that a kind's name may hold, parted by commas")
+    parser.add_argument("--kinds", default="", help="words that a kind's name may hold, parted by +")
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--markdown", help="write the table to this file, too")
     parser.add_argument("--torchrun", type=int, default=0, help="as many of each torch kind under torchrun")
     parser.add_argument("--list", action="store_true")
     asked = parser.parse_args()
-    words = [word for word in asked.kinds.split(",") if word]
+    words = [word for word in asked.kinds.split("+") if word]
     chosen = [kind for kind in kinds() if not words or any(word in kind.name for word in words)]
     if asked.list:
         print("\n".join(f"{kind.name}: {len(kind.cells)} cells" for kind in chosen))
