@@ -42,7 +42,7 @@ def parse(words: Sequence[str], env: Mapping[str, str]) -> SimpleNamespace:
             topic = word.partition("=")[2]
             raise HelpAsked(topic or (left[0] if left else None))
         for option, value in options_in(word, left):
-            set_option(asked, option, value)
+            set_option(asked, option, value, word)
             asked.written[option.field] = option.name if value is None else f"{option.name} {value}"
             asked.texts[option.field] = value
     if not left or not left[0]:
@@ -152,7 +152,9 @@ def _likeness(written: str, full: str) -> float:
     from difflib import SequenceMatcher
 
     whole, beginning = (SequenceMatcher(None, written, name).ratio() for name in (full, full[: len(written) + 1]))
-    return max(whole, 0.95 * beginning)
+    words = {word.rstrip("s") for word in full.strip("-").split("-")}
+    part = 0.94 if written.strip("-").rstrip("s") in words else 0.0  # `--restart` for `--max-restarts`
+    return max(whole, 0.95 * beginning, part)
 
 
 def _start_from(asked: SimpleNamespace, field: str, option: Option, env: Mapping[str, str]) -> None:
@@ -175,8 +177,10 @@ def _start_from(asked: SimpleNamespace, field: str, option: Option, env: Mapping
     asked.written[field], asked.texts[field] = f"{variable}={text}", text
 
 
-def set_option(asked: SimpleNamespace, option: Option, text: str | None) -> None:
-    value = True if text is None else _value(option, text, option.name)
+def set_option(asked: SimpleNamespace, option: Option, text: str | None, word: str) -> None:
+    """`word`: as it was typed, which may be a short name; an abbreviation is told in full."""
+    short = next((name for name in option.names if not name.startswith("--") and word.startswith(name)), None)
+    value = True if text is None else _value(option, text, short if short and word[:2] != "--" else option.name)
     if option.repeats:
         value = (*getattr(asked, option.field), value)
     setattr(asked, option.field, value)

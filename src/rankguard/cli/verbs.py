@@ -141,7 +141,7 @@ def parse(verb: str, words: Sequence[str]) -> SimpleNamespace | None:
             only_operands = True
         else:
             for option, value in options_in(word, left, among):
-                set_option(asked, option, value)
+                set_option(asked, option, value, word)
     if asked.help:
         from rankguard.cli.help import verb_help
 
