@@ -72,3 +72,49 @@ def stacks(run):
         check=True,
     )
     return told.stdout, time.monotonic() - began
+
+
+HANGS = f"{PROGRAMS}/hangs.py"
+
+
+def hung(tmp_path, how, *options):
+    with Run(tmp_path, 3, HANGS, how, options=options or ["--stall-timeout", 6]) as run:
+        verdict = run.end()
+    return verdict, [each["statement"] for each in verdict["culprit"]["cause"]["evidence"]]
+
+
+def test_a_rank_whose_data_loader_sleeps(tmp_path, lines_are_told):
+    verdict, evidence = hung(tmp_path, "loader")
+
+    assert who(verdict) == (1, "stall", "time", "likely", 124)
+    if lines_are_told:
+        assert "it waits in `_BaseDataLoaderIter.__next__`, called by `loader` (hangs.py:" in verdict["statement"]
+        assert any(
+            text.startswith("ranks 0, 2 wait in `all_reduce`, called by `loader` (hangs.py:") for text in evidence
+        )
+
+
+def test_a_rank_that_waits_for_one_that_waits_for_the_culprit(tmp_path, lines_are_told):
+    verdict, evidence = hung(tmp_path, "chain")
+
+    assert who(verdict) == (2, "stall", "time", "likely", 124)
+    if lines_are_told:
+        assert any(text.startswith("ranks 0, 1 wait in `recv`, called by `chain` (hangs.py:") for text in evidence)
+
+
+def test_where_all_wait_in_the_same_call_nobody_is_named(tmp_path):
+    verdict, _evidence = hung(tmp_path, "ring")
+
+    assert who(verdict) == (None, "stall", "time", "unknown", 124)
+    assert verdict["either"] == [0, 1, 2]
+    assert "which holds the others up is not known" in verdict["statement"]
+
+
+def test_none_is_ready_since_one_does_not_come(tmp_path, lines_are_told):
+    verdict, evidence = hung(tmp_path, "ready", "--ready-timeout", 20)
+
+    assert who(verdict) == (2, "ready-timeout", "time", "proven", 124)
+    assert verdict["either"] == []
+    if lines_are_told:
+        assert "called by `load_shard` (hangs.py:" in verdict["statement"]
+        assert any(text.startswith("ranks 0, 1 wait in `barrier`, called by `ready` (hangs.py:") for text in evidence)

@@ -100,9 +100,10 @@ class Snapshots:
         return f"{self._files.folder}/{name}"
 
     def _data(self, found: dict[int, Stack]) -> list[dict[str, Any]]:
-        """Names of threads are words of the program, and may hold what is to be hidden."""
+        """Names of threads and files are words of the program, and may hold what is to be hidden."""
         clean = {rank: stack.replace(threads=tuple(map(self._clean, stack.threads))) for rank, stack in found.items()}
         return [{"rank": rank} | to_data(stack) for rank, stack in sorted(clean.items())]
 
     def _clean(self, thread: Thread) -> Thread:
-        return thread.replace(name=self._redact(thread.name))
+        on = None if thread.waits_on is None else self._redact(thread.waits_on)
+        return thread.replace(name=self._redact(thread.name), waits_on=on)
