@@ -108,6 +108,15 @@ def test_a_forked_child_is_not_asked(started, tmp_path) -> None:
     assert rank.end() == 0
 
 
+@pytest.mark.parametrize("call", ["pause", "__do_sys_pause", "rt_sigsuspend", "sigsuspend", None])
+def test_one_that_waits_for_any_signal_is_not_asked(started, call) -> None:
+    rank = started()
+    offer, known = ownstack.offer_of(rank.path, rank.process.pid), kernel_stack(rank.process.pid)
+    waits = known.replace(threads=(known.main.replace(waits_in=call), *known.threads[1:]))
+
+    assert ownstack.refusal(offer, waits) == "its main thread may wait for any signal"
+
+
 def test_one_that_is_stopped_is_not_asked(started) -> None:
     rank = started()
     os.kill(rank.process.pid, signal.SIGSTOP)

@@ -45,12 +45,15 @@ def spins():
 def polls():
     p = select.poll(); p.register(ends, select.POLLIN)
     {TELL}; p.poll()
-[wait_for_all, closes_all, takes_it_back, ignores_it, blocks_all, has_its_own, becomes_another, spins, polls, wait_for_all][RANK]()
+def pauses():
+    {TELL}; signal.pause()
+[wait_for_all, closes_all, takes_it_back, ignores_it, blocks_all, has_its_own, becomes_another, spins, polls,
+ wait_for_all, pauses][RANK]()
 """
 
 
 def test_each_rank_tells_what_it_can_and_none_is_hurt(jobs: Jobs) -> None:
-    live = jobs.start(10, RANKS, before=NO_PTRACE)
+    live = jobs.start(11, RANKS, before=NO_PTRACE)
     os.kill(live.pid(9), signal.SIGSTOP)
     until(lambda: state(live.pid(9)) == "T")
 
@@ -65,11 +68,12 @@ def test_each_rank_tells_what_it_can_and_none_is_hurt(jobs: Jobs) -> None:
         assert "rank 9 is stopped" in groups
         assert "`closes_all`" not in told  # rank 1: its descriptor is another file by now
         assert "`takes_it_back`" not in told
+        assert "`pauses`" not in told  # any signal is what it waits for
         assert "`blocks_all`" not in told
         assert "Operation not permitted" in told
         assert "of the main thread only" in told
     assert live.process.poll() is None
-    assert [state(live.pid(rank)) for rank in range(10)] == ["S"] * 7 + ["R", "S", "T"]
+    assert [state(live.pid(rank)) for rank in range(11)] == ["S"] * 7 + ["R", "S", "T", "S"]
     assert (jobs.folder / "there-0.mine").read_text() == ""
 
 

@@ -28,8 +28,10 @@ def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]
     hints[0] = hints[0] or _if_slow(case, rank, found)
     if found.saved is not None:
         hints.append(f"read what all ranks were doing: {found.saved}")
-    if any("no py-spy is installed" in (group.stack.lacks or "") for group in found.groups):
-        hints.append("`pip install py-spy`, so that the next verdict says in which line each rank was")
+    missing = [group.stack.by for group in found.groups if group.stack.lacks == "no py-spy is installed"]
+    if missing:
+        what = "says in which line each rank was" if None in missing else "has every thread of each rank"
+        hints.append(f"`pip install py-spy`, so that the next verdict {what}")
     return [hint for hint in hints if hint is not None]
 
 

@@ -3,7 +3,8 @@
 The bootstrap of a rank registers it and says so in the file's first line (`../inside/ownstack.py`). A signal that nobody
 handles would end the process, and a descriptor that has been closed may be another file by now; so nothing is sent
 unless the kernel says, right before, that the process handles this signal, that its main thread does not block it, and
-that the descriptor is still our file. One that is stopped, traced or in an uninterruptible system call cannot answer.
+that the descriptor is still our file. One that is stopped, traced or in an uninterruptible system call cannot answer;
+one that waits for whatever signal comes (pause(2), sigsuspend(2)) would go on because of us.
 
 What it costs: a system call in which the main thread sleeps is interrupted, and most are restarted (SA_RESTART);
 signal(7) lists those that are not (poll, epoll_wait, nanosleep, a receive with a time-out …). Python repeats these; a C
@@ -29,6 +30,9 @@ from rankguard.stacks import Frame, Stack
 SAFE_WHILE_RUNNING = 12
 """The last minor version of Python 3 whose handler may interrupt a thread that runs Python."""
 _MOST, _FRAMES = 1 << 20, 200
+_FOR_ANY_SIGNAL = re.compile("pause|sigsuspend")
+"""Calls that return after any handler has run, which to their caller is what it has waited for; by the system call's
+name or the kernel's function (`sigsuspend`, `__do_sys_pause`)."""
 _FRAME = re.compile(r'  File "(.*)", line (\d+|\?\?\?) in (.*)')
 
 
@@ -59,6 +63,8 @@ def refusal(offer: Offer, known: Stack) -> str | None:
     """Why this process must not be asked now; null when it may."""
     if known.tracer is not None or known.main.state not in "SR":
         return "it does not run"
+    if known.main.state == "S" and (known.main.waits_in is None or _FOR_ANY_SIGNAL.search(known.main.waits_in)):
+        return "its main thread may wait for any signal"
     if known.main.state == "R" and offer.minor > SAFE_WHILE_RUNNING:
         return f"its main thread runs, which Python 3.{offer.minor} need not survive"
     if not _mask(offer, "SigCgt"):
