@@ -19,11 +19,14 @@ LIMIT_S = 1200
 TESTS = (
     "tests/linux/test_cgroup.py",
     "tests/linux/test_memory.py",
+    "tests/linux/test_footprint.py",
     "tests/linux/test_kmsg.py",
     "tests/linux/test_glance.py",
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",
     "tests/run/test_verdicts.py",
+    "tests/run/test_memory.py",
+    "tests/runs/test_killed_together.py",
     "tests/runs/test_stacks.py::test_where_only_ancestors_may_trace",
 )
 

@@ -9,7 +9,7 @@ from rankguard.diagnosis.evidence import SIGKILL, code_of, ended_by_itself, peer
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.hints import Row, Told
 from rankguard.diagnosis.hints.machine import _open_files, _threads
-from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, used
+from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, memory_of, used
 from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size, whose
 from rankguard.model import Confidence
 
@@ -30,12 +30,12 @@ def _oom(told: Told) -> str:
     if not limit:
         return "raise the memory limit, or let each rank hold less"
     if second and largest > ALONE * second:
-        alone = next(each.rank for each in case.ranks if used(case, each) == largest)
-        return f"rank {alone} alone held {size(largest)}, the next one {size(second)}: see what it allocates"
+        alone = next(each for each in case.ranks if used(case, each) == largest)
+        growth = memory_of(case, alone).growth_bytes_s or 0
+        still = f" and was growing by {size(growth)}/s" if growth * 10 > largest / 10 else ""
+        return f"see what rank {alone.rank} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
     state = domain(case)
-    rest = (
-        max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0
-    )  # of nobody, or of others
+    rest = max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0  # of others
     need = (count * largest + rest) * HEADROOM
     raise_it = f"raise the memory limit from {size(limit)}"
     growing = [each.rank for each in told.cause.responsible if each.rank is not None and "growing" in each.because]
