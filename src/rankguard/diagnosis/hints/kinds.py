@@ -33,7 +33,9 @@ def _oom(told: Told) -> str:
         alone = next(each for each in case.ranks if used(case, each) == largest)
         growth = memory_of(case, alone).growth_bytes_s or 0
         still = f" and was growing by {size(growth)}/s" if growth * 10 > largest / 10 else ""
-        return f"see what rank {alone.rank} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
+        return (
+            f"see what rank {alone.rank} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
+        )
     state = domain(case)
     rest = max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0  # of others
     need = (count * largest + rest) * HEADROOM
