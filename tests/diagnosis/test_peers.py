@@ -1,10 +1,14 @@
 """Victims by their words. Texts marked R were recorded (torch 2.13 with gloo, CPython 3.11), the others are the
 runtimes' own, from their sources and public issues."""
 
+import subprocess
+import sys
+
 import pytest
 from tests.diagnosis.cases import error
 
 from rankguard.diagnosis.peers import collective_timeout, peer_death
+from rankguard.diagnosis.tracebacks import clean, last_traceback
 
 GLOO = (  # R
     "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:26538. "
@@ -173,3 +177,29 @@ def test_a_long_path_does_not_hide_the_words() -> None:
 
     assert phrase is not None
     assert "Connection closed by peer" in phrase or len(phrase) <= 160
+
+
+RAISES = {
+    "all leaves": ("raise ExceptionGroup('g', [lost, BrokenPipeError(32, 'Broken pipe')])", True),
+    "a group in a group": ("raise ExceptionGroup('g', [ExceptionGroup('h', [lost]), lost])", True),
+    "one leaf is its own": ("raise ExceptionGroup('g', [ValueError('bad batch'), lost])", False),
+    "its own leaf comes last": ("raise ExceptionGroup('g', [lost, ValueError('bad batch')])", False),
+    "after its own error": ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ExceptionGroup('g', [lost])", False),
+    "a task group": (
+        "import asyncio\nasync def lose():\n    raise lost\nasync def wait():\n    await asyncio.sleep(60)\n"
+        "async def main():\n    async with asyncio.TaskGroup() as group:\n"
+        "        group.create_task(wait())\n        group.create_task(lose())\nasyncio.run(main())",
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("program", "is_victim"), RAISES.values(), ids=RAISES)
+def test_an_exception_group_as_python_prints_it(program, is_victim) -> None:
+    text = f"lost = ConnectionResetError(104, 'Connection reset by peer')\n{program}"
+    log = subprocess.run([sys.executable, "-I", "-c", text], stderr=subprocess.PIPE, text=True, check=False).stderr
+
+    assert (peer_death(log) is not None) is is_victim
+    logged = last_traceback(clean(log))
+    assert logged is not None
+    assert (peer_death("", logged.exception) is not None) is is_victim

@@ -476,3 +476,28 @@ def test_a_signal_that_raises_while_it_is_reported(tmp_path, supervisor):
     assert supervisor.exception()["message"] == "<exception str() failed>"
     assert done.returncode == 1
     assert done.returncode != -signal.SIGINT
+
+
+TOLD_TO_END = (
+    "import os\n"
+    "class E(Exception):\n"
+    "    def __str__(self):\n"
+    "        os.kill(os.getpid(), 15)\n"
+    "        return 'asked to end in the middle of it'\n"
+)
+
+
+def test_sigterm_waits_until_it_has_told_why(tmp_path, supervisor):
+    done, found = reported(tmp_path, supervisor, f"{TOLD_TO_END}raise E")
+
+    assert found["message"] == "asked to end in the middle of it"
+    assert done.returncode == -15
+
+
+def test_a_programs_own_answer_to_sigterm_is_left_alone(tmp_path, supervisor):
+    own = "import signal\nsignal.signal(15, lambda *_: os.write(2, b'heard\\n'))\n"
+    done, found = reported(tmp_path, supervisor, f"{TOLD_TO_END}{own}raise E")
+
+    assert found["message"] == "asked to end in the middle of it"
+    assert done.returncode == 1
+    assert "heard" in done.stderr

@@ -189,6 +189,8 @@ def _of_exception(exception: ExceptionInfo) -> str | None:
         return None
     if not exception.chain:
         return _phrase(exception.type, exception.message) if own else None
+    if _name(exception.type).endswith("Group"):
+        return _of_group(exception)
     root_type, _, root_message = exception.chain[-1].partition(": ")
     root = _is_peer_death(root_type, root_message, exception)
     if own:
@@ -198,6 +200,15 @@ def _of_exception(exception: ExceptionInfo) -> str | None:
     if root and (_name(exception.type) not in _MISTAKES or "was the direct cause" in (exception.traceback or "")):
         return _phrase(root_type, root_message)
     return None
+
+
+def _of_group(exception: ExceptionInfo) -> str | None:
+    """Several at once: all of them have to be of a lost peer, and those that only follow (cancelled tasks) do not count."""
+    parts = [(type_name, message) for type_name, _, message in (link.partition(": ") for link in exception.chain)]
+    real = [part for part in parts if _name(part[0]) not in _CONTROL_FLOW]
+    if not real or not all(_is_peer_death(*part, exception) for part in real):
+        return None
+    return _phrase(*real[0])
 
 
 def _is_peer_death(type_name: str, message: str, whole: ExceptionInfo) -> bool:

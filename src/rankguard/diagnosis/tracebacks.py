@@ -19,11 +19,14 @@ class LoggedException(Record):
 
 
 def last_traceback(lines: Sequence[str]) -> LoggedException | None:
-    """The last traceback in `lines` (see `clean`), with those that it names as its cause or context; null if none."""
+    """The last traceback in `lines` (see `clean`), with those that it names as its cause or context; null if none.
+
+    Of an exception group the chain has its leaves first, as in a rank's own report (`inside/lastwords.py`).
+    """
     blocks: list[_Block] = []
     at = 0
     while at < len(lines):
-        block = _block(lines, at)
+        block = _group(lines, at) or _block(lines, at)
         if block:
             blocks.append(block)
         at = block.end if block else at + 1
@@ -42,7 +45,7 @@ def last_traceback(lines: Sequence[str]) -> LoggedException | None:
         module=path or None,
         traceback="\n".join(lines[root.start : last.end]).rstrip(),
         frames=last.frames,
-        chain=tuple(f"{b.type.rpartition('.')[2]}: {b.message}".removesuffix(": ") for b in linked[1:]),
+        chain=(*last.leaves, *(_words(b.type, b.message) for b in linked[1:])),
     )
     return LoggedException(exception=exception, line=last.final)
 
@@ -80,6 +83,13 @@ _LINKS = (
 _MESSAGE_LINES = 12  # NCCL's and CUDA's messages have up to ten lines; more is the program's next output
 
 
+_GROUP = re.compile(r"^\s*\+ Exception Group Traceback \(most recent call last\):$")
+_INSIDE = re.compile(r"^\s*(?:\||\+[-+])(?P<text>.*)$")
+_LEAF = re.compile(
+    r"^ (?P<type>[A-Za-z_][\w.]*(?:Error|Exception|Group|Interrupt|Exit|Iteration|Timeout|Empty|Full))(?:: ?(?P<message>.*))?$"
+)
+
+
 class _Block(Record):
     start: int
     final: int
@@ -87,6 +97,33 @@ class _Block(Record):
     type: str
     message: str
     frames: tuple[str, ...]
+    leaves: tuple[str, ...] = ()
+
+
+def _group(lines: Sequence[str], start: int) -> _Block | None:
+    """The traceback of an exception group that begins at `start`, as `traceback.TracebackException` prints it: each line
+    has its margin, and the exceptions in it follow, groups among them with theirs.
+    """
+    if not _GROUP.match(lines[start]):
+        return None
+    inside: list[str] = []
+    for line in lines[start + 1 :]:
+        if not (found := _INSIDE.match(line)):
+            break
+        inside.append(found["text"])
+    said = [(at, found) for at, text in enumerate(inside) if (found := _LEAF.match(text))]
+    if not said:
+        return None
+    at, own = said[0]
+    above = (_FRAME.match(text[1:]) for text in inside[:at])
+    frames = tuple(f"{frame['file']}:{frame['line']} {frame['function'] or '?'}" for frame in above if frame)
+    leaves = tuple(_words(f["type"], f["message"] or "") for _, f in said[1:] if not f["type"].endswith("Group"))
+    final, end = start + 1 + at, start + 1 + len(inside)
+    return _Block(start, final, end, own["type"], (own["message"] or "").strip(), frames, leaves)
+
+
+def _words(type_name: str, message: str) -> str:
+    return f"{type_name.rpartition('.')[2]}: {message}".removesuffix(": ")
 
 
 def _block(lines: Sequence[str], start: int) -> _Block | None:

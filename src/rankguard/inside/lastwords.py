@@ -25,7 +25,7 @@ DEEP = 300
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -47,6 +47,13 @@ class LastWords:
         self._spare = None
         if os.getpid() != self._pid:
             return  # a forked child of the rank: its exceptions are its own
+        release = _hold_sigterm()
+        try:
+            self._tell(error, raised_at)
+        finally:
+            release()
+
+    def _tell(self, error: BaseException, raised_at: float) -> None:
         text = ""
         for telling in (_in_full, _in_short, _barely):
             try:
@@ -74,6 +81,32 @@ class LastWords:
         finally:
             os.close(fd)
         os.rename(fresh, path)
+
+
+def _hold_sigterm() -> "Callable[[], None]":
+    """Another rank may have failed in the same moment, and all are told to end: SIGTERM comes when this one has told why.
+
+    Only where it would end the process at once; a program's own handler is left alone, and no SIGTERM is lost.
+    """
+    came = []
+    try:
+        import _signal  # type: ignore[import-not-found]  # built in, and no file of a program can take its place
+
+        if _signal.getsignal(_signal.SIGTERM) != _signal.SIG_DFL:
+            return lambda: None
+        _signal.signal(_signal.SIGTERM, lambda *_: came.append(True))
+    except BaseException:  # noqa: BLE001  # not the main thread, no memory: then it comes when it comes
+        return lambda: None
+
+    def release() -> None:
+        try:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        except BaseException:  # noqa: BLE001, S110  # nothing to be done
+            pass
+        if came:
+            os.kill(os.getpid(), 15)
+
+    return release
 
 
 # ── Three tellings: (JSON, text of the traceback) ────────────────────────────────────────────────────────────────
