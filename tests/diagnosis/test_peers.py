@@ -186,9 +186,9 @@ RAISES = {
     "its own leaf comes last": ("raise ExceptionGroup('g', [lost, ValueError('bad batch')])", False),
     "after its own error": ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ExceptionGroup('g', [lost])", False),
     "a task group": (
-        "import asyncio\nasync def lose():\n    raise lost\nasync def wait():\n    await asyncio.sleep(60)\n"
+        ("import asyncio\nasync def lose():\n    raise lost\nasync def wait():\n    await asyncio.sleep(60)\n"
         "async def main():\n    async with asyncio.TaskGroup() as group:\n"
-        "        group.create_task(wait())\n        group.create_task(lose())\nasyncio.run(main())",
+        "        group.create_task(wait())\n        group.create_task(lose())\nasyncio.run(main())"),
         True,
     ),
 }  # fmt: skip
