@@ -5,6 +5,7 @@ memory of all ranks just before it; and silence where there is nothing to tell.
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.linux._evidence_helpers import MIB, limited_group
 from tests.run.command import Ended, Ranks
 from tests.run.test_verdicts import checked
 
-LIMIT = 300
+LIMIT = 220
 HOLD = """
 import mmap
 kept = []
@@ -29,7 +30,7 @@ VICTIM_AND_GROWER = (
 go = sys.argv[1]
 prefer(RANK == 1)
 if RANK == 1:
-    hold(80)
+    hold(50)
     os.close(os.open(go, os.O_WRONLY))
 if RANK == 2:
     os.close(os.open(go, os.O_RDONLY))
@@ -46,6 +47,14 @@ def group() -> Iterator[str]:
     """A memory group with a limit; what the job leaves in it goes with it."""
     with limited_group(LIMIT) as path:
         yield path
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A folder that another user may write; pytest's own are for their user alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
 
 
 def inside(path: str, *, user: int | None = None):
@@ -75,18 +84,18 @@ def story(ended: Ended) -> list[str]:
 
 def the_grower_is_named(ended: Ended) -> None:
     """Whatever the machine lets us see."""
+    assert (ended.folder / "verdict.json").exists(), (ended.status, ended.stderr)
     told = checked(ended)
     culprit = told["culprit"]
-    assert (culprit["rank"], culprit["cause"]["kind"], ended.status) == (1, "oom-kill", 137)
+    assert (culprit["rank"], culprit["cause"]["kind"], ended.status) == (1, "oom-kill", 137), ended.stderr
     (responsible,) = culprit["cause"]["responsible"]
     assert (responsible["rank"], responsible["confidence"]) == (2, "likely")
     assert responsible["because"].startswith("was growing by ")
     victim, grower = told["ranks"][1]["memory"], told["ranks"][2]["memory"]
-    assert (
-        79 * MIB < victim["held_bytes"] < 110 * MIB
-    )  # its memory is given back by now: it is the last sample's, or the log's
-    assert grower["held_bytes"] > 120 * MIB
-    assert grower["growth_bytes_s"] > 10 * MIB
+    # Its memory is given back by now: this is the last sample's, or the kernel log's.
+    assert 49 * MIB < victim["held_bytes"] < 80 * MIB
+    assert grower["held_bytes"] > 70 * MIB
+    assert grower["growth_bytes_s"] > 0
     state = told["memory"]
     assert state["limit_bytes"] == LIMIT * MIB
     assert state["used_bytes"] > 0.8 * LIMIT * MIB
@@ -112,19 +121,17 @@ def test_victim_and_grower_in_groups_of_their_own(ranks: Ranks, group: str) -> N
     assert order.index("MemoryShort") < order.index("Exited")
     if "OomSeen" in order:  # by an event of the group, where it may be asked for
         assert order.index("OomSeen") < order.index("Exited")
-        seen, ended_at = (next(f["at"] for f in ended.facts if f["fact"] == name) for name in ("OomSeen", "Exited"))
-        assert ended.verdict["culprit"]["detected_in_ms"] >= (ended_at - seen) * 1e3
+        ended_at = next(fact["at"] for fact in ended.facts if fact["fact"] == "Exited")
+        seen = max(f["at"] for f in ended.facts if f["fact"] == "OomSeen" and f["at"] <= ended_at)
+        assert ended.verdict["culprit"]["detected_in_ms"] >= (ended_at - seen) * 1e3 - 0.01
         assert "event" in {each["source"] for each in ended.cause["evidence"]}
     assert [f["what"] for f in ended.verdict["timeline"] if f["what"].startswith("the memory limit is reached in")]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
-def test_victim_and_grower_in_the_shared_group_of_somebody_who_may_make_none(ranks: Ranks, group: str) -> None:
+def test_victim_and_grower_in_the_shared_group_of_somebody_who_may_make_none(everybodys: Path, group: str) -> None:
+    ranks = Ranks(everybodys)
     fifo = go(ranks)
-    for folder in (ranks.folder, *ranks.folder.parents):  # pytest's own are for their user alone
-        if folder.stat().st_uid == 0 and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o711)
-    ranks.folder.chmod(0o777)
     if subprocess.run(
         [sys.executable, "-c", "import rankguard"], preexec_fn=inside(group, user=65534), check=False
     ).returncode:
@@ -140,28 +147,27 @@ def test_victim_and_grower_in_the_shared_group_of_somebody_who_may_make_none(ran
 
 
 QUIET = {
-    "stands still at 96 %": f"if RANK: hold(int({LIMIT} * 0.96) - 40)",
+    "stands still at 96 %": f"hold(int({LIMIT} * 0.96) - 45)",
     "page cache alone": f"""
-if RANK:
-  with open(sys.argv[1], 'wb') as file:
+with open(sys.argv[1], 'wb') as file:
     for _ in range({LIMIT} + 40): file.write(bytes(1 << 20))
-  os.unlink(sys.argv[1])""",
+os.unlink(sys.argv[1])""",
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", QUIET)
 def test_no_warning_without_need(ranks: Ranks, group: str, what: str) -> None:
-    """Three seconds of it: the samples at its end, some a second apart, would be the ones to complain."""
-    text = HOLD + QUIET[what] + "\ntime.sleep(3)\nos._exit(0)"
+    """Four seconds of it: the samples at its end, some a second apart, would be the ones to complain."""
+    text = HOLD + QUIET[what] + "\nprint(time.monotonic(), flush=True)\ntime.sleep(4)\nos._exit(0)"
     folder = os.environ.get("RANKGUARD_TEST_DISK", "/var/tmp")
 
-    ended = ranks.run(2, text, args=(f"{folder}/rankguard-cache-{os.getpid()}",), preexec_fn=inside(group))
+    ended = ranks.run(1, text, args=(f"{folder}/rankguard-cache-{os.getpid()}",), preexec_fn=inside(group))
 
     assert ended.status == 0
+    there = float(ended.stdout)
     shorts = [fact for fact in ended.facts if fact["fact"] == "MemoryShort"]
-    start = ended.facts[0]["at"]
-    assert [fact["statement"] for fact in shorts if fact["at"] > start + 1.5] == []
+    assert [fact["statement"] for fact in shorts if fact["at"] > there + 1.5] == []  # on its way there it grows
     if what == "page cache alone":
         assert shorts == []
         assert "warning" not in ended.stderr
