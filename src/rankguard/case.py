@@ -14,6 +14,7 @@ from rankguard.facts import (
     KernelKilled,
     KernelNoted,
     Looked,
+    Mustered,
     NotSpawned,
     OomSeen,
     ProtocolBroken,
@@ -88,6 +89,8 @@ class Case(Record):
     looked: Looked | None = None
     examined: Examined | None = None
     """What all ranks were doing when one of them was found stalled."""
+    mustered: Mustered | None = None
+    """Who came to a collective that timed out, and who did not."""
     judged: Judged | None = None
     lost: FrontLost | WardenLost | SupervisorLost | None = None
     tree: TreeEmpty | None = None

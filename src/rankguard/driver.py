@@ -14,7 +14,7 @@ from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.core.policy import LATE, NAP
 from rankguard.diagnosis.culprit import choose
-from rankguard.facts import DeadlinePassed, Examined, Fact, Looked, Signalled, TimeLost, TreeEmpty, Warned
+from rankguard.facts import DeadlinePassed, Examined, Fact, Looked, Mustered, Signalled, TimeLost, TreeEmpty, Warned
 from rankguard.launchers.contract import Launcher
 from rankguard.model import Left, Survivor
 from rankguard.orders import (
@@ -25,6 +25,7 @@ from rankguard.orders import (
     Judge,
     Listen,
     Look,
+    Muster,
     Order,
     Reap,
     SignalAll,
@@ -72,6 +73,8 @@ class Driver:
         """Takes the stacks of all ranks and emits `Examined`; this one takes none."""
         self.remember: Callable[[Looked], Looked] = lambda looked: looked
         """Adds to the look on a failure what was known of the ranks' memory before it."""
+        self.muster: Callable[[tuple[int, ...], float], None] = self._muster
+        """Looks at the ranks that are not among those given and emits `Mustered`; this one looks at none."""
         self._selector, self._journal, self._listen, self._awake = selector, journal, listen, awake
         self._facts: deque[Fact] = deque()
         self._deadlines: dict[str, tuple[float, int]] = {}
@@ -83,6 +86,9 @@ class Driver:
 
     def _examine(self, number: int, now: float) -> None:
         self.emit(Examined(now, number, self.launcher.signs(now)))
+
+    def _muster(self, _spoken: tuple[int, ...], now: float) -> None:
+        self.emit(Mustered(now, self.launcher.signs(now)))
 
     def run(self, idle: Callable[[float], float | None]) -> None:
         """Until the job is finished. `idle(now)` does what was put off and says when it wants to be called next."""
@@ -155,6 +161,8 @@ class Driver:
                 yield self.launcher.silences(fact.at, since)
             case Examine(number=number):
                 self.examine(number, fact.at)
+            case Muster(spoken=spoken):
+                self.muster(spoken, fact.at)
             case SignalAll(signal=signal, spare=spare, ends=ends):
                 reached = self.launcher.signal_all(signal, frozenset(spare), ends=ends)
                 yield Signalled(self.clock(), signal, reached)

@@ -8,6 +8,7 @@ To add one: a class here, its row in `core/machine.py`, the reader in `linux/` o
 """
 
 from rankguard.circumstances import Core, GpuState, Host, KernelNote, Module, Place, PortUse
+from rankguard.collective import Recorded, Remark
 from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Sign, Survivor
 from rankguard.record import Record
 from rankguard.stacks import Group
@@ -146,6 +147,21 @@ class Examined(Fact):
     used: tuple[tuple[int, float, float], ...] = ()
 
 
+class Mustered(Fact):
+    """A `Muster` is done: what ranks are doing that have not timed out, and what is known of everybody's collectives.
+
+    Taken before any signal of ours. `groups`: ranks that do the same. `signs`: the last sign of progress of every rank
+    alive. `remarks`: what those alive have printed of collectives. `recorded`: of files of PyTorch's flight recorder.
+    `saved`: the file of the run that holds the stacks as text.
+    """
+
+    signs: tuple[Sign, ...] = ()
+    groups: tuple[Group, ...] = ()
+    remarks: tuple[Remark, ...] = ()
+    recorded: tuple[Recorded, ...] = ()
+    saved: str | None = None
+
+
 class Signalled(Fact):
     """A `SignalAll` was carried out: `signal` reached `reached` ranks."""
 
@@ -280,6 +296,8 @@ class FailureReported(RankFact):
 
     report: Report
     peer_death: str | None = None
+    timed_out: bool = False
+    """And what it lost was its patience: a collective timed out."""
 
 
 class ProtocolBroken(RankFact):
@@ -310,6 +328,10 @@ class Exited(RankFact):
     """A failure that the rank left in a file (torch's `@record`)."""
     log: str | None = "stderr"
     """Which of its log files to read first: stderr, else stdout; null when it has none, since it has said nothing."""
+    timed_out: bool = False
+    """`peer_death` is that a collective timed out."""
+    remarks: tuple[str, ...] = ()
+    """Its last lines about collectives; they may stand before `log_tail`."""
 
 
 class OutputClosed(RankFact):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from rankguard.collective import Recorded
 from rankguard.record import Record, from_data, to_data
 
 SCHEMA = "rankguard.verdict/1"
@@ -168,6 +169,8 @@ class Report(Record):
     raised_at: float | None = None
     """On our monotonic clock, stamped in the rank."""
     errno: int | None = None
+    recorded: tuple[Recorded, ...] = ()
+    """What PyTorch's flight recorder in the rank tells of its collectives, when one of them timed out."""
 
 
 class OomRecord(Record):

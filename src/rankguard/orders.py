@@ -37,6 +37,14 @@ class Examine(Order):
     number: int
 
 
+class Muster(Order):
+    """A collective timed out: what are the ranks doing that are alive and not in `spoken`, and what does everybody's
+    output tell of collectives? Within a few seconds; wakes and stops nobody. → `Mustered`
+    """
+
+    spoken: tuple[int, ...] = ()
+
+
 class SignalAll(Order):
     """Send `signal` to the process group of every rank that has not ended, those in `spare` left out.
 

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "rankguard"
 
-NOUNS = {"record", "model", "facts", "orders", "errors", "case", "circumstances", "stacks", "_version"}
+NOUNS = {"record", "model", "facts", "orders", "errors", "case", "circumstances", "collective", "stacks", "_version"}
 DRIVER = NOUNS | {"core", "diagnosis", "linux", "launchers", "report", "driver", "wire"}
 
 MAY_IMPORT: dict[str, set[str]] = {

@@ -41,7 +41,8 @@ from rankguard.testing.player import new_spec
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "0"))
 SELDOM, MOSTLY = st.sampled_from([False] * 4 + [True]), st.sampled_from([True] * 4 + [False])
-PEER = st.sampled_from([None, "Connection reset by peer"])
+TIMED_OUT = "Timed out waiting 8000ms for recv operation"
+PEER = st.sampled_from([None, "Connection reset by peer", TIMED_OUT])
 ENDINGS = st.sampled_from(
     [
         Ending("exit", code=0),
@@ -135,7 +136,7 @@ class Jobs(RuleBasedStateMachine):
             process.innocent = False
             raised_at = None if ago is None else self.world.now - ago
             told = Report(how, "it did not work", raised_at=raised_at)
-            self.world.tell(FailureReported(self.world.now, process.rank, told, peer))
+            self.world.tell(FailureReported(self.world.now, process.rank, told, peer, peer == TIMED_OUT))
 
     @rule(data=st.data(), now=SELDOM)
     def break_protocol(self, data, now):
@@ -169,7 +170,7 @@ class Jobs(RuleBasedStateMachine):
     def see_exit(self, data, peer):
         process = self.some(data, "ended")
         if process is not None:
-            self.world.tell_exit(process, peer)
+            self.world.tell_exit(process, peer, peer == TIMED_OUT)
 
     @rule(data=st.data())
     def close_output(self, data):
@@ -223,6 +224,11 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def look_at_stacks(self):
         self.world.examined()
+
+    @precondition(lambda self: self.world.mustering)
+    @rule()
+    def see_who_came(self):
+        self.world.mustered()
 
     @rule(seconds=st.sampled_from([0.001, 0.1, 0.9, 3.0]))
     def wait(self, seconds):

@@ -15,6 +15,7 @@ from rankguard.facts import (
     Exited,
     JobStarted,
     Looked,
+    Mustered,
     NotSpawned,
     Reaped,
     Resumed,
@@ -33,6 +34,7 @@ from rankguard.orders import (
     Judge,
     Listen,
     Look,
+    Muster,
     Reap,
     SignalAll,
     SignalRank,
@@ -74,6 +76,7 @@ class World:
         self.deadlines = {}
         self.sweeping = self.killing = False
         self.examining = None
+        self.mustering = False
         self.steps = []
         self.given = {Judge: 0, Finish: 0}
         self.reap_orders = []
@@ -110,6 +113,9 @@ class World:
             case Examine():
                 assert self.job.suspended_at is None
                 self.examining = order.number
+            case Muster():
+                assert self.job.holding
+                self.mustering = True
             case SignalAll():
                 return [self._signal_all(order, facts)]
             case SignalRank():
@@ -161,6 +167,11 @@ class World:
         """The stacks are there; of a job that was told to end meanwhile, too."""
         number, self.examining = self.examining, None
         self.tell(Examined(self.now, number, self._signs()))
+
+    def mustered(self):
+        """All that can be known of a collective that timed out is there; of a job that was told to end meanwhile, too."""
+        self.mustering = False
+        self.tell(Mustered(self.now, self._signs()))
 
     def _signal_all(self, order, facts):
         assert not self.spec.adopted
@@ -234,9 +245,9 @@ class World:
         process.dying = process.dying or ("zombie" if not by_us else None)
         process.innocent = process.innocent and by_us
 
-    def tell_exit(self, process, peer=None):
+    def tell_exit(self, process, peer=None, timed_out=False):
         process.state = "told"
-        self.tell(Exited(self.now, process.rank, process.ending, peer_death=peer))
+        self.tell(Exited(self.now, process.rank, process.ending, peer_death=peer, timed_out=timed_out))
 
     def wait(self, seconds):
         """Time passes; deadlines come when they are due."""
@@ -278,6 +289,8 @@ class World:
             self.tell(Resumed(self.now))
         elif self.examining is not None:
             self.examined()
+        elif self.mustering:
+            self.mustered()
         elif ended:
             self.tell_exit(ended[0])
         elif doomed:

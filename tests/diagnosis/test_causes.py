@@ -269,31 +269,6 @@ def test_a_reported_errno_is_a_report_whatever_its_number(number) -> None:
     assert brief(cause_of(case(failed), failed)) == ("reported-failure", PROVEN)
 
 
-def test_the_one_that_did_not_time_out() -> None:
-    words = ("RuntimeError", WORDS["collective-timeout"][1])
-    ranks = [suspect(n, report=reported(n, error=error(*words), peer="Timed out")) for n in (0, 1, 3)]
-
-    expected = (
-        Responsible(
-            rank=2,
-            because="did not time out as all others did: it did not join the collective",
-            confidence=LIKELY,
-        ),
-    )
-
-    assert cause_of(case(*ranks), ranks[0]).responsible == expected
-
-
-def test_the_one_that_a_barrier_names() -> None:
-    text = "[Rank 0]: Rank 2 failed to pass monitoredBarrier in 3000 ms"
-    waiting = suspect(0, report=reported(0, error=error("RuntimeError", text), peer=text))
-
-    found = cause_of(case(waiting), waiting)
-
-    assert brief(found) == ("collective-timeout", PROVEN)
-    assert [r.rank for r in found.responsible] == [2]
-
-
 # ── The rank's own ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

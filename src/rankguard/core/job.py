@@ -20,6 +20,7 @@ from rankguard.facts import (
     KernelKilled,
     KernelNoted,
     Looked,
+    Mustered,
     NotSpawned,
     OomSeen,
     ProtocolBroken,
@@ -121,6 +122,9 @@ class Job:
         self.examined: Examined | None = None
         self.stood_still: list[tuple[float, float]] = []
         """From when to when nothing could run, as far back as a silence goes; kept under `stall_timeout` alone."""
+        # A collective that timed out: whether who came to it is asked, and what was found.
+        self.mustering = False
+        self.mustered: Mustered | None = None
         self.judging = False
         self.judged: Judged | None = None
         self.lost: FrontLost | WardenLost | None = None
@@ -204,6 +208,7 @@ class Job:
             stop=self.stop,
             looked=self.looked,
             examined=self.examined,
+            mustered=self.mustered,
             judged=self.judged,
             lost=self.lost,
             tree=self.tree,

@@ -3,6 +3,7 @@
 from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_time
 from rankguard.core.examining import examine_later, ready_passed
 from rankguard.core.job import Job
+from rankguard.core.muster import muster_passed
 from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
 from rankguard.core.stalls import stall_passed
@@ -63,6 +64,7 @@ _DEADLINES = {
     "complaint": complaint_passed,
     "hold": hold_passed,
     "echo": echo_passed,
+    "muster": muster_passed,
     "settle": settle_passed,
     "suspects": suspects_passed,
     "grace": clock_passed,
@@ -194,6 +196,10 @@ def looked(job: Job, fact: Looked) -> Orders:
             suspect(job, rank, fact.at)
     if not job.holding:
         return judge_when_resolved(job)
+    if job.mustering:
+        return go_on_holding(
+            job, fact.at
+        )  # others time out at the same moment; who did not is looked at before anybody is stopped
     if fell:
         return stop_for_failure(job, fact.at, "a rank lost a peer, and another was seen dying")
     if len(job.heard) == job.spec.nprocs or "hold" in job.due:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from rankguard.core import examining, jobs, ranks
+from rankguard.core import examining, jobs, muster, ranks
 from rankguard.core.clocks import Orders
 from rankguard.core.job import Job
 from rankguard.errors import RankguardBug
@@ -37,6 +37,7 @@ from rankguard.facts import (
     LeavingTold,
     Looked,
     MemoryShort,
+    Mustered,
     NotSpawned,
     OomSeen,
     OutputClosed,
@@ -130,6 +131,7 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
     Silences:          (_early,          examining.heard,            _ours,                     _ours,                 _over),
     Examined:          (_early,          examining.examined,         _ours,                     _ours,                 _over),
+    Mustered:          (_early,          muster.mustered,            _ours,                     _ours,                 _over),
     Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
     Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),

@@ -20,6 +20,13 @@ ECHO = 0.1
 stop waits for none of it; and most have ended after some milliseconds, which is as good.) Eight ranks that raised at
 once on two processors were all heard after 40 ms."""
 
+GATHER = 0.2
+"""After a collective timed out, for the others to say the same; who has not is then looked at."""
+
+MUSTER = 3.0
+"""The stop waits no longer for the stacks of those who did not come to a collective that timed out. They have been waited
+for since minutes; a rank that had loaded torch took 0.1 to 0.3 s to read (docs/decisions/0004-hold-the-stop.md)."""
+
 SETTLE = 3.0
 """For a rank that reported an uncaught exception to end by itself, with its own exit code, before it too is told to.
 A rank that had loaded torch took 0.7 to 2.5 s from there to its end (two busy cores)."""

@@ -137,7 +137,9 @@ def reported_failure(job: Job, rank: RankState, fact: FailureReported) -> Orders
     how = "reported an exception" if fact.report.how == "exception" else "reported a failure"
     because = f"rank {rank.rank} {how}: {_short(fact.report.text)}"
     echo = fact.report.how == "exception"
-    return fail(job, rank, fact.at, "report", because, of_peer=fact.peer_death is not None, echo=echo)
+    return fail(
+        job, rank, fact.at, "report", because, of_peer=fact.peer_death is not None, echo=echo, timed_out=fact.timed_out
+    )
 
 
 def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureReported) -> Orders:
@@ -201,7 +203,16 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
         else:
             orders = go_on_holding(job, fact.at)
     elif failure is not None:
-        orders = fail(job, rank, fact.at, "exit", f"rank {rank.rank} {failure}", of_peer=of_peer, echo=echo)
+        orders = fail(
+            job,
+            rank,
+            fact.at,
+            "exit",
+            f"rank {rank.rank} {failure}",
+            of_peer=of_peer,
+            echo=echo,
+            timed_out=fact.timed_out,
+        )
     else:
         orders = go_on_holding(job, fact.at)
         if rank.ready_at is None:

@@ -9,11 +9,11 @@ end, so that a rank meets that first, and not the loss of its peers.
 
 from rankguard.core.clocks import Orders, resume, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.policy import BOUND, ECHO, HOLD, LINGER, SETTLE, SUSPECTS
+from rankguard.core.policy import BOUND, ECHO, GATHER, HOLD, LINGER, MUSTER, SETTLE, SUSPECTS
 from rankguard.facts import JobStarted, StopRequested
 from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell
 
-SIGKILL, SIGTERM = 9, 15
+SIGKILL, SIGTERM, SIGCONT = 9, 15, 18
 
 
 def suspect(job: Job, rank: RankState, at: float) -> None:
@@ -33,11 +33,20 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
 
 
 def fail(
-    job: Job, rank: RankState, at: float, by: str, because: str, *, of_peer: bool = False, echo: bool = False
+    job: Job,
+    rank: RankState,
+    at: float,
+    by: str,
+    because: str,
+    *,
+    of_peer: bool = False,
+    echo: bool = False,
+    timed_out: bool = False,
 ) -> Orders:
     """A rank failed by itself. The first failure stops the job; a later one before the stop is a co-suspect.
 
     `of_peer`: by what a peer's death does. `echo`: in a way in which others may have failed before, and say so later.
+    `timed_out`: the peer did not come to a collective; then those are looked at that do not say so, too.
     """
     suspect(job, rank, at)
     first = job.failed_at is None
@@ -46,10 +55,12 @@ def fail(
         accuse(job)
     job.remember(at, because)
     if of_peer:
+        go_on = resume(job, at, because)
+        muster = begin_muster(job, at) if timed_out and (first or job.holding) else ()
         if not first:
-            return go_on_holding(job, at)
+            return (*muster, *go_on_holding(job, at))
         job.holding = True
-        return (Look(because), *resume(job, at, because))
+        return (Look(because), *go_on, *muster)
     return stop_for_failure(job, at, because, echo=echo)
 
 
@@ -58,6 +69,15 @@ def go_on_holding(job: Job, at: float) -> Orders:
     if job.holding and len(job.heard) == job.spec.nprocs:
         return stop_for_failure(job, at, "every rank has ended or lost a peer")
     return judge_when_resolved(job)
+
+
+def begin_muster(job: Job, at: float) -> Orders:
+    """A collective timed out: see who does not say the same in a moment (`muster.py`). Once in a job's life."""
+    if job.mustering or job.spec.adopted:
+        return ()
+    job.mustering = True
+    because = "a collective timed out: who did not come to it is looked at before anybody is stopped"
+    return (wake(job, "muster", at + GATHER, because), wake(job, "hold", at + MUSTER, because))
 
 
 def accuse(job: Job) -> None:
@@ -218,6 +238,8 @@ def hold_passed(job: Job, at: float) -> Orders:
     """No better culprit came while the stop was held. On a job that is going to pieces it is held on."""
     if not job.holding:
         return ()
+    if job.mustering:
+        return stop_after_muster(job, at)
     unheard = job.spec.nprocs - len(job.heard)
     if not job.lingering and not job.unresolved and job.spawned == job.spec.nprocs and unheard <= len(job.heard):
         job.lingering = True
@@ -230,6 +252,12 @@ def echo_passed(job: Job, _at: float) -> Orders:
     """Who has not told of an earlier failure by now has none to tell of."""
     job.echoing = False
     return judge_when_resolved(job)
+
+
+def stop_after_muster(job: Job, at: float) -> Orders:
+    """Who was stopped (SIGSTOP) hears SIGTERM only when it goes on."""
+    because = "a collective timed out, and no other failure came"
+    return (*stop_for_failure(job, at, because), SignalAll(because, SIGCONT, ends=False))
 
 
 def settle_passed(job: Job, at: float) -> Orders:

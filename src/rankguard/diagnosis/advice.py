@@ -68,6 +68,10 @@ def owner(case: Case, rank: RankCase | None, cause: Cause) -> str | None:
         from rankguard.diagnosis.stall_hints import holder  # no start waits for it
 
         return holder(rank, case.examined) or OWNERS[Family.TIME]
+    if rank and cause.kind == "collective-timeout" and case.mustered is not None:
+        from rankguard.diagnosis.stall_hints import holder
+
+        return holder(rank, case.mustered) or OWNERS[Family.TIME]
     row = _row(case, rank, cause)
     return row.owner if row is not None and row.owner else OWNERS[cause.family]
 
@@ -105,6 +109,10 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         found += stall_hints(case, rank, case.examined)
     elif all_raised_alike(case, rank):
         found.append("look for what all ranks share (arguments, configuration, data): each of them raised the same")
+    elif cause.kind == "collective-timeout":
+        from rankguard.diagnosis.collective_causes import hints as collective_hints  # no start waits for it
+
+        found += collective_hints(case, rank)
     elif judged.either:
         one = len(judged.either) == 1
         whose_logs = f"the log of rank {judged.either[0]}" if one else f"the logs of ranks {ranges(judged.either)}"

@@ -9,7 +9,6 @@ Not here: who was first (`culprit.py`), what to do about it (`advice.py`).
 """
 
 import errno
-import re
 from collections.abc import Callable
 
 from rankguard.case import Case, RankCase
@@ -30,14 +29,16 @@ from rankguard.diagnosis.evidence import (
     report_of,
     said,
     signal_of,
+    timed_out,
     wait_status,
 )
+from rankguard.diagnosis.failure_class import waited_for
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.memory_story import counted, counter_evidence, log_evidence, oom_kill, responsible
 from rankguard.diagnosis.tracebacks import clean, last_traceback
 from rankguard.diagnosis.words import STATEMENT, clip, during, seconds, signal_name, who, whose
 from rankguard.facts import FrontLost, SupervisorLost
-from rankguard.model import Cause, Confidence, Evidence, Responsible
+from rankguard.model import Cause, Confidence, Evidence
 
 
 def cause_of(case: Case, rank: RankCase | None) -> Cause:
@@ -103,6 +104,15 @@ def _stalled(case: Case, rank: RankCase) -> Cause | None:
     return stalled(case, rank)
 
 
+def _absent(case: Case, rank: RankCase) -> Cause | None:
+    """It was waited for in a collective that timed out (`collectives.py`, which no start waits for)."""
+    if not waited_for(case):
+        return None
+    from rankguard.diagnosis.collective_causes import absent
+
+    return absent(case, rank)
+
+
 def _oom_kill(case: Case, rank: RankCase) -> Cause | None:
     kill = oom_kill(case, rank)
     if not kill:
@@ -148,6 +158,8 @@ def _by_words(case: Case, rank: RankCase) -> Cause | None:
         if not ended_by_itself(rank) or not (code or number == SIGABRT or rank.complained):
             return None
     match = error_texts.match(said(rank), report_of(rank))
+    if not match and rank.exited and timed_out(rank):
+        match = error_texts.match("\n".join(rank.exited.remarks))
     if not match:
         return None
     source = "rank" if report_of(rank) else "log"
@@ -156,23 +168,7 @@ def _by_words(case: Case, rank: RankCase) -> Cause | None:
     statement = f"{who(case, rank)} {match.what}{during(rank)}"
     if match.quoted:
         statement += f": {match.phrase}"
-    found = make(match.kind, statement, confidence, evidence, rank=rank)
-    return found.replace(responsible=_absent(case, said(rank))) if match.kind == "collective-timeout" else found
-
-
-def _absent(case: Case, words: str) -> tuple[Responsible, ...]:
-    """The rank that did not come: torch's monitored barrier names it; else the only one that did not time out.
-
-    (Of several that did not, most would have timed out a moment later.)
-    """
-    if named := re.search(r"Rank (\d+) failed to pass monitoredBarrier", words):
-        because = "was waited for in a barrier that it did not pass"
-        return (Responsible(rank=int(named[1]), because=because, confidence=Confidence.LIKELY),)
-    present = [rank for rank in case.ranks if not (peer_death_of(rank) or rank.dying or report_of(rank))]
-    if len(present) != 1 or len(case.ranks) < 2:
-        return ()
-    because = "did not time out as all others did: it did not join the collective"
-    return (Responsible(rank=present[0].rank, because=because, confidence=Confidence.LIKELY),)
+    return make(match.kind, statement, confidence, evidence, rank=rank)
 
 
 def _reported(case: Case, rank: RankCase) -> Cause | None:
@@ -303,6 +299,7 @@ def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
 CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _cannot_start,
     _stalled,
+    _absent,
     _timed_out,
     _oom_kill,
     _reported,
@@ -325,6 +322,10 @@ def _lost(case: Case) -> Cause:
         from rankguard.diagnosis.stalls import nobody
 
         return nobody(case)
+    if lost is None and waited_for(case):
+        from rankguard.diagnosis.collective_causes import nobody as nobody_known
+
+        return nobody_known(case)
     if lost is None:
         return make("unknown", "the job failed, and which rank failed first is not known", Confidence.UNKNOWN, ())
     if isinstance(lost, SupervisorLost) and lost.bug is not None:

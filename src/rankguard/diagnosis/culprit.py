@@ -38,6 +38,8 @@ def choose(case: Case) -> Judged:
         and min(classes.values(), default=FailureClass.NONE) > FailureClass.FAILED
     ):
         return _of_late(case, late) if case.examined is None else _of_examined(case, late, case.examined)
+    if min(classes.values(), default=FailureClass.NONE) is FailureClass.TIMED_OUT and len(case.ranks) > 1:
+        return _of_collective(case)
     for best in FailureClass:
         candidates = [rank for rank in suspects if classes[rank.rank] is best]
         unresolved = [rank for rank in suspects if classes[rank.rank] is FailureClass.UNRESOLVED]
@@ -112,6 +114,15 @@ def _of_examined(case: Case, late: Sequence[RankCase], examined: Examined) -> Ju
     rank = next((rank for rank in case.ranks if rank.rank == found.rank), None)
     if rank is None and case.failed_by == "ready-timeout":
         return _of_late(case, late)
+    return _judged(case, rank, _Choice(first=rank, either=found.either, basis=found.basis))
+
+
+def _of_collective(case: Case) -> Judged:
+    """All that failed had waited in vain for another rank: that one, if it can be told."""
+    from rankguard.diagnosis.collectives import choose as choose_absent  # no start waits for it
+
+    found = choose_absent(case)
+    rank = next((rank for rank in case.ranks if rank.rank == found.rank), None)
     return _judged(case, rank, _Choice(first=rank, either=found.either, basis=found.basis))
 
 

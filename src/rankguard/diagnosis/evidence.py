@@ -5,7 +5,7 @@ Plain questions to a `RankCase`, each answered from facts only. Not the answers 
 """
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.peers import peer_death
+from rankguard.diagnosis.peers import collective_timeout, peer_death
 from rankguard.diagnosis.tracebacks import clean, last_traceback
 from rankguard.facts import TreeEmpty
 from rankguard.model import Ending, Evidence, ExceptionInfo, Report
@@ -108,6 +108,13 @@ def peer_death_of(rank: RankCase) -> str | None:
     if signal_of(rank) == SIGPIPE:
         return "SIGPIPE: it wrote to a connection that its peer had closed"
     return rank.exited.peer_death
+
+
+def timed_out(rank: RankCase) -> bool:
+    """It waited in vain for the others in a collective: by its last words, or by what it printed before them."""
+    if collective_timeout(said(rank)):
+        return True
+    return bool(not report_of(rank) and rank.exited and rank.exited.timed_out)
 
 
 def said(rank: RankCase) -> str:

@@ -15,11 +15,10 @@ from rankguard.diagnosis.evidence import (
     failed_to_stay,
     peer_death_of,
     report_of,
-    said,
     signal_of,
+    timed_out,
 )
 from rankguard.diagnosis.memory_story import oom_kill
-from rankguard.diagnosis.peers import collective_timeout
 
 
 class FailureClass(IntEnum):
@@ -68,6 +67,17 @@ def failure_class(case: Case, rank: RankCase) -> FailureClass:
     return FailureClass.UNRESOLVED if _unresolved(rank) else FailureClass.NONE
 
 
+def waited_for(case: Case) -> bool:
+    """Whether the best that is known of any suspect is that it waited in vain for another rank."""
+    judged = case.judged
+    if judged is not None:
+        return judged.kind == "collective-timeout" and len(case.ranks) > 1
+    suspects = [rank for rank in case.ranks if rank.suspect]
+    if len(case.ranks) < 2 or not any(rank.report or rank.exited for rank in suspects):
+        return False
+    return min((failure_class(case, rank) for rank in suspects), default=None) is FailureClass.TIMED_OUT
+
+
 def _unresolved(rank: RankCase) -> bool:
     if not rank.exited:
         return rank.dying is not None
@@ -84,4 +94,4 @@ def _of_ending(rank: RankCase, lost_peer: bool) -> FailureClass:
 
 
 def _of_victim(rank: RankCase) -> FailureClass:
-    return FailureClass.TIMED_OUT if collective_timeout(said(rank)) else FailureClass.PEER_LOST
+    return FailureClass.TIMED_OUT if timed_out(rank) else FailureClass.PEER_LOST

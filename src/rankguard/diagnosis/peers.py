@@ -35,7 +35,14 @@ def peer_death(text: str, exception: ExceptionInfo | None = None) -> str | None:
 
 
 def collective_timeout(text: str) -> str | None:
-    """The phrase by which a runtime says that a rank waited in vain for the others; null if there is none."""
+    """The phrase by which a runtime says that a rank waited in vain for the others; null if there is none.
+
+    A monitored barrier says that a rank "failed to pass" when that rank died, too: then its reason decides.
+    """
+    barrier, given, reason = text.partition("Original exception:")
+    if given and "monitoredBarrier" in barrier:
+        found = _search(_TIMEOUTS, reason)
+        return found and (_search(_TIMEOUTS, barrier) or found)
     return _search(_TIMEOUTS, text)
 
 
@@ -161,6 +168,8 @@ _TIMEOUTS = _table(
     r"Watchdog caught collective operation timeout",
     r"Timeout at NCCL work",
     r"due to a collective timeout from",
+    r"(failure|Exception \(either an error or timeout\)) detected by watchdog at work",
+    r"watchdog got stuck for \d+ seconds",
     # gloo/transport/tcp/unbound_buffer.cc
     r"Timed out waiting \d+ ?ms for (recv|send) operation",
     r"Application timeout caused pair closure",
@@ -168,8 +177,8 @@ _TIMEOUTS = _table(
     r"Timed out after \d+ seconds waiting for clients",
     r"wait timeout after \d+ms, keys:",
     r"Timed out initializing process group",
-    # jax coordination service
-    r"DEADLINE_EXCEEDED: Barrier timed out",
+    # jax: xla coordination_service.cc
+    r"DEADLINE_EXCEEDED: Barrier timed out|\bBarrier timed out\. (Barrier_id|Id):",
 )
 
 # strerror(3), and what libraries make of it: only where nothing better is known (see _LAST)

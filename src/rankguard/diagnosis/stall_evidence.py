@@ -6,7 +6,7 @@ Read next: `stalls.py` (who is to blame), `stacks.py` (the groups and their sent
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.stacks import gil_holder, held, own_frames, place, sentence, where_of
 from rankguard.diagnosis.words import clip, seconds
-from rankguard.facts import Examined
+from rankguard.facts import Examined, Mustered
 from rankguard.model import Evidence
 from rankguard.stacks import Group, Stack, Thread
 
@@ -34,7 +34,7 @@ def evidence_of(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, 
     )
 
 
-def stack_of(found: Examined, rank: int) -> Stack | None:
+def stack_of(found: Examined | Mustered, rank: int) -> Stack | None:
     """What this rank was doing; null where it could not be read."""
     return next((group.stack for group in found.groups if rank in group.ranks), None)
 

@@ -3,13 +3,13 @@
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.stall_evidence import is_busy, stack_of
 from rankguard.diagnosis.words import seconds, whose
-from rankguard.facts import Examined
+from rankguard.facts import Examined, Mustered
 from rankguard.stacks import Stack
 
 SAY_SO = "`rankguard.this_rank().alive()`, WATCHDOG=1 on NOTIFY_SOCKET, or a line of output"
 
 
-def holder(rank: RankCase, found: Examined) -> str | None:
+def holder(rank: RankCase, found: Examined | Mustered) -> str | None:
     """Who can do something about it, where something outside the program holds the rank (`Verdict.owner`)."""
     stack = stack_of(found, rank.rank)
     if stack is None:
@@ -24,7 +24,7 @@ def holder(rank: RankCase, found: Examined) -> str | None:
 def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]:
     """The most useful first."""
     stack = stack_of(found, rank.rank) if rank else None
-    hints = [_of_holder(case, rank, stack) if rank and stack else None]
+    hints = [held_hint(case, rank, stack) if rank and stack else None]
     hints[0] = hints[0] or _if_slow(case, rank, found)
     if found.saved is not None:
         hints.append(f"read what all ranks were doing: {found.saved}")
@@ -35,7 +35,7 @@ def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]
     return [hint for hint in hints if hint is not None]
 
 
-def _of_holder(case: Case, rank: RankCase, stack: Stack) -> str | None:
+def held_hint(case: Case, rank: RankCase, stack: Stack) -> str | None:
     """Where something outside the program holds it, or it waits for what it will not get."""
     name, main = whose(case, rank), stack.main
     if stack.tracer is not None:

@@ -178,7 +178,7 @@ def _score(stack: Stack | None, as_most: bool, cpu: float | None) -> int:
         return _AS_MOST
     if gil_holder(stack) is not None:
         return _ODD
-    if _waits_for_peer(stack):
+    if waits_for_peer(stack):
         return _WAITS_FOR_PEER if as_most else _ODD_WAITS_FOR_PEER
     if as_most:
         return _AS_MOST
@@ -197,7 +197,7 @@ def _most(found: Examined, suspects: list[int]) -> set[int]:
     return set()
 
 
-def _waits_for_peer(stack: Stack) -> bool:
+def waits_for_peer(stack: Stack) -> bool:
     """It stands in a collective or a receive: by the calls from the program's innermost line on.
 
     Whether it spins there says nothing: a rank that waits in NCCL uses all of a CPU.

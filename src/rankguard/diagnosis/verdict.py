@@ -72,6 +72,7 @@ _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/(python|pypy)\d|/rankgu
 
 
 def _failed(case: Case, version: str, judged: Judged) -> Verdict:
+    case = case.replace(judged=judged)  # the rows need not judge anew
     rank = next((each for each in case.ranks if each.rank == judged.rank), None)
     cause = _as_first(case, rank, cause_of(case, rank))
     culprit = _culprit(case, rank, cause)
@@ -248,9 +249,10 @@ def _detected_in_ms(case: Case, rank: RankCase | None, cause: Cause) -> float | 
 
 
 def _stack(case: Case, rank: RankCase | None, cause: Cause) -> Stack | None:
-    if cause.kind not in ("stall", "ready-timeout") or rank is None or case.examined is None:
+    found = case.mustered if cause.kind == "collective-timeout" else case.examined
+    if cause.kind not in ("stall", "ready-timeout", "collective-timeout") or rank is None or found is None:
         return None
-    return next((group.stack for group in case.examined.groups if rank.rank in group.ranks), None)
+    return next((group.stack for group in found.groups if rank.rank in group.ranks), None)
 
 
 def _frames(case: Case, rank: RankCase | None, cause: Cause) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from rankguard.report.nested import Nested
 from rankguard.report.pane import Pane, Sink
 from rankguard.report.prefix import hidden, marked, prefix
 from rankguard.report.ranklog import RankLog
+from rankguard.report.remarks import Remarks
 
 __all__ = ["PARTIAL_AFTER", "STREAMS", "TAIL", "Output", "Sink", "log_path", "prefix"]
 
@@ -58,6 +59,7 @@ class Output:
             for rank in range(spec.nprocs)
         ]
         self._panes = self._open_lanes(consoles)
+        self.remarks = Remarks(spec.nprocs)
         self._tails: list[deque[bytes]] = [deque(maxlen=TAIL) for _ in range(spec.nprocs)]
         self._waiting: dict[_Stream, None] = {}
         self._filters = tuple(_filter(spec, which, not few_fds) for which in (0, 1))
@@ -132,6 +134,7 @@ class Output:
             lane.again()
         for part in parts:
             self._keep(rank, part)
+            self.remarks.take(rank, part)
             kept = self._filters[stream.which]
             if kept is not None:
                 kept.take(rank, part)

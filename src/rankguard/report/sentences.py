@@ -67,6 +67,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"silent for so long: {say.many(silent)}" if silent else "no rank was silent for so long"
         case "Examined":
             return _examined(entry)
+        case "Mustered":
+            return _mustered(entry)
         case "Looked":
             return _looked(entry)
         case "KernelNoted":
@@ -109,6 +111,11 @@ def _examined(entry: Entry) -> str:
     return f"looked at what all ranks do{found}{saved}"
 
 
+def _mustered(entry: Entry) -> str:
+    saved = f" ({plain(entry['saved'])})" if entry.get("saved") else ""
+    return f"looked at the ranks that had not come to the collective{saved}"
+
+
 def _empty(entry: Entry) -> str:
     killed, survivors, left = (_list(entry.get(key)) for key in ("killed", "survivors", "left"))
     parts = [f"{len(killed)} needed SIGKILL"] if killed else []
@@ -128,7 +135,7 @@ _CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "grace", "shutdown"
 """Those that a person waits for; the others bound our own work."""
 
 
-def action(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  # one case an order
+def action(entry: Entry, began: float | None) -> str | None:  # noqa: C901, PLR0911  # one case an order
     """What was done, in words; None for what is no decision (a look, a reap, a word to the front)."""
     match entry.get("order"):
         case "Spawn":
@@ -152,6 +159,8 @@ def action(entry: Entry, began: float | None) -> str | None:  # noqa: PLR0911  #
             )
         case "Examine":
             return "take the stacks of all ranks"
+        case "Muster":
+            return "see who has not come to the collective: stacks of those that have not said that it timed out"
         case "Sweep":
             return "kill everything that is left" if entry.get("kill") else "end what the ranks have left behind"
         case "GiveUp":

@@ -258,6 +258,7 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
         both, neither = ("both", "neither was") if len(verdict.either) == 1 else ("all", "none of them was")
         why = {
             "ready-timeout": f"{neither} ready in time",
+            "collective-timeout": f"{both} may be the one that was waited for",
             "stall": f"what {'it does' if len(verdict.either) == 1 else 'they do'} does not tell who waits for whom",
         }.get(culprit.cause.kind, f"{both} were already failing when first seen")
         cells.append(("or", f"{say.many([(rank, None) for rank in verdict.either])}: {why}"))

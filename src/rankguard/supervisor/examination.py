@@ -100,7 +100,7 @@ class Examination:
             signs,
             tuple((rank, round(max(0.0, cpu - self._cpu[rank]) / within, 3)) for rank, cpu in total.items()),
             round(within, 3),
-            _told_groups(found),
+            told_groups(found),
             saved,
             self._marks.since(signs, total, now),
         )
@@ -180,7 +180,7 @@ def _keep_native(found: dict[int, Stack], odd: dict[int, Stack]) -> None:
             found[rank] = known.replace(threads=(main, *known.threads[1:]))
 
 
-def _told_groups(found: dict[int, Stack]) -> tuple[Group, ...]:
+def told_groups(found: dict[int, Stack]) -> tuple[Group, ...]:
     """What the journal has room for: the odd ones and the largest group, of each stack the innermost calls."""
     made = groups(found)
     if len(made) > _GROUPS:

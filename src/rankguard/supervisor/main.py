@@ -51,6 +51,7 @@ from rankguard.supervisor.consoles import consoles, losses
 from rankguard.supervisor.control import Control
 from rankguard.supervisor.desk import Desk
 from rankguard.supervisor.glimpses import Glimpses
+from rankguard.supervisor.marked import Marked
 from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
@@ -164,7 +165,8 @@ class Supervisor:
             note=lambda text: self._files.append(story.note(text)),
             on_payload=self._on_payload,
         )
-        self._ranks = ExecRanks(around, self._selector, self._driver.emit)
+        marked = Marked(self._driver.emit, self._output.remarks.of, around.redact)
+        self._ranks = ExecRanks(around, self._selector, marked.emit)
         self._desk = Desk(wire, self._job, self._files, self._driver.emit, clock, self._ranks.heard_at)
         self._desk.asks |= self._screen.answer(
             Glimpses(self._job, self._memory, self._ranks.heard_at, wire.send), self._output
@@ -175,6 +177,7 @@ class Supervisor:
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
         self._driver.examine = self._examine
+        self._driver.muster = self._muster
         self._desk.later["stacks"] = self._snapshots.ask
         few = not enough_fds
         self._samples = Samples(
@@ -208,6 +211,14 @@ class Supervisor:
         if self._examination not in self._parts:  # somebody was not ready in time
             self._parts.insert(0, self._examination)
         self._examination.begin(number, now)
+
+    def _muster(self, spoken: tuple[int, ...], now: float) -> None:
+        from rankguard.supervisor.muster import Muster  # no start waits for it
+
+        remarks = self._output.remarks.of
+        muster = Muster(self._job, self._snapshots, self._ranks.signs, remarks, self._driver.emit, self._redact)
+        self._parts.insert(0, muster)
+        muster.begin(spoken, now)
 
     # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
 

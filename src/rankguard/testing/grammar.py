@@ -15,6 +15,7 @@ and may stand anywhere. Of the job:
     3.000 looked [5=exiting 6=killed …]              Looked
     3.000 silences [5=1.5 6=never …] [soonest=2.5]   Silences: their last signs, and the oldest of the others
     3.000 examined [5=1.5 6=never …] [number=1]      Examined: the last signs, no stacks
+    3.000 mustered [5=1.5 6=never …]                 Mustered: the last signs, no stacks
     3.000 signalled SIGTERM 7                        Signalled
     3.000 judged 5|nobody killed exit=137 [either=1,2] [basis="…"] [gap=812]   Judged
     3.000 tree-empty [killed=101,102] [survivors=103]   TreeEmpty
@@ -34,11 +35,11 @@ Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless
     0.500 rank 5 says "loading" [done=3] [total=8] [unit=shards]   StatusTold
     0.500 rank 5 extends 30                          Extended
     0.500 rank 5 leaving                             LeavingTold
-    0.500 rank 5 reports exception|failed|errno "ValueError: x" [raised=0.49] [peer="reset by peer"] [errno=5]
+    0.500 rank 5 reports exception|failed|errno "ValueError: x" [raised=0.49] [errno=5] [peer="reset by peer"] [timed-out]
     0.500 rank 5 breaks-protocol "not JSON"          ProtocolBroken
     0.500 rank 5 complains SIGQUIT                   Complained
-    0.500 rank 5 exits 1 [peer="reset by peer"]      Exited
-    0.500 rank 5 killed SIGKILL [oom] [core] [peer="…"]   Exited
+    0.500 rank 5 exits 1 [peer="reset by peer"] [timed-out]   Exited
+    0.500 rank 5 killed SIGKILL [oom] [core] [peer="…"] [timed-out]   Exited
     0.500 rank 5 output-closed                       OutputClosed
     0.500 rank 5 reaped [peak=4096]                  Reaped
 """
@@ -180,6 +181,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             return facts.Silences(at, _signs(words), words.number("soonest"))
         case "examined":
             return facts.Examined(at, words.whole("number") or 1, _signs(words))
+        case "mustered":
+            return facts.Mustered(at, _signs(words))
         case "signalled":
             return facts.Signalled(at, _signal(words.next("the signal")), int(words.next("how many were reached")))
         case "judged":
@@ -249,8 +252,8 @@ def _of_rank(at: float, verb: str, words: Words) -> Callable[[int], Fact]:  # no
         case "reports":
             how, text = words.next("exception, failed or errno"), words.next("the text")
             report = Report(how, text, raised_at=words.number("raised"), errno=words.whole("errno"))
-            peer = words.text("peer")
-            return lambda rank: facts.FailureReported(at, rank, report, peer)
+            peer, timed_out = words.text("peer"), words.flag("timed-out")
+            return lambda rank: facts.FailureReported(at, rank, report, peer, timed_out)
         case "breaks-protocol":
             statement = words.next("the statement")
             return lambda rank: facts.ProtocolBroken(at, rank, statement)
@@ -259,7 +262,8 @@ def _of_rank(at: float, verb: str, words: Words) -> Callable[[int], Fact]:  # no
             return lambda rank: facts.Complained(at, rank, signalled)
         case "exits" | "killed":
             ending, oom, peer = _ending(verb, words), words.flag("oom"), words.text("peer")
-            return lambda rank: facts.Exited(at, rank, ending, _oom(rank) if oom else (), oom, (), peer)
+            late = words.flag("timed-out")
+            return lambda rank: facts.Exited(at, rank, ending, _oom(rank) if oom else (), oom, (), peer, timed_out=late)
         case "output-closed":
             return lambda rank: facts.OutputClosed(at, rank)
         case "reaped":

@@ -27,6 +27,7 @@ from rankguard.orders import (
     Judge,
     Listen,
     Look,
+    Muster,
     Order,
     Reap,
     SignalAll,
@@ -145,7 +146,7 @@ class Player:
         return job_phase(self.job), [self.job.phase(rank) for rank in self.job.ranks]
 
 
-def describe(order: Order) -> str:  # noqa: C901  # one arm an order
+def describe(order: Order) -> str:  # noqa: C901, PLR0912  # one arm an order
     """An order as one line of a transcript."""
     match order:
         case Spawn(first=first, last=last):
@@ -156,6 +157,8 @@ def describe(order: Order) -> str:  # noqa: C901  # one arm an order
             what = f"listen since {since:.3f}"
         case Examine(number=examination):
             what = f"examine #{examination}"
+        case Muster(spoken=spoken):
+            what = "muster" + (f" but {_ranges(spoken)}" if spoken else "")
         case SignalAll(signal=number, spare=spare, ends=_):
             what = f"signal all {signal_name(number)}" + (f" but {_ranges(spare)}" if spare else "")
         case SignalRank(rank=rank, signal=number):

@@ -1,0 +1,70 @@
+"""Ranks in a gloo collective to which one of them does not come: `timeouts.py HOW [SECONDS] [RANK]`.
+
+How the one (the last, unless it is named) stays away: `sleep`, `stop` (SIGSTOP), `spin`, `extra` (one collective more
+than the others), `barrier` (monitored), `barriers` (two stay away from one that waits for all), `init` (it never joins
+the group), `store` (its key never comes), `dead` (it dies in front of a monitored barrier), `late` (it comes when the
+others have given up), `failed` (it has an error of its own at the moment at which they give up).
+"""
+
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+HOW = sys.argv[1]
+WAIT = timedelta(seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 3)
+RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+ABSENT = (int(sys.argv[3]) if len(sys.argv) > 3 else WORLD - 1) == RANK
+FOREVER = 600
+
+
+def load_shard():
+    """Where the one is while the others wait."""
+    if HOW == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while HOW == "spin":
+        pass
+    time.sleep({"late": WAIT.total_seconds() + 0.5, "failed": WAIT.total_seconds() + 0.4}.get(HOW, FOREVER))
+    if HOW == "failed":
+        raise LookupError("no such shard")
+
+
+def step():
+    dist.all_reduce(torch.ones(8))
+
+
+def main():
+    torch.set_num_threads(1)
+    if HOW == "init" and ABSENT:
+        load_shard()
+    dist.init_process_group("gloo", timeout=WAIT)
+    step()
+    print("the first is done", flush=True)
+    if HOW == "extra":
+        if ABSENT:
+            step()
+        dist.broadcast(torch.ones(8), src=0)
+        dist.all_gather([torch.ones(8) for _ in range(WORLD)], torch.ones(8))
+    elif HOW in ("barrier", "barriers"):
+        if ABSENT or (HOW == "barriers" and RANK == WORLD - 2):
+            load_shard()
+        dist.monitored_barrier(timeout=WAIT, wait_all_ranks=HOW == "barriers")
+    elif HOW == "dead":
+        if ABSENT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        dist.monitored_barrier(timeout=WAIT)
+    elif HOW == "store":
+        if ABSENT:
+            load_shard()
+        dist.distributed_c10d._get_default_store().wait([f"ready/{WORLD - 1}"], WAIT)
+    else:
+        if ABSENT:
+            load_shard()
+        step()
+
+
+main()

@@ -1,0 +1,106 @@
+"""Ranks that wait in a gloo collective, a barrier or the store for one that does not come: that one is named.
+
+Whoever gives up first is a victim, as are all that give up. What the one did meanwhile is told where it is alive.
+"""
+
+import os
+import shutil
+
+import pytest
+from tests.torch._runs import PROGRAMS, ROOT, Run, who
+
+pytestmark = pytest.mark.torch
+
+TIMEOUTS = f"{PROGRAMS}/timeouts.py"
+WAIT = 5
+"""Longer than the starts of four ranks lie apart on a busy machine: the group is made with the same patience."""
+LINE = "load_shard (timeouts.py:"
+
+
+@pytest.fixture(autouse=True)
+def lines_are_told(monkeypatch):
+    """Whether there is a py-spy: beside torch mostly not, then the one of our own environment."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{ROOT}/.venv/bin")
+    return shutil.which("py-spy") is not None
+
+
+def run(tmp_path, how, *rest, ranks=4):
+    with Run(tmp_path, ranks, TIMEOUTS, how, WAIT, *rest) as job:
+        return job.end()
+
+
+def relations(verdict):
+    return [row["relation"] for row in verdict["ranks"]]
+
+
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [
+        ("sleep", "it waits in `load_shard` (timeouts.py:"),
+        ("spin", "it is in `load_shard` (timeouts.py:"),
+        ("stop", "it is stopped by a signal (SIGSTOP"),
+        ("barrier", "it waits in `load_shard` (timeouts.py:"),
+        ("init", "it waits in `load_shard` (timeouts.py:"),
+        ("store", "it waits in `load_shard` (timeouts.py:"),
+    ],
+)
+def test_the_rank_that_does_not_come(tmp_path, lines_are_told, how, seen):
+    verdict = run(tmp_path, how)
+
+    assert who(verdict) == (3, "collective-timeout", "time", "likely", 1)
+    assert (verdict["either"], relations(verdict)) == ([], ["collateral"] * 3 + ["culprit"])
+    assert verdict["statement"].startswith("rank 3 of 4 did not join a collective in which ranks 0-2 timed out: it ")
+    if lines_are_told or how == "stop":
+        assert seen in verdict["statement"]
+    if lines_are_told:
+        assert "load_shard" in verdict["culprit"]["stacks"]
+    assert verdict["owner"] == ("outside" if how == "stop" else "program")
+    assert {row["cause"]["kind"] for row in verdict["ranks"]} == {"collective-timeout"}
+
+
+def test_it_need_not_be_the_last(tmp_path):
+    verdict = run(tmp_path, "sleep", 0)
+
+    assert who(verdict) == (0, "collective-timeout", "time", "likely", 1)
+    assert relations(verdict) == ["culprit"] + ["collateral"] * 3
+
+
+def test_two_that_do_not_come_to_a_barrier(tmp_path):
+    verdict = run(tmp_path, "barriers")
+
+    assert (who(verdict)[1:4], {verdict["culprit"]["rank"], *verdict["either"]}) == (
+        ("collective-timeout", "time", "likely"),
+        {2, 3},
+    )
+    assert relations(verdict)[:2] == ["collateral"] * 2
+
+
+def test_a_rank_that_died_in_front_of_a_barrier(tmp_path):
+    """torch says of it that it failed to pass: it is no time-out all the same."""
+    verdict = run(tmp_path, "dead")
+
+    assert who(verdict) == (3, "killed", "operator", "proven", 137)
+    assert set(relations(verdict)[:3]) <= {"collateral", "stopped"}
+
+
+def test_one_that_comes_when_the_others_have_given_up(tmp_path):
+    verdict = run(tmp_path, "late")
+
+    assert who(verdict) == (3, "collective-timeout", "time", "likely", 1)
+    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+
+
+def test_an_error_of_its_own_is_the_better_reason(tmp_path):
+    """The one that was waited for raises while the stop is held: then it is that error."""
+    verdict = run(tmp_path, "failed")
+
+    assert who(verdict) == (3, "exception", "program", "proven", 1)
+    assert verdict["culprit"]["cause"]["exception"]["message"] == "no such shard"
+    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+
+
+def test_sixteen_ranks(tmp_path):
+    verdict = run(tmp_path, "stop", 11, ranks=16)
+
+    assert who(verdict) == (11, "collective-timeout", "time", "likely", 1)
+    assert set(relations(verdict)) == {"collateral", "culprit"}
