@@ -160,17 +160,6 @@ def _only_slow(told: Told) -> str | None:
     )
 
 
-def _collective(told: Told) -> str:
-    case, cause = told.case, told.cause
-    if cause.responsible:
-        return f"look at rank {cause.responsible[0].rank}: it {cause.responsible[0].because}"
-    waiting = [each.rank for each in case.ranks if peer_death_of(each)]
-    others = [each.rank for each in case.ranks if each.rank not in waiting]
-    if not others:
-        return "compare the last collective in each rank's log: the rank that is behind is the one that was waited for"
-    return f"look at what ranks {ranges(others)} did last: the rank that was waited for is probably among them"
-
-
 def _peer_that_went(told: Told) -> str | None:
     """Only victims have failed. One that ended with 0 is no failure, but its connections are closed all the same."""
     if not peer_death_of(told.rank) or told.cause.kind in ("oom-kill", "collective-timeout"):
@@ -193,7 +182,6 @@ ROWS = (
     Row(_cannot_start, None, ("cannot-start",)),
     Row(_look_at_it, None, ("ready-timeout", "stall")),
     Row(_only_slow, None, ("ready-timeout",)),
-    Row(_collective, None, ("collective-timeout",)),
     Row(_peer_that_went),
 )
 """Kinds without a row say by themselves what there is to do (a reported failure, a protocol error)."""
