@@ -7,6 +7,7 @@ ended when the driver does not answer (`gpus.py`). No CUDA context is made. Prin
 Sources: nvml.h (NVML API reference), `nvidia-smi --help-query-gpu`, `--help-query-compute-apps`.
 """
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -112,9 +113,15 @@ def by_program(limit_s: float) -> tuple[list[dict[str, Any]] | None, str]:
 
 def _smi(query: str, limit_s: float) -> str:
     words = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    return subprocess.run(
-        words, capture_output=True, text=True, timeout=limit_s, check=True, stdin=subprocess.DEVNULL
-    ).stdout
+    ended = subprocess.run(
+        words, capture_output=True, text=True, timeout=limit_s, check=True, stdin=subprocess.DEVNULL,
+        preexec_fn=_die_with_us,  # whoever calls this has one thread
+    )  # fmt: skip
+    return ended.stdout
+
+
+def _die_with_us() -> None:
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, SIGKILL: prctl(2)
 
 
 def parse_smi(text: str) -> list[dict[str, Any]]:
@@ -141,4 +148,4 @@ def parse_smi(text: str) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(read(1.5)), file=sys.stdout, flush=True)  # noqa: T201  # this is its answer
+    print(json.dumps(read(1.8)), file=sys.stdout, flush=True)  # noqa: T201  # this is its answer

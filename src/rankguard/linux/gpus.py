@@ -19,7 +19,7 @@ from rankguard.circumstances import GpuHolder, GpuState
 from rankguard.linux import spawn, tree
 from rankguard.linux.files import read_text
 
-BOUND_S = 2.0
+BOUND_S = 4.0
 _PROGRAM = os.path.join(os.path.dirname(__file__), "gpu_program.py")
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "VIRTUAL_ENV")
 _OUTPUT, _SIGTERM = 1 << 20, 15
