@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.linux._evidence_helpers import inside, inside_limit, job, obey, wait_readable
 
-from rankguard.linux.kmsg import KernelLog, OomLines, in_init_pid_namespace
+from rankguard.linux.kmsg import KernelLog, OomLines, in_init_pid_namespace, note_of, of_kernel
 from rankguard.model import OomRecord
 
 # Linux 6.18.44, a rank in a group of its own below one with 48 MiB (cgroup v1), recorded with this project's helpers.
@@ -195,3 +195,64 @@ def test_only_news_are_told():
         pytest.skip(log.why_not)
     assert not os.get_inheritable(log.fileno())
     log.close()
+
+
+# ── Crashes and GPUs ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Linux 6.18.44 (recorded), 5.4 (no CPU at the end), general protection and invalid opcode of 6.x; NVIDIA 535 and 390.
+NOTES = {
+    "python3[11247]: segfault at 0 ip 00007f100d223102 sp 00007fff05d27c40 error 6 in libboom.so[1102,7f100d223000+1000]"
+    " likely on CPU 0 (core 0, socket 0)": ("segfault", 11247, "python3", "libboom.so", None),
+    "a b[1]c[77]: segfault at 7f00 ip 00007f10 sp 00007fff error 4 in lib c++.so.6[7f100d223000+1000]": (
+        "segfault", 77, "a b[1]c", "lib c++.so.6", None,
+    ),
+    "python3[5]: segfault at 0 ip 0000000000000000 sp 00007fff05d27c40 error 14 likely on CPU 1 (core 1, socket 0)": (
+        "segfault", 5, "python3", None, None,
+    ),
+    "traps: python3[9] trap invalid opcode ip:7f0a sp:7ffd error:0 in _C.so[7f0a+1000]": ("trap", 9, "python3", "_C.so", None),
+    "traps: python3[9] general protection fault ip:7f0a sp:7ffd error:0 in _C.so[1,7f0a+1000]": (
+        "trap", 9, "python3", "_C.so", None,
+    ),
+    "NVRM: Xid (PCI:0000:3B:00): 79, pid=1234, name=python, GPU has fallen off the bus.": (
+        "xid", 1234, "python", "0000:3b:00", 79,
+    ),
+    "NVRM: Xid (PCI:0000:3b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.": (
+        "xid", None, None, "0000:3b:00", 79,
+    ),
+    "NVRM: Xid (0000:03:00): 43, Ch 00000010, engmask 00000101": ("xid", None, None, "0000:03:00", 43),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", NOTES)
+def test_a_line_about_a_crash_or_a_gpu(line):
+    note = note_of(line)
+
+    assert (note.kind, note.pid, note.name, note.where, note.number) == NOTES[line]
+    assert note.text == line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python3[1]: segfault of the third kind",
+        "NVRM: GPU at PCI:0000:3b:00: GPU-b850f46d",
+        "a process wrote: NVRM: Xid (PCI:0000:3b:00): 79, x",
+        "traps: nothing",
+    ],
+)
+def test_other_lines_are_no_notes(line):
+    assert note_of(line) is None
+
+
+def test_lines_of_another_facility_are_not_the_kernel_s():
+    """14 is facility 1 (user), level 6: what `echo >/dev/kmsg` carries."""
+    line = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=python, GPU has fallen off the bus.\n"
+
+    assert [text for _when, text in of_kernel([f"3,1,5,-;{line}", f"11,2,6,-;{line}", f"14,3,7,-;{line}"])] == [
+        line.strip()
+    ]
+
+
+@given(st.text())
+def test_no_line_upsets_the_reader(text):
+    note_of(text)

@@ -240,6 +240,20 @@ raise RuntimeError("CUDA error: unknown error in a kernel")
     assert not any(each["source"] == "kernel log" for each in ended.cause["evidence"])
 
 
+def test_of_ranks_that_cannot_start_the_lowest_is_named_each_time(ranks: Ranks) -> None:
+    program = ranks.folder / "data"
+    program.write_text("")
+
+    for _ in range(3):
+        ended = ranks.words(["-n", "6", "--no-python", str(program)])
+
+        told = ended.verdict
+        assert (told["culprit"]["rank"], told["culprit"]["cause"]["kind"], ended.status) == (0, "cannot-start", 126)
+        assert "exit status unknown" not in ended.stderr
+        others = [row["relation"] for row in told["ranks"] if row["cause"] and row["rank"]]
+        assert ("not started either" in ended.stderr) == bool(others)
+
+
 # ── Fingerprints ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 FAILURES = {

@@ -40,6 +40,8 @@ _SLICE = 16
 """Ranks started between two looks at the news."""
 _COMPLAINTS = 4
 """Signals of one kind from one rank that are told: it may send any number of them."""
+_IN_ORDER_S = 0.05
+"""For the news of ranks that were forked before one that cannot be executed."""
 _LAST_WORDS = 32
 """Reads of a pipe, batches of datagrams."""
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
@@ -91,6 +93,7 @@ class ExecRanks:
         self._paused = False
         self._kernel = KernelNews(around, self._by_pid, emit)
         self._traced: set[int] = set()
+        self._not_spawned: dict[int, NotSpawned] = {}
         self._starter, self._answers = Starter(around), -1
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,7 +114,8 @@ class ExecRanks:
     def next_wake(self) -> float | None:
         if self._queue and self._starter.ready:
             return 0.0
-        due = (self._ranks[n].mailbox.due_at() for n in self._due)
+        due = [self._ranks[n].mailbox.due_at() for n in self._due]
+        due += [fact.at + _IN_ORDER_S for fact in self._not_spawned.values()]
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -119,6 +123,8 @@ class ExecRanks:
             self._start(self._ranks[self._queue.popleft()])
             if not self._queue:
                 self._starter.close()
+        if self._not_spawned:
+            self._tell_not_spawned(now)
         for number in list(self._due):
             at = self._ranks[number].mailbox.due_at()
             if at is None or at <= now:
@@ -166,13 +172,27 @@ class ExecRanks:
         if failed is None:
             rank.spawned = True
             self._emit(Spawned(now, rank.number, rank.pid, rank.warm))
+            if self._not_spawned:
+                self._tell_not_spawned(now)
             return
         stage, error = failed
         error, statement = why_not(self._spec, stage, error)
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)
-        self._tell([NotSpawned(now, rank.number, stage, error, statement)])
+        self._not_spawned[rank.number] = NotSpawned(now, rank.number, stage, error, statement)
+        self._tell_not_spawned(now)
+
+    def _tell_not_spawned(self, now: float, within_s: float = _IN_ORDER_S) -> None:
+        """In the order of ranks, so that of several that fail alike the same one is named each time.
+
+        One waits for the news of those before it: microseconds to milliseconds, as they were forked before.
+        """
+        for number in sorted(self._not_spawned):
+            fact = self._not_spawned[number]
+            if now < fact.at + within_s and any(before.news >= 0 for before in self._ranks[:number]):
+                return
+            self._tell([self._not_spawned.pop(number).replace(at=max(now, fact.at))])
 
     def _abandon(self, rank: _Rank) -> None:
         self._close_output(rank, 0)
@@ -398,6 +418,7 @@ class ExecRanks:
         for rank in self._ranks:
             if rank.pid > 0 and not rank.exited:
                 self._on_exit(rank, now)
+        self._tell_not_spawned(now, 0.0)
         return not self._queue and all(rank.reaped for rank in self._ranks)
 
     def close(self, now: float) -> None:

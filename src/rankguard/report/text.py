@@ -301,8 +301,10 @@ def _chosen(basis: str) -> str:
 def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list[tuple[str, str]]:
     """What became of all others, and what it took to end them."""
     others = [r for r in verdict.ranks if r.relation != "culprit"]
+    never = [r for r in others if r.cause is not None and r.cause.kind == "cannot-start"]
+    others = [r for r in others if r not in never]
     alive = [r for r in others if r.ending.kind == "alive"]
-    parts = []
+    parts = [f"{_many(never)} {'was' if len(never) == 1 else 'were'} not started either"] if never else []
     for relation, verb in (("collateral", "failed because of it"), ("independent", "failed too, on its own")):
         told = _grouped(
             (r for r in others if r.relation == relation and r.rank not in verdict.either),
