@@ -25,6 +25,7 @@ MEANING = {
     "all-ready": "when all ranks are ready",
     "stopping": "after a SIGTERM from outside: then nobody is to be called a failure",
     "exec": "`rankguard run -n 3 -m …`",
+    "warm": "the same, forked of a server: `--start warm`",
     "function": "a function, by `rankguard.launch`",
     "own": "control groups can be written; each rank gets a memory group of its own",
     "ro": "control groups are mounted read-only, as in the usual container",

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 PHASES = ("starting", "ready-early", "all-ready", "stopping")
 """When the victim fails: before its own readiness; after it, while the others still start; when all are ready; when a
 SIGTERM from outside has come, which makes nobody a failure."""
-STARTS = ("exec", "function")
-"""How the ranks come to be: `rankguard run -n N python -m …`, or `rankguard.launch` of a function."""
+STARTS = ("exec", "warm", "function")
+"""How the ranks come to be: `rankguard run -n N python -m …`, the same with `--start warm`, or `rankguard.launch` of a
+function."""
 
 
 class Cell(Record):

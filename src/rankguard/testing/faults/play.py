@@ -27,6 +27,8 @@ START_TIMEOUT = "60"
 
 _SHOWN = 64 << 10
 
+PRELOAD = "rankguard.testing.faults.catalogue"
+
 
 class Outcome(Record):
     """What came of one cell. `why_not`: it cannot be made here, and nothing was run."""
@@ -61,6 +63,8 @@ def play(fault: Fault, cell: Cell, keep_run: bool = False) -> Outcome:
         took = time.monotonic() - began
         verdict = stage.verdict()
         told = list(checked(fault.expect(cell), verdict, status, left))
+        if cell.start != "function":
+            told.append((verdict.get("start") == cell.start, f"start: {verdict.get('start')}"))
         over = took > fault.bound_s
         told.append((not over, f"took {took:.1f} s{f' (expected {fault.bound_s:g} s at most)' if over else ''}"))
         text = _both_ends(said).decode(errors="replace")
@@ -93,7 +97,8 @@ def run(fault: Fault, cell: Cell, stage: Stage) -> None:
 def _start(fault: Fault, cell: Cell, stage: Stage, wrap: tuple[str, ...]) -> None:
     options = ("--ready-timeout", START_TIMEOUT, *fault.options(cell))
     program = words(fault.name, cell, stage.folder)
-    if cell.start == "exec":
+    if cell.start != "function":
+        options += ("--start", cell.start, *(("--preload", PRELOAD) if cell.start == "warm" else ()))
         if fault.program is not None:
             program = fault.program(stage, cell, program)
         stage.start([*options, *program], wrap)
