@@ -12,7 +12,7 @@ import pytest
 from tests.lab.conftest import cell_of
 
 from rankguard.testing import faults
-from rankguard.testing.faults import FAULTS, PHASES, Cell, Outcome, Surroundings
+from rankguard.testing.faults import FAULTS, PHASES, STARTS, Cell, Outcome, Surroundings
 from rankguard.testing.faults.checks import Expect, checked
 from rankguard.testing.faults.fault import Fault
 
@@ -42,7 +42,7 @@ def test_the_sample_has_everything(here: Surroundings) -> None:
     cells = [cell_of(name, here) for name in FAULTS]
 
     assert {cell.at for cell in cells} == set(PHASES)
-    assert {cell.start for cell in cells} == {"exec", "function"}
+    assert {cell.start for cell in cells} == set(STARTS)
     assert {cell.victim for cell in cells} == {0, 1, 2}
 
 
