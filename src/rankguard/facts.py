@@ -11,7 +11,7 @@ from rankguard.circumstances import Core, GpuState, Host, KernelNote, Module, Pl
 from rankguard.collective import Recorded, Remark
 from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Sign, Survivor
 from rankguard.record import Record
-from rankguard.stacks import Group
+from rankguard.stacks import Group, Stack
 
 
 class Fact(Record):
@@ -134,7 +134,7 @@ class Examined(Fact):
 
     `signs`: the last sign of every rank alive, those that came meanwhile too. `cpu`: how many CPUs the processes of each
     rank used during `within_s` seconds. `used`: (rank, CPU seconds, of how many seconds) since its last sign, or nearly,
-    where that is known. `groups`: ranks that do the same (`diagnosis/stacks.py`); of many the largest and
+    where that is known. `below`: Python processes that odd ranks have started. `groups`: ranks that do the same (`diagnosis/stacks.py`); of many the largest and
     the odd ones. `saved`: the file of the run that holds all stacks as text.
     """
 
@@ -145,6 +145,7 @@ class Examined(Fact):
     groups: tuple[Group, ...] = ()
     saved: str | None = None
     used: tuple[tuple[int, float, float], ...] = ()
+    below: tuple[tuple[int, Stack], ...] = ()
 
 
 class Mustered(Fact):

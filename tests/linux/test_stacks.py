@@ -162,3 +162,39 @@ def test_threads_without_python_stay(waiting) -> None:
 
 def _children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+SAMPLER = """
+import selectors, sys, time
+from rankguard.linux import stacks
+stacks.find_py_spy = lambda: sys.argv[1]
+sampler = stacks.Sampler(selectors.EpollSelector(), 4, time.monotonic)
+sampler.take(dict.fromkeys(range(3), int(sys.argv[2])), print)
+sampler.wake(time.monotonic())
+print(*(dump.pidfd for dump in sampler._running.values()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_py_spy_ends_with_whoever_started_it(waiting, monkeypatch, tmp_path) -> None:
+    """We are killed while three are at work. (They fall to pytest, which is a subreaper.)"""
+    fake(tmp_path, monkeypatch, "exec sleep 1000")
+    words = [sys.executable, "-c", SAMPLER, str(tmp_path / "py-spy"), str(waiting)]
+    ours = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert len(ours.stdout.readline().split()) == 3
+    children = Path(f"/proc/{ours.pid}/task/{ours.pid}/children").read_text().split()
+    pidfds = [os.pidfd_open(int(pid)) for pid in children]
+
+    ours.kill()
+    ours.communicate()
+
+    assert len(pidfds) == 3
+    for pidfd in pidfds:
+        assert selectors_wait(pidfd)
+        os.close(pidfd)
+
+
+def selectors_wait(pidfd: int) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pidfd, selectors.EVENT_READ)
+        return bool(selector.select(30))

@@ -174,10 +174,13 @@ YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 
 
 @pytest.mark.skipif(os.getuid() != 0 or not YAMA.exists(), reason="needs root and a kernel with Yama (make test-uml)")
-def test_where_only_ancestors_may_trace(jobs: Jobs) -> None:
-    """Yama's scope 1, as on Ubuntu: py-spy is the rank's aunt, and the rank allows it (PR_SET_PTRACER)."""
+@pytest.mark.parametrize("scope", ["1", "2"])
+def test_where_only_some_may_trace(jobs: Jobs, scope: str) -> None:
+    """Yama's scope 1, as on Ubuntu: only ancestors may; py-spy is the rank's aunt, and the rank allows it
+    (PR_SET_PTRACER). Scope 2: nobody may without a privilege, and the ranks tell their own stacks.
+    """
     before = YAMA.read_text()
-    YAMA.write_text("1")
+    YAMA.write_text(scope)
     try:
         without = ("setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace")
         jobs.start(2, WAITS, before=without)
@@ -186,3 +189,4 @@ def test_where_only_ancestors_may_trace(jobs: Jobs) -> None:
         YAMA.write_text(before)
 
     assert re.search(r"^all 2 ranks (wait|are) in `<module>` \(program-0\.py:", told.stdout, re.MULTILINE), told.stdout
+    assert ("calls of the main thread only, by faulthandler" in told.stdout) == (scope == "2"), told.stdout

@@ -27,7 +27,7 @@ TESTS = (
     "tests/run/test_verdicts.py",
     "tests/run/test_memory.py",
     "tests/runs/test_killed_together.py",
-    "tests/runs/test_stacks.py::test_where_only_ancestors_may_trace",
+    "tests/runs/test_stacks.py::test_where_only_some_may_trace",
 )
 
 

@@ -82,7 +82,7 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     if case.examined is not None:
         from rankguard.diagnosis.stall_evidence import does, evidence_of  # no start waits for it
 
-        statement = f"{who(case, rank)} {what}{does(case, case.examined, rank)}"
+        statement = f"{who(case, rank)} {what}{does(case.examined, rank)}"
         statement += last if len(statement) + len(last) <= STATEMENT else ""
         evidence = evidence_of(case, case.examined, rank)
         return make(case.failed_by, statement, Confidence.PROVEN, evidence, rank=rank)

@@ -58,9 +58,15 @@ def groups(stacks: Mapping[int, Stack]) -> tuple[Group, ...]:
 
 def sentence(group: Group, world: int) -> str:
     """``rank 3 is in `load_shard` (loader.py:88)``; ``ranks 0-2, 4-7 wait in `recv`, called by `step` (train.py:40)``."""
-    one, how = len(group.ranks) == 1, _is(group.stack)
-    does = f"wait{'s' if one else ''}{_waits_for(group.stack)}" if how is None else f"{'is' if one else 'are'} {how}"
-    return f"{_who(group.ranks, world)} {does}"
+    return f"{_who(group.ranks, world)} {does_what(group.stack, one=len(group.ranks) == 1)}"
+
+
+def does_what(stack: Stack, *, one: bool) -> str:
+    """The sentence without its subject: ``waits in `recv`, called by `step` (train.py:40)``."""
+    how = _is(stack)
+    if how is None:
+        return f"wait{'s' if one else ''}{_waits_for(stack)}"
+    return f"{'is' if one else 'are'} {how}"
 
 
 def _is(stack: Stack) -> str | None:

@@ -4,24 +4,24 @@ Read next: `stalls.py` (who is to blame), `stacks.py` (the groups and their sent
 """
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.stacks import gil_holder, held, own_frames, place, sentence, where_of
+from rankguard.diagnosis.stacks import does_what, gil_holder, groups, held, own_frames, place, sentence, where_of
 from rankguard.diagnosis.words import clip, seconds
 from rankguard.facts import Examined, Mustered
 from rankguard.model import Evidence
-from rankguard.stacks import Group, Stack, Thread
+from rankguard.stacks import Stack, Thread
 
 BUSY = 0.1
 """From this part of one CPU on a rank is called busy. One that waits uses less than 0.02, watchdog threads included; one
 that spins gets a fifth of a CPU even where ten want it."""
 
-_EVIDENCE = 3
+_EVIDENCE, _CHILDREN = 3, 2
 _THREADS, _FRAMES = 8, 30
 
 
-def does(case: Case, found: Examined, rank: RankCase) -> str:
+def does(found: Examined, rank: RankCase) -> str:
     """``: it waits in `load_shard` (loader.py:88)``; empty where that is not known."""
     stack = stack_of(found, rank.rank)
-    return "" if stack is None else f": it {_alone(rank.rank, stack, len(case.ranks))}"
+    return "" if stack is None else f": it {does_what(stack, one=True)}"
 
 
 def evidence_of(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
@@ -29,6 +29,7 @@ def evidence_of(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, 
     return (
         *stacks_evidence(case, found, rank.rank),
         *_within(case, found, rank.rank),
+        *_below(found, rank.rank),
         *_use(found, rank.rank),
         *_clock(case, found, rank),
     )
@@ -102,6 +103,17 @@ def _within(case: Case, found: Examined, rank: int) -> tuple[Evidence, ...]:
     return tuple(Evidence(source=source, statement=clip(statement)) for source, statement in told)
 
 
+def _below(found: Examined, rank: int) -> tuple[Evidence, ...]:
+    """What the processes do that it has started: a rank may wait for a worker of its own. The odd ones first."""
+    children = {stack.pid: stack for number, stack in found.below if number == rank}
+    told = []
+    for group in groups(children)[:_CHILDREN]:
+        one = len(group.ranks) == 1
+        who = f"its child (pid {group.ranks[0]})" if one else f"{len(group.ranks)} of its children"
+        told.append(Evidence(source="stacks", statement=clip(f"{who} {does_what(group.stack, one=one)}")))
+    return tuple(told)
+
+
 def _use(found: Examined, rank: int) -> tuple[Evidence, ...]:
     """CPU time is a weak sign: one that works says nothing by it, and one that sleeps is not lost."""
     used, stack = cpu_of(found, rank), stack_of(found, rank)
@@ -132,11 +144,6 @@ def _clock(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
         return ()
     ago = seconds(found.at - rank.spawned_at)
     return (Evidence(source="clock", statement=f"it has given no sign of progress since its start, {ago} before that"),)
-
-
-def _alone(rank: int, stack: Stack, world: int) -> str:
-    """`waits in …`, `is stopped …`: the sentence of a rank without its subject."""
-    return sentence(Group((rank,), stack), max(2, world)).removeprefix(f"rank {rank} ")
 
 
 def _thread_text(thread: Thread) -> list[str]:

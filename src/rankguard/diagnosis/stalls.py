@@ -118,7 +118,7 @@ def stalled(case: Case, rank: RankCase) -> Cause | None:
     chosen = choose(case, found)
     if chosen.rank != rank.rank:
         return None
-    doing = does(case, found, rank)
+    doing = does(found, rank)
     limit = seconds(case.spec.stall_timeout or 0.0)
     what = f"has shown no sign of progress for {limit}" if rank.late else "holds the silent ranks up"
     statement = f"{who(case, rank)} {what}{doing}"

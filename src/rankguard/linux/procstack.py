@@ -9,6 +9,7 @@ Read next: `stacks.py` (frames, and who asks), `../stacks.py` (the nouns).
 
 import os
 from functools import partial
+from itertools import islice
 
 from rankguard.linux import tree
 from rankguard.linux.files import listed, read_text
@@ -70,6 +71,12 @@ def python_of(pid: int) -> int | None:
             return pid
     below = (each for each in tree.descendants(pid)[:_BELOW] if _is_python(each) and not _helps(each))
     return next(below, pid if own else None)
+
+
+def pythons_below(pid: int, most: int) -> list[int]:
+    """Python processes that this one has started (workers of a data loader), multiprocessing's own left out."""
+    below = (each for each in tree.descendants(pid)[:_BELOW] if _is_python(each) and not _helps(each))
+    return list(islice(below, most))
 
 
 def _thread(pid: int, tid: int) -> Thread | None:

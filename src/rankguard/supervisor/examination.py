@@ -3,7 +3,7 @@
 Stacks of all at once, and who uses the CPU meanwhile: a rank that waits and one that spins are equally silent. It takes
 half a second at least, so that the use of CPUs can be told, and `MOST_S` at most, in a large job more; of whoever has
 not been read by then the kernel's own words must do. Those that do something else than most are looked at once more,
-with their calls in C. Nobody is woken or stopped, and nothing is decided here (`diagnosis/stalls.py`).
+with their calls in C and the Python processes that they have started. Nobody is woken or stopped, and nothing is decided here (`diagnosis/stalls.py`).
 
 While a clock runs that may lead to it, the CPU time of each rank is noted now and then (nobody tells it unasked): a rank
 that has computed ever since its last sign is not one that sleeps.
@@ -21,7 +21,7 @@ from rankguard.facts import Examined, Fact
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import tree
 from rankguard.linux.files import read_text
-from rankguard.linux.procstack import kernel_stack
+from rankguard.linux.procstack import kernel_stack, pythons_below
 from rankguard.model import Sign
 from rankguard.stacks import UNREAD, Group, Stack
 from rankguard.supervisor.snapshots import Snapshots
@@ -29,8 +29,8 @@ from rankguard.supervisor.snapshots import Snapshots
 LEAST_S, MOST_S, EACH_S = 0.5, 3.0, 0.05
 """`EACH_S`: what a rank adds to `MOST_S`. 512 ranks take 15 s on 2 CPUs."""
 _GROUPS, _THREADS, _FRAMES, _BELOW = 12, 8, 40, 16
-_ODD = 3
-"""Ranks that are looked at twice."""
+_ODD, _CHILDREN = 3, 4
+"""Ranks that are looked at twice, and how many Python processes of each."""
 _MARKS, _SLICE = 8, 4
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -52,12 +52,13 @@ class Examination:
         self._cpu: dict[int, float] = {}
         self._found: dict[int, Stack] = {}
         self._odd: dict[int, Stack] = {}
+        self._below: tuple[tuple[int, Stack], ...] = ()
         self._all_found = self._told = False
         self._marks = CpuMarks(job)
 
     def begin(self, number: int, now: float) -> None:
         """Start; `Examined` comes from `wake`."""
-        self._number, self._began, self._all_found, self._odd = number, now, False, {}
+        self._number, self._began, self._all_found, self._odd, self._below = number, now, False, {}, ()
         self._cpu = {rank: _cpu_s(pid) for rank, pid in self._alive().items()}
 
         def done(found: dict[int, Stack]) -> None:
@@ -103,6 +104,7 @@ class Examination:
             told_groups(found),
             saved,
             self._marks.since(signs, total, now),
+            self._below,
         )
         self._number, self._told = None, True
         self._emit(redacted(told, self._redact))
@@ -113,11 +115,19 @@ class Examination:
         some = [rank for group in made[:-1] if held(group.stack) is None for rank in group.ranks]
         odd = [rank for rank in some or self._found if self._found[rank].by == "py-spy"][:_ODD]
 
+        below = {pid: rank for rank in odd for pid in pythons_below(self._found[rank].pid, _CHILDREN)}
+
+        def read(found: dict[int, Stack]) -> None:
+            if self._number == number:
+                self._odd = found
+                self._snapshots.take_processes(below, done)
+
         def done(found: dict[int, Stack]) -> None:
             if self._number == number:
-                self._odd, self._all_found = found, True
+                self._below = tuple((below[pid], _shortened(stack)) for pid, stack in found.items() if stack.by)
+                self._all_found = True
 
-        self._snapshots.take(odd, done, native=True)
+        self._snapshots.take(odd, read, native=True)
 
     def _alive(self) -> dict[int, int]:
         return {rank.rank: rank.pid for rank in self._job.ranks if rank.pid is not None and rank.exited is None}

@@ -66,6 +66,10 @@ class Snapshots:
         pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
         return self._sampler.take(pids, done, native=native)
 
+    def take_processes(self, pids: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> None:
+        """The stacks of processes that are no ranks, by pid."""
+        self._sampler.take({pid: pid for pid in pids}, done)
+
     def keep(self, found: dict[int, Stack], wanted: Iterable[int]) -> tuple[str, str | None]:
         """Stacks as text, and the file of the run that has it, if there is one."""
         from rankguard.report.stacks import stacks_text  # words that no start waits for
