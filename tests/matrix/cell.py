@@ -13,10 +13,10 @@ from typing import Any
 
 from tests.matrix.always import always
 from tests.matrix.axes import Place, meaningful
-from tests.matrix.place import enter, left_below, why_not
+from tests.matrix.place import enter, job_group, left_below, why_not
 
 from rankguard.testing import faults
-from rankguard.testing.faults import limits
+from rankguard.testing.faults import limits, stage
 
 SAID = 6000
 """Bytes kept of what a wrong cell printed."""
@@ -32,8 +32,11 @@ def made(place: Place, folder: str, groups: list[str], entered: Callable[[], Non
     limit = enter(place, folder, groups)
     entered()  # what a process asked of the kernel for itself is lost with its user (prctl(2))
     tempfile.tempdir = None  # asked for before we came here
-    if limit is not None and place.groups == "ro":
+    job = job_group(groups) if place.groups == "own" else None
+    if limit is not None and (job or place.groups == "ro"):
         limits.set_ours = partial(_set_limit, limit)
+    if job:
+        stage.Stage.begin = _beginning_in(job, stage.Stage.begin)
     here = faults.look()
     if reason := _not_here(place, here):
         return {"why_not": reason}
@@ -56,6 +59,12 @@ def made(place: Place, folder: str, groups: list[str], entered: Callable[[], Non
         "checks": checks, "kind": cause.get("kind"), "confidence": cause.get("confidence"),
         "verdict_after_s": _between(verdict.get("failed_at"), verdict.get("ended_at")), "said": found.said[-SAID:] if wrong else "", "verdict": verdict if wrong else None,
     }  # fmt: skip
+
+
+def _beginning_in(group: str, begin: Callable[..., None]) -> Callable[..., None]:
+    """The command is started in a control group in which we are not."""
+    join = ["/bin/sh", "-c", 'echo 0 > "$0"/cgroup.procs && exec "$@"', group]
+    return lambda self, command: begin(self, [*join, *command])
 
 
 def _set_limit(fd: int, size: int | None) -> None:

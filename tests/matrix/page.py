@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from tests.matrix.axes import AXES, MEANING
+from tests.matrix.axes import AXES, MEANING, everything
 from tests.matrix.place import ROOT
 from tests.matrix.runner import Result
 
@@ -75,22 +75,25 @@ def wrong(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def total(results: Sequence[Result], took_s: float) -> str:
+def total(results: Sequence[Result]) -> str:
     """The last line."""
     cells, right, bad, not_made = _counts(results)
-    return f"{cells} cells: {right} right, {bad} wrong, {not_made} cannot be made; {_took(took_s)}"
+    return f"{cells} cells: {right} right, {bad} wrong, {not_made} cannot be made"
 
 
-def _took(seconds: float) -> str:
+def took(seconds: float) -> str:
+    """In words."""
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def write(results: Sequence[Result], took_s: float) -> None:
-    """docs/matrix.md."""
-    PAGE.write_text("\n".join(_page(results, took_s)) + "\n")
+def write(results: Sequence[Result]) -> None:
+    """docs/matrix.md. Raises `ValueError` where cells are not known."""
+    if len(results) != len(everything()):
+        raise ValueError(f"the page tells of all {len(everything())} cells, and only {len(results)} are known")
+    PAGE.write_text("\n".join(_page(results)) + "\n")
 
 
-def _page(results: Sequence[Result], took_s: float) -> Iterator[str]:
+def _page(results: Sequence[Result]) -> Iterator[str]:
     faults_, *others = AXES
     yield "# The fault matrix"
     yield ""
@@ -107,7 +110,7 @@ def _page(results: Sequence[Result], took_s: float) -> Iterator[str]:
         "Nothing is tried twice."
     )
     yield ""
-    yield f"**{total(results, took_s)}**, on {datetime.now(UTC):%Y-%m-%d}, {_machine()}."
+    yield f"**{total(results)}**, on {datetime.now(UTC):%Y-%m-%d}, {_machine()}."
     yield ""
     yield "| axis | value | means |"
     yield "|---|---|---|"

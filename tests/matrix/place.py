@@ -6,17 +6,21 @@ control groups of its own, so that what is left in them is its. Read next: `cell
 
 import ctypes
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from tests.matrix.axes import Place
 
-from rankguard.linux.hierarchies import below, own_groups, processes
+from rankguard.linux.hierarchies import below, own_groups
 from rankguard.linux.libc import prctl
 
 NOBODY = 65534
 NAME = "matrix-"
 """Of control groups; the runner's pid and a number follow."""
+FOLDER = "rgm-"
+"""Of the cells' folders below /tmp: short, for sockets are in there; the same follows."""
+PLAYER, JOB = "player", "job"
 ROOT = Path(__file__).parents[2]
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
@@ -33,7 +37,12 @@ def enter(place: Place, folder: str, groups: list[str]) -> int | None:
     """
     limit = _limit_file(groups)
     for group in groups:
-        Path(group, "cgroup.procs").write_text("0")
+        inside = [
+            f"{group}/{name}"
+            for name in (JOB if place.groups == "ro" else PLAYER, "")
+            if os.path.isdir(f"{group}/{name}")
+        ]
+        Path(inside[0], "cgroup.procs").write_text("0")
     if os.geteuid() == 0:
         _unshare_mounts(place)
         if place.user == "nobody":
@@ -64,20 +73,32 @@ def why_not(place: Place, groups: list[str]) -> str | None:
 
 
 def make_groups(name: str) -> list[str]:
-    """A group below our own in each hierarchy that rankguard uses, where one can be made."""
+    """A group below our own in each hierarchy that rankguard uses, where one can be made.
+
+    With cgroup2's memory controller there are two below it, for no group that has processes may have children with
+    counters (cgroups(7)): `PLAYER` for the cell's own process, and `JOB`, in which rankguard is started and has nobody
+    beside it.
+    """
     made: list[str] = []
     for key, group in own_groups().items():
         if key not in ("memory", "v2", "freezer", "pids"):
             continue
-        if key == "v2" and os.path.exists(f"{group.path}/memory.stat") and processes(group.path):
-            continue  # nobody may be in a group whose children have memory counters, but in the root
         path = f"{group.path}/{NAME}{name}"
         try:
             os.mkdir(path)
             made.append(path)
+            if os.path.exists(f"{path}/memory.max"):
+                Path(path, "cgroup.subtree_control").write_text("+memory")
+                os.mkdir(f"{path}/{PLAYER}")
+                os.mkdir(f"{path}/{JOB}")
         except OSError:
             pass
     return made
+
+
+def job_group(groups: list[str]) -> str | None:
+    """The group that rankguard is to be started in, where it is another one than the cell's process is in."""
+    return next((f"{group}/{JOB}" for group in groups if os.path.isdir(f"{group}/{JOB}")), None)
 
 
 def remove_groups(groups: list[str]) -> None:
@@ -90,24 +111,33 @@ def remove_groups(groups: list[str]) -> None:
                 pass
 
 
-def forget_stale_groups() -> None:
-    """Removes the groups of runners that were killed: all that is in them has died with them."""
+def forget_stale() -> None:
+    """Removes what runners that were killed have left: folders and empty groups. All processes have died with them."""
     for group in own_groups().values():
         for name in os.listdir(group.path):
-            pid = name.removeprefix(NAME).partition("-")[0]
-            if name.startswith(NAME) and not os.path.exists(f"/proc/{pid}"):
+            if _of_the_dead(name, NAME):
                 remove_groups([f"{group.path}/{name}"])
+    for name in os.listdir("/tmp"):
+        if _of_the_dead(name, FOLDER):
+            shutil.rmtree(f"/tmp/{name}", ignore_errors=True)
+
+
+def _of_the_dead(name: str, prefix: str) -> bool:
+    pid = name.removeprefix(prefix).partition("-")[0]
+    return name.startswith(prefix) and pid.isdecimal() and not os.path.exists(f"/proc/{pid}")
 
 
 def left_below(groups: list[str]) -> list[str]:
     """Control groups that somebody has made in a cell's and not removed."""
-    return [path for group in groups for path in below(group) if path != group]
+    return [
+        path for group in groups for path in below(group) if path not in (group, f"{group}/{PLAYER}", f"{group}/{JOB}")
+    ]
 
 
 def _limit_file(groups: list[str]) -> int | None:
     """An open file that sets the memory limit of all that is in the cell, for whoever cannot write groups inside."""
     for group in groups:
-        for name in ("memory.limit_in_bytes", "memory.max"):
+        for name in ("memory.limit_in_bytes", f"{JOB}/memory.max"):
             if os.path.exists(f"{group}/{name}"):
                 return os.open(f"{group}/{name}", os.O_WRONLY | os.O_CLOEXEC)
     return None
@@ -139,7 +169,7 @@ def _give(folder: str, groups: list[str]) -> None:
     """The folder and the control groups become those of nobody, as systemd delegates (cgroups(7))."""
     for path in (folder, f"{folder}/tmp", f"{folder}/home"):
         os.chown(path, NOBODY, NOBODY)
-    for group in groups:
+    for group in [inner for each in groups for inner in below(each)]:
         for path in (group, *(f"{group}/{name}" for name in os.listdir(group) if name in _DELEGATED)):
             os.chown(path, NOBODY, NOBODY)
 

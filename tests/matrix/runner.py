@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 
 from tests.matrix.axes import Place
 from tests.matrix.cell import made
-from tests.matrix.place import make_groups, remove_groups
+from tests.matrix.place import FOLDER, make_groups, remove_groups
 
 from rankguard.linux.libc import PR_SET_PDEATHSIG, become_subreaper, prctl
 from rankguard.testing import faults
@@ -87,7 +87,7 @@ class _Running:
 
     def __init__(self, place: Place, number: int) -> None:
         self.place = place
-        self.folder = tempfile.mkdtemp(prefix="m", dir="/tmp")
+        self.folder = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir="/tmp")
         os.chmod(self.folder, 0o711)
         for name in ("tmp", "home"):
             os.mkdir(f"{self.folder}/{name}", 0o700)

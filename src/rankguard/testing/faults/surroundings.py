@@ -58,6 +58,15 @@ def look() -> Surroundings:
     )
 
 
+def patience(quiet_s: float) -> str:
+    """Seconds for an option: on a quiet machine so many, more where processes queue for a processor (eight times at most).
+
+    A rank that has not had its first instruction yet is as silent as one that hangs.
+    """
+    queue = os.getloadavg()[0] / (os.cpu_count() or 1)
+    return f"{quiet_s * min(max(queue, 1.0), 8.0):.1f}"
+
+
 def why_no_core() -> str | None:
     """Why a crash writes no core into the working folder (core(5)); null when it does."""
     pattern = (read_text("/proc/sys/kernel/core_pattern") or "").strip()

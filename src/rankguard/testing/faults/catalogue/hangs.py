@@ -9,13 +9,15 @@ from rankguard.testing.faults.catalogue.expected import failed, says
 from rankguard.testing.faults.checks import Expect, Verdict, Words
 from rankguard.testing.faults.fault import Cell, Fault
 from rankguard.testing.faults.parts.hangs import SYS_CLONE
-from rankguard.testing.faults.surroundings import Surroundings
+from rankguard.testing.faults.surroundings import Surroundings, patience
 
-STALL_S = "2"
+STALL_S = 2.0
 
 
 def _options(cell: Cell) -> tuple[str, ...]:
-    return ("--shutdown-timeout", "1", "--grace", "1") if cell.at == "stopping" else ("--stall-timeout", STALL_S)
+    return (
+        ("--shutdown-timeout", "1", "--grace", "1") if cell.at == "stopping" else ("--stall-timeout", patience(STALL_S))
+    )
 
 
 def _stalled(confidence: Words) -> Callable[[Cell], Expect]:
@@ -58,6 +60,6 @@ FAULTS = (
     Fault(
         "ready-timeout", "never becomes ready", "hangs:never_ready",
         failed("ready-timeout", "time", 124, "clock", also=says("waiting for the parameter server")), phases=("starting",),
-        options=lambda _cell: ("--ready-timeout", "2"),
+        options=lambda _cell: ("--ready-timeout", patience(STALL_S)),
     ),
 )  # fmt: skip
