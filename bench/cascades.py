@@ -7,7 +7,7 @@ torchrun too. The ranks are joined by TCP; once all are, one fails, and its peer
 1 or 64 threads; crashes are with and without a core dump (deleted at once).
 
 Started through `rankguard.launch`: the real supervisor, warden and ranks, without the 0.1 s that a command line takes.
-Ends with 1 when a name is wrong, or `either` is given in more than 2 % of a kind in which it can be decided.
+Ctrl-C ends the kind that runs, and tells what is known by then. Ends with 1 when a name is wrong, or `either` is given in more than 2 % of a kind in which it can be decided.
 Read next: `cascade/` (the ranks), `docs/cascades.md` (a full run, and what is `either`).
 """
 
@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -127,12 +128,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cascades-", dir="/var/tmp") as home:
         os.environ["RANKGUARD_HOME"] = f"{home}/runs"
         bench = Bench(Path(home), asked.ranks, random.Random(asked.seed))
+        signal.signal(signal.SIGINT, bench.stop)
         rows, ok = [HEAD], True
         print(HEAD, flush=True)
         for kind in chosen:
             if kind.program == "torch" and not TORCH.exists():
                 print(f"{kind.name}: no {TORCH} (`make test-torch` makes it)", flush=True)
                 continue
+            if bench.enough:
+                break
             outcomes = bench.run(kind, asked.runs)
             row, good = _row(kind, outcomes)
             rows.append(row)
@@ -152,6 +156,8 @@ class Bench:
     def __init__(self, home: Path, ranks: int, chance: random.Random) -> None:
         self.home, self.ranks, self.chance = home, ranks, chance
         self.rank = home / "rank"
+        self.enough = False
+        """Somebody pressed Ctrl-C: what is known by now is told."""
         subprocess.run(["gcc", "-O1", "-pthread", "-o", self.rank, HERE / "rank.c"], check=True)
         shutil.copy(HERE / "rank.py", home / "rank.py")
 
@@ -160,16 +166,22 @@ class Bench:
         found = []
         for number, planned in enumerate(cells[:runs]):
             cell = (*planned[:2], "0", *planned[3:]) if number % _share(kind, planned) else planned
-            outcome = self._one(kind, cell)
+            outcome = self.one(kind, cell)
             if outcome.grade == "wrong" or not outcome.told:
                 print(f"    {outcome.grade}: {kind.name} {' '.join(cell)}: {outcome.note}", file=sys.stderr, flush=True)
             found.append(outcome)
+            if self.enough:
+                break
         return found
+
+    def stop(self, *_: object) -> None:
+        self.enough = True
 
     def _shuffled(self, cells: tuple[tuple[str, ...], ...]) -> list[tuple[str, ...]]:
         return self.chance.sample(cells, len(cells))
 
-    def _one(self, kind: Kind, cell: tuple[str, ...]) -> Outcome:
+    def one(self, kind: Kind, cell: tuple[str, ...]) -> Outcome:
+        """One cascade, with a culprit by chance."""
         culprit, second = self.chance.sample(range(self.ranks), 2)
         folder = Path(tempfile.mkdtemp(dir=self.home))
         argv = self._argv(kind, folder, culprit, second, cell)

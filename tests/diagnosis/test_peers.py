@@ -73,6 +73,16 @@ VICTIMS = {
     "c, perror": "step 12\nrecv: Connection reset by peer\n",
     "c, write": "step 12\nunable to send: Broken pipe\n",
     "open mpi": "An MPI communication peer process has unexpectedly disconnected.  This\nusually indicates a failure in the peer process\n",
+    # open-mpi/ompi mailing list, "Connection reset by peer (104)"
+    "open mpi over tcp": "[node2][[5,1],3][btl_tcp.c:501:mca_btl_tcp_recv_blocking] recv(25) failed: Connection reset by peer (104)\nstep\nstep\nstep\nstep\n",
+    "open mpi's daemon": "ORTE has lost communication with a remote daemon.\n\n  HNP daemon   : [[17757,0],0] on node a\n  Remote daemon: [[17757,0],13] on node b\n",
+    # openucx/ucx issues 9590 and 1920
+    "ucx over infiniband": "[lxbk1127:2330856:0:2330856] ib_mlx5_log.c:177  Transport retry count exceeded on mlx5_0:1/IB (synd 0x15 vend 0x81 hw_synd 0/0)\n[lxbk1127:2330856:0:2330856] ib_mlx5_log.c:177  DCI QP 0xd16 wqe[6168]: SEND s-e [rqpn 0x17de rlid 1037]\n==== backtrace (tid:2330856) ====\n",
+    "ucx, endpoint": "[1516700569.601083] [clx-orion-010:31714:0]     ucp_worker.c:437  UCX  ERROR Error Endpoint timeout was not handled for ep 0x1d33870 - rc_mlx5/mlx5_2:1\n",
+    "open mpi over ucx": "Error: mca_pml_ucx_send_nbr failed: -25, Connection reset by remote peer\n",
+    # deepseek-ai/DeepEP issues 38 and 223
+    "nvshmem": "/x/bootstrap/uid/ncclSocket/ncclsocket_socket.cpp:socketProgress:59: socketProgress: Connection closed by remote peer h100-216<56124>\n/x/bootstrap_uid.cpp:97: non-zero status: -6\n/x/init.cu:992: non-zero status: 7 building transport map failed\n",
+    "nvshmem, write": "/x/ncclsocket_socket.cpp:socketProgressOpt:39: socketProgressOpt: Call to recv from 10.179.114.196<38229> failed : Broken pipe\n/x/init.cu:998: non-zero status: 7 building transport map failed\n",
     "ray": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    ray.get(x)\nray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.\n',
     "multiprocessing": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    c.recv()\n  File "/usr/lib/python3.11/multiprocessing/connection.py", line 250, in recv\n    buf = self._recv_bytes()\nEOFError\n',
     "traceback without its head": '  File "/usr/lib/python3.11/socket.py", line 706, in readinto\n    return self._sock.recv_into(b)\nConnectionResetError: [Errno 104] Connection reset by peer\n',

@@ -9,7 +9,7 @@ after its victims; one that writes a core dump takes longer. The stop never wait
 
 HOLD = 1.0
 """The stop waits this long when the first news is a death by a lost peer and no other rank is seen dying: the first
-failure is then still on its way, most often in a `finally` (docs/decisions/0004-hold-the-stop.md)."""
+failure is then still on its way, most often in a `finally` (docs/decisions/0004-hold-the-stop.md, 0009)."""
 
 LINGER = 5.0
 """The longest that it waits, while at least half of the ranks have lost a peer and some have not been heard: they are

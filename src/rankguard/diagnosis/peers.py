@@ -55,7 +55,7 @@ _PHRASE = 160
 _NATIVE_FRAME = re.compile(r"^\s*(frame #\d+:|#\d+ 0x|@\s+0x)")
 _FATAL = re.compile(r"terminate called|^F\d{4} |Process group watchdog thread terminated")
 _HANDLED = re.compile(
-    r"(?i)\b(retry|retrying|reconnect\w*|ignor\w+|will try again|DEBUG|INFO)\b|(?<!NCCL )\bWARN(ING)?\b"
+    r"(?i)\b(retry(?! count)|retrying|reconnect\w*|ignor\w+|will try again|DEBUG|INFO)\b|(?<!NCCL )\bWARN(ING)?\b"
 )
 
 # Exception types that mean it whatever their message. Source: CPython's errno subclasses of OSError; torch/distributed;
@@ -147,17 +147,21 @@ _RUNTIMES = _table(
     r"Polled an error from coordination service",
     r"tasks are unhealthy \(stopped sending heartbeats\)",
     r"CoordinationService.{0,120}(UNAVAILABLE|Socket closed|unhealthy)",
-    # Open MPI (ULFM, btl/tcp), MPICH
+    # Open MPI (ULFM, btl/tcp, its daemons), PRRTE, MPICH
     r"MPI_ERR_(PROC_FAILED|REVOKED)",
     r"An MPI communication peer process has unexpectedly disconnected",
+    r"\bmca_btl_tcp_\w+\b.{0,80}(recv|send|readv|writev)\(\S*\) failed",
+    r"\b(ORTE|PRTE|PRRTE) has lost communication with",
     # ray/exceptions.py
     r"\b(ActorDiedError|RayActorError|WorkerCrashedError|OwnerDiedError)\b",
     r"The actor (died unexpectedly|is dead because)",
     # vllm/v1/engine, vllm executors, sglang engine: a parent that lost its worker
     r"\bEngineDeadError\b|EngineCore encountered an issue",
     r"(Worker proc|[Ss]cheduler|[Rr]ank \d+ scheduler)\b.{0,40}\b(died|is dead)\b",
-    # UCX, gRPC
+    # UCX (ucs_status_string; uct/ib/mlx5/ib_mlx5_log.c; ucp_worker.c), NVSHMEM (its sockets are NCCL's), gRPC
     r"Connection reset by remote peer",
+    r"Transport retry count exceeded on \S+",
+    r"UCX\s+ERROR .{0,80}Endpoint (timeout|is not connected)",
     r"StatusCode\.UNAVAILABLE",
 )
 
