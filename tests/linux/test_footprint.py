@@ -86,7 +86,7 @@ def test_a_group_of_its_own_counts_all_but_page_cache(tmp_path):
         full = looked(found)
         found.close()
     assert 39 * MIB <= full - empty < 50 * MIB
-    assert full > found.own - MIB
+    assert empty < 30 * MIB  # what it shares with this process since its fork is charged to this one
 
 
 def test_a_limit_that_a_rank_set_itself():

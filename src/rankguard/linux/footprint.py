@@ -17,6 +17,7 @@ import resource
 
 from rankguard.linux import tree
 from rankguard.linux.glance import glance
+from rankguard.linux.hierarchies import processes
 from rankguard.linux.memory import numbers
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -52,9 +53,8 @@ class Footprint:
         if self._group is not None:
             name = "memory.current" if self._v2 else "memory.usage_in_bytes"
             usage = self._read("_usage", f"{self._group}/{name}").strip()
-        # An empty group: the rank has not joined it (`cgroup.py` says so).
-        if usage.isdigit() and usage != b"0" and self._extra is not None:
-            self.held = max(self.own, int(usage) - self._extra)
+        if usage.isdigit() and self._extra is not None:
+            self.held = max(0, int(usage) - self._extra)
         else:
             self.held = self.own + self._below
         return True
@@ -64,7 +64,8 @@ class Footprint:
         _how, memory = glance(self.pid)
         if memory.peak_bytes is not None:
             self.peak = memory.peak_bytes
-        if self._group is not None:
+        self._extra = None
+        if self._group is not None and processes(self._group):  # nobody: it could not join (`cgroup.py` says so)
             names = ("inactive_file", "active_file") if self._v2 else ("total_inactive_file", "total_active_file")
             stat = numbers(f"{self._group}/memory.stat", names)
             self._extra = sum(stat.values()) if stat else None

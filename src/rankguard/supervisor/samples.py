@@ -125,7 +125,7 @@ class Samples:
         while self._todo and time.perf_counter() < until:
             self._look(self._todo.popleft(), now)
         if not self._todo:
-            self._look_closer()
+            self._look_closer(now)
             self._conclude(now)
 
     def told(self) -> Message:
@@ -145,15 +145,15 @@ class Samples:
                 continue
             known = seen.get(number)
             if known is not None and known.held_bytes is not None:
-                self._courses[number].add(now, known.held_bytes + max(0, found.held - found.own))
+                self._courses[number].add(now, max(0, known.held_bytes + found.held - found.own))
             growth = self._growth(number)
             if known is None:  # dying, or just gone
                 seen[number] = Memory(found.rss, found.peak, found.held, growth, round(age, 3))
             else:
-                more = max(0, found.held - found.own)
-                seen[number] = known.replace(held_bytes=(known.held_bytes or 0) + more, growth_bytes_s=growth)
-        held = sum(memory.held_bytes or 0 for memory in seen.values())
-        state = self._with_ranks(looked.state, held)
+                held = max(0, (known.held_bytes or 0) + found.held - found.own)
+                seen[number] = known.replace(held_bytes=held, growth_bytes_s=growth)
+        total = sum(memory.held_bytes or 0 for memory in seen.values())
+        state = self._with_ranks(looked.state, total)
         recent = [(at, each) for at, each in self._past if now - at < 2 * self._every + 1]
         if recent:
             at, fullest = max(recent, key=lambda each: each[1].used_bytes or 0)
@@ -182,7 +182,19 @@ class Samples:
             self._seen_at[number] = now
             self._courses[number].add(now, found.held)
 
-    def _look_closer(self) -> None:
+    def _look_at_own_limits(self, number: int, now: float) -> None:
+        """RLIMIT_AS and RLIMIT_DATA bind a rank alone, and it may have set them itself: no kill, but a MemoryError."""
+        for name, used, limit in self._found[number].limits():
+            source = f"{name} of rank {number}"
+            course, alarm = self._shared.setdefault(source, (Course(), Alarm()))
+            course.add(now, used)
+            outlook_ = outlook(course, limit)
+            if alarm.rings(outlook_):
+                self._warn(
+                    now, MemoryState(limit_bytes=limit, firm_bytes=used, limit_from=source), outlook_, only=number
+                )
+
+    def _look_closer(self, now: float) -> None:
         """At those whose turn it is, as far as the time suffices."""
         until = time.perf_counter() + _TURN_S
         for _ in range(len(self._closer)):
@@ -190,6 +202,7 @@ class Samples:
             self._closer.append(number)
             if number in self._found and self._job.ranks[number].exited is None:
                 self._found[number].look_closer()
+                self._look_at_own_limits(number, now)
             if time.perf_counter() > until:
                 return
 
@@ -237,13 +250,14 @@ class Samples:
             self._past.append((now, self._complete(state, held, outlook_)))
         return self._states
 
-    def _warn(self, now: float, state: MemoryState, outlook_: Outlook) -> None:
+    def _warn(self, now: float, state: MemoryState, outlook_: Outlook, only: int | None = None) -> None:
         samples = [
             Sample(number, found.held, self._growth(number))
             for number, found in self._found.items()
-            if found.held is not None and self._job.ranks[number].exited is None
+            if self._lives(number, found) and found.held is not None and only is None
         ]
-        state = self._complete(state, sum(each.held for each in samples), outlook_)
+        if only is None:
+            state = self._complete(state, sum(each.held for each in samples), outlook_)
         told = warning(state, outlook_, samples)
         left = None if outlook_.left_s is None else round(outlook_.left_s, 1)
         self._tell(MemoryShort(now, told, outlook_.level, state, left))
