@@ -80,6 +80,7 @@ def test_a_group_of_its_own_counts_all_but_page_cache(tmp_path):
         group = groups.memory_group(0)
         if group is None:
             pytest.skip("; ".join(groups.missing))
+        rank.ask("hold 1")  # it has joined
         found = Footprint(rank.pid, group)
         empty = looked(found)
         rank.ask("hold 40")
