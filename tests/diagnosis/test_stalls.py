@@ -262,6 +262,19 @@ def test_the_rank_that_has_the_lock():
     assert stalled({(0, 3): reduce(), (1,): lock(rank(2).pid), (2,): load()}).rank == 2
 
 
+def test_a_lock_of_its_own():
+    own = lock(of=1)  # as `Stack.pid`
+    made = unready({(0, 2): reduce(), (1,): own}, late=range(3))
+
+    told = verdict(made, "0")
+
+    assert told.culprit.rank == 1
+    assert "the lock that it waits for is its own, by another opening of the file" in [
+        each.statement for each in told.culprit.cause.evidence
+    ]
+    assert told.hints[0] == "rank 1 waits for a lock that it has itself: it opened the file twice"
+
+
 def test_a_ring_of_locks_is_to_blame_as_a_whole():
     told = stalled({(0,): lock(rank(1).pid), (1,): lock(rank(0).pid), (2, 3): reduce()})
 

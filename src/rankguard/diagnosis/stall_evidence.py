@@ -86,8 +86,10 @@ def _within(case: Case, found: Examined, rank: int) -> tuple[Evidence, ...]:
         told.append(("proc", f"it sleeps in `{main.waits_in}` on {main.waits_on}"))
     if main.channel:
         told.append(("proc", f"it sleeps in the kernel's `{main.channel}`"))
-    if main.locked_by is not None:
-        owner = next((f"rank {rank.rank}, " for rank in case.ranks if rank.pid == main.locked_by), "")
+    if main.locked_by == stack.pid:
+        told.append(("proc", "the lock that it waits for is its own, by another opening of the file"))
+    elif main.locked_by is not None:
+        owner = next((f"rank {each.rank}, " for each in case.ranks if each.pid == main.locked_by), "")
         told.append(("proc", f"the lock that it waits for is held by {owner}pid {main.locked_by}"))
     if main.native and main.native[0].partition(" ")[0] != main.waits_in and gil_holder(stack) is None:
         told.append(("stacks", f"in C it is in {', called by '.join(f'`{call}`' for call in main.native[:2])}"))

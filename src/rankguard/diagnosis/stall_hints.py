@@ -48,6 +48,8 @@ def held_hint(case: Case, rank: RankCase, stack: Stack) -> str | None:
         return "look at the disk or the network file system that it waits for: `dmesg`, `df`, `mount`"
     if main.locked_by is not None:
         on = f" on `{main.waits_on}`" if main.waits_on else ""
+        if main.locked_by == stack.pid:
+            return f"{name} waits for a lock{on} that it has itself: it opened the file twice"
         return f"see why pid {main.locked_by} keeps its lock{on}"
     if main.waits_on is not None and main.waits_on.startswith("stdin"):
         return f"{name} waits for input that nobody gives: `--stdin none` lets it read an end of file instead"

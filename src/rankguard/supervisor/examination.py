@@ -134,12 +134,13 @@ class Examination:
 
 
 class CpuMarks:
-    """CPU seconds of each rank, every quarter of the stall timeout; of none where there is no such timeout."""
+    """CPU seconds of each rank, every quarter of the stall timeout or so; of none where there is no such timeout."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         limit = job.spec.stall_timeout
-        self._every = None if limit is None else max(1.0, limit / (_MARKS // 2))
+        # Of many ranks more seldom: a look at one takes up to a millisecond, and must stay below 2 % of a processor.
+        self._every = None if limit is None else max(1.0, limit / (_MARKS // 2), 0.05 * job.spec.nprocs)
         self._due: float | None = None
         self._todo: deque[int] = deque()
         self._marks: dict[int, deque[tuple[float, float]]] = {}
