@@ -335,6 +335,19 @@ def test_who_is_ready_is_not_to_blame_for_those_that_are_not():
     assert (told.culprit.rank, told.either) == (0, (1,))
 
 
+def test_on_an_overloaded_machine_one_that_wants_to_run_is_busy():
+    """It got a twentieth of a CPU."""
+    starved = unready({(0, 2): reduce(), (1,): spin()}, late=range(3))
+    found = starved.examined.replace(cpu=((0, 0.0), (1, 0.05), (2, 0.0)))
+
+    told = verdict(starved.replace(examined=found), "0").culprit
+
+    assert told.rank == 1
+    assert "it has used 0.03 s of CPU in the last 0.50 s: it is busy, and says nothing" in [
+        each.statement for each in told.cause.evidence
+    ]
+
+
 def test_the_cpu_is_told_since_the_last_sign():
     made = recorded("busy")
     used = made.examined.replace(used=((2, 41.02, 42.0),))

@@ -11,8 +11,8 @@ from rankguard.model import Evidence
 from rankguard.stacks import Stack, Thread
 
 BUSY = 0.1
-"""From this part of one CPU on a rank is called busy. One that waits uses less than 0.02, watchdog threads included; one
-that spins gets a fifth of a CPU even where ten want it."""
+"""From this part of one CPU on a rank is called busy. One that waits uses less than 0.02, watchdog threads included. One
+that spins gets a fifth of a CPU where ten want two; where it gets less, the kernel says that its main thread wants to run."""
 
 _EVIDENCE, _CHILDREN = 3, 2
 _THREADS, _FRAMES = 8, 30
@@ -55,8 +55,10 @@ def stack_text(stack: Stack) -> str:
 
 
 def is_busy(found: Examined, rank: int) -> bool | None:
-    """Whether it used the CPU while it was looked at; null is unknown."""
-    used = cpu_of(found, rank)
+    """Whether it used the CPU while it was looked at, or would have; null is unknown."""
+    used, stack = cpu_of(found, rank), stack_of(found, rank)
+    if stack is not None and stack.main.state == "R":
+        return True
     return None if used is None else used >= BUSY
 
 
@@ -125,10 +127,12 @@ def _use(found: Examined, rank: int) -> tuple[Evidence, ...]:
     longer = next((each for each in found.used if each[0] == rank and each[2] > over), None)
     if longer is not None:
         _rank, much, over = longer
-    how = ": it is busy, and says nothing" if used >= BUSY and much >= BUSY * over else ""
-    if used < BUSY and much < BUSY * over:
-        call = stack.main.waits_in if stack is not None and stack.main.state == "S" else None
-        how = f": it is asleep in `{call}`" if call else ": it waits"
+    call = stack.main.waits_in if stack is not None and stack.main.state == "S" else None
+    how = f": it is asleep in `{call}`" if call else ": it waits"
+    if is_busy(found, rank):
+        how = ": it is busy, and says nothing"
+    elif much >= BUSY * over:
+        how = ""  # it was, and is not now
     if stack is not None and held(stack) is not None:
         how = ""
     cpu = f"{much:.2f} s of CPU" if much < 1 else f"{seconds(much)} of CPU"

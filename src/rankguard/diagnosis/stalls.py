@@ -182,7 +182,7 @@ def _score(stack: Stack | None, as_most: bool, cpu: float | None) -> int:
         return _WAITS_FOR_PEER if as_most else _ODD_WAITS_FOR_PEER
     if as_most:
         return _AS_MOST
-    busy = cpu >= BUSY if cpu is not None else stack.main.state == "R"
+    busy = stack.main.state == "R" or (cpu is not None and cpu >= BUSY)
     return _ODD_AND_BUSY if busy else _ODD
 
 
