@@ -25,7 +25,6 @@ MEANING = {
     "all-ready": "when all ranks are ready",
     "stopping": "after a SIGTERM from outside: then nobody is to be called a failure",
     "exec": "`rankguard run -n 3 -m …`",
-    "warm": "the same, forked of a server: `--start warm`",
     "warm": "`rankguard run --start warm -n 3 -m …`: forked of a process that has imported everything",
     "function": "a function, by `rankguard.launch`",
     "own": "control groups can be written; each rank gets a memory group of its own",
