@@ -32,8 +32,8 @@ AT_ONCE, BOUND_S = 4, 10.0
 _SLICE = 4
 """Processes looked at between two looks at the news."""
 _FRAMES, _NATIVE, _OUTPUT = 200, 12, 16 << 20
-_LOOKS = tuple(0.001 * 2**n for n in range(9))
-"""When to look for an answer of faulthandler: after 1 ms, 2 ms more … for half a second in all."""
+_LOOKS = tuple(0.001 * 2**n for n in range(11))
+"""When to look for an answer of faulthandler: after 1 ms, 2 ms more … for two seconds in all, on an overloaded machine."""
 
 
 def find_py_spy() -> str | None:
@@ -214,17 +214,18 @@ class Sampler:
     def _look_for_answer(self, dump: _Dump, now: float) -> None:
         assert dump.offer is not None
         dump.looks += 1
-        if not ownstack.has_answered(dump.offer) and dump.looks < len(_LOOKS):
+        through = ownstack.has_answered(dump.offer)
+        if not through and dump.looks < len(_LOOKS):
             dump.until = now + _LOOKS[dump.looks]
             return
         self._asked.remove(dump)
-        frames = ownstack.answer(dump.offer)
+        frames = ownstack.answer(dump.offer) if through else ()
         if frames:
             known = dump.known
             main = known.main.replace(frames=frames)
             told = known.replace(threads=(main, *known.threads[1:]), by="faulthandler")
             dump.round.found[dump.key] = told
-        else:
+        elif through:
             self._mute.add(dump.offer.pid)  # the handler is somebody else's by now
         dump.round.running -= 1
         self._when_done(dump.round)
