@@ -223,6 +223,83 @@ def test_the_library_that_crashed(ranks: Ranks) -> None:
     assert "update or rebuild what `libboom.so` belongs to" in hints(ended)
 
 
+@pytest.mark.skipif(not KMSG or shutil.which("gcc") is None, reason="the kernel log and gcc are needed")
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86 kernels tell of crashes")
+def test_the_library_that_a_thread_crashed_in(ranks: Ranks) -> None:
+    """The log names the thread, which is gone: that it was this rank's is inferred, and said to be."""
+    source, library = ranks.folder / "boom.c", ranks.folder / "libboom.so"
+    source.write_text("void boom(void) { *(volatile int *)0 = 1; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    code = f"import ctypes, threading; t = threading.Thread(target=ctypes.CDLL({str(library)!r}).boom); t.start(); t.join()"
+
+    ended = ranks.words(["-n", "1", "--no-python", sys.executable, "-c", code])
+
+    told = [each["statement"] for each in ended.cause["evidence"] if each["source"] == "kernel log"]
+    if not told and "segfault" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
+        pytest.skip("the kernel does not tell of crashes here (debug.exception-trace)")
+    assert [each.startswith("likely of a thread of it: ") and "libboom.so" in each for each in told] == [True]
+    assert "libboom.so" not in hints(ended)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of its own is mounted")
+def test_shared_memory_that_is_full(ranks: Ranks) -> None:
+    """A file that is larger than the file system: the first page that it has no room for is SIGBUS."""
+    program = ranks.program(
+        """
+import mmap
+file = open("/dev/shm/pool", "w+b")
+file.truncate(4 << 20)
+pool = mmap.mmap(file.fileno(), 4 << 20)
+for at in range(0, 4 << 20, 4096):
+    pool[at] = 1
+"""
+    )
+    script = 'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"'
+    words = ranks.command("--run-dir", str(ranks.next_dir()), "-n", "1", "--report", "json", program)
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *words], capture_output=True, text=True, timeout=60, check=False
+    )
+    if not ended.stdout:
+        pytest.skip(f"no /dev/shm of its own: {ended.stderr[:200]}")
+
+    told = json.loads(ended.stdout)
+    assert (told["culprit"]["cause"]["kind"], told["culprit"]["ending"]["signal"]) == ("crash", "SIGBUS")
+    assert "make /dev/shm larger, which has 1.0 MiB, 0 bytes of them free after the failure" in told["hints"][0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed: root has no limit of processes")
+def test_threads_that_a_user_may_not_start(ranks: Ranks, tmp_path: Path) -> None:
+    """The limit counts all processes of the user: of one that has no others."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    folder.chmod(0o777)
+    text = "import threading, time\nfor _ in range(60):\n    threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"
+    user = ["setpriv", "--reuid=64999", "--regid=64999", "--clear-groups", "prlimit", "--nproc=40"]
+    words = [*user, sys.executable, "-m", "rankguard", "run", "-n", "1", "--report", "json"]
+    ended = subprocess.run(
+        [*words, "--no-python", sys.executable, "-c", text],
+        cwd="/", env=os.environ | {"HOME": str(folder), "RANKGUARD_HOME": str(folder)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    if not ended.stdout:
+        pytest.skip(f"another user is unable to run it here: {ended.stderr[:200]}")
+
+    told = json.loads(ended.stdout)
+    assert "raise `ulimit -u`, which is 40 for all processes and threads of this user" in "\n".join(told["hints"])
+    assert told["owner"] == "limits"
+
+
+@pytest.mark.parametrize(
+    ("variables", "hint"),
+    [
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "`kubectl describe pod`, `kubectl get events`"),
+        ({"SLURM_JOB_ID": "4711"}, "`sacct -j 4711 -o JobID,State,ExitCode`"),
+    ],
+)
+def test_who_is_to_be_asked_about_a_kill(ranks: Ranks, variables: dict[str, str], hint: str) -> None:
+    assert hint in hints(ranks.run(1, "os.kill(os.getpid(), 9)", env=os.environ | variables))
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not os.access("/dev/kmsg", os.W_OK), reason="/dev/kmsg cannot be written")
 def test_what_a_process_writes_to_the_kernel_log_is_not_believed(ranks: Ranks) -> None:
     ended = ranks.run(
