@@ -56,26 +56,25 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
     Where nothing is known to have grown (no samples, or too few): ranks that held clearly more than the victim.
     """
     growth = {each.rank: memory_of(case, each).growth_bytes_s or 0.0 for each in case.ranks}
-    total = max(sum(growth.values()), domain(case).growth_bytes_s or 0.0)
+    total, state = sum(growth.values()), domain(case)
     if not _matters(case, total):
-        return _larger(case, rank)
+        other = state.growth_bytes_s or 0.0
+        if not _matters(case, other) or not not_of_ranks(state):
+            return _larger(case, rank)
+        because = f"memory that is no rank's own grew by {size(other)}/s: shared memory, tmpfs or other processes"
+        return (Responsible(rank=None, because=because, confidence=Confidence.LIKELY),)
     if growth[rank.rank] > total / 2:
         return ()
-    names = {each.rank: each for each in case.ranks}
-    fast = sorted((number for number in growth if growth[number] > total / 10), key=lambda number: -growth[number])
-    found = [
+    fast = sorted((each for each in case.ranks if growth[each.rank] > total / 10), key=lambda each: -growth[each.rank])
+    return tuple(
         Responsible(
-            rank=number,
-            because=f"was growing by {size(growth[number])}/s ({_held(case, names[number])} when {whose(case, rank)} was killed)",
+            rank=each.rank,
+            because=f"was growing by {size(growth[each.rank])}/s ({_held(case, each)} when {whose(case, rank)} was killed)",
             confidence=Confidence.LIKELY,
         )
-        for number in fast
-        if number != rank.rank
-    ]
-    if not fast and not_of_ranks(domain(case)):
-        because = f"memory that is no rank's own grew by {size(total)}/s: shared memory, tmpfs or other processes"
-        found = [Responsible(rank=None, because=because, confidence=Confidence.LIKELY)]
-    return tuple(found[:3])
+        for each in fast[:4]
+        if each.rank != rank.rank
+    )
 
 
 def domain(case: Case) -> MemoryState:

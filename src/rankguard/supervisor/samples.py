@@ -12,7 +12,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rankguard.core import story
 from rankguard.core.job import Job
@@ -39,8 +39,17 @@ _AT_ONCE = 64
 _SOONER = 16
 """So many times oftener at most: at the start, and when a limit is near. Then as often that ten looks are left until then."""
 _LEAST_S = 0.05
+_TIGHT = 0.8
+"""Of a limit."""
 _OOMS = 20
 """OOM events that are told: ranks whose children are killed may make any number."""
+
+
+class _Tight(NamedTuple):
+    """What each rank held, and how fast that grew."""
+
+    at: float
+    ranks: dict[int, tuple[int, float | None]]
 
 
 class Samples:
@@ -76,7 +85,8 @@ class Samples:
         self._shared: dict[str | None, tuple[Course, Alarm]] = {}
         self._states: tuple[tuple[MemoryState, Outlook], ...] = ()
         self._ranks = Course()
-        self._past: deque[tuple[float, MemoryState]] = deque(maxlen=32)
+        self._past: deque[tuple[float, MemoryState]] = deque(maxlen=64)
+        self._tight: deque[_Tight] = deque(maxlen=16)
         self._at: float | None = None
         self._written_at, self._written = float("-inf"), 0.0
         self._ooms = 0
@@ -137,32 +147,43 @@ class Samples:
         each one grew, what its children hold.
         """
         now, seen = looked.at, dict(looked.memory)
+        tight = self._tight_before(now)
         for number, found in self._found.items():
             if found.held is None:  # it ended before the first look at it
                 continue
             age = now - self._seen_at[number]
             if number not in seen and age > 3 * self._every + 2:
                 continue
+            then = tight.ranks.get(number) if tight is not None else None
+            growth = then[1] if then is not None else self._growth(number)
             known = seen.get(number)
-            if known is not None and known.held_bytes is not None:
-                self._courses[number].add(now, max(0, known.held_bytes + found.held - found.own))
-            growth = self._growth(number)
             if known is None:  # dying, or just gone
                 seen[number] = Memory(found.rss, found.peak, found.held, growth, round(age, 3))
             else:
                 held = max(0, (known.held_bytes or 0) + found.held - found.own)
+                held = max(held, then[0]) if then is not None else held  # its child may be gone by now
                 seen[number] = known.replace(held_bytes=held, growth_bytes_s=growth)
         total = sum(memory.held_bytes or 0 for memory in seen.values())
-        state = self._with_ranks(looked.state, total)
-        recent = [(at, each) for at, each in self._past if now - at < 2 * self._every + 1]
-        if recent:
-            at, fullest = max(recent, key=lambda each: each[1].used_bytes or 0)
-            if (fullest.used_bytes or 0) > (state.used_bytes or 0) or fullest.limit_from != state.limit_from:
-                state = fullest.replace(age_s=round(now - at, 3), peak_bytes=state.peak_bytes or fullest.peak_bytes)
-            state = state.replace(
-                growth_bytes_s=fullest.growth_bytes_s, ranks_growth_bytes_s=fullest.ranks_growth_bytes_s
-            )
-        return looked.replace(memory=tuple(sorted(seen.items())), state=state)
+        return looked.replace(memory=tuple(sorted(seen.items())), state=self._state_before(now, looked.state, total))
+
+    def _tight_before(self, now: float) -> "_Tight | None":
+        """How it stood when memory was tight, if that is not long ago. At the limit itself nobody grows any more: whoever
+        allocates is made to wait. So the one when most was growing is taken.
+        """
+        recent = [each for each in self._tight if now - each.at < 3 * self._every + 5]
+        return max(recent, key=lambda each: sum(growth or 0.0 for _held, growth in each.ranks.values()), default=None)
+
+    def _state_before(self, now: float, looked: MemoryState, total: int) -> MemoryState:
+        """The state at the look on a failure, or the fullest shortly before it."""
+        state = self._with_ranks(looked, total)
+        recent = [(at, each) for at, each in self._past if now - at < 3 * self._every + 5]
+        if not recent:
+            return state
+        at, fullest = max(recent, key=lambda each: each[1].used_bytes or 0)
+        if (fullest.used_bytes or 0) > (state.used_bytes or 0) or fullest.limit_from != state.limit_from:
+            state = fullest.replace(age_s=round(now - at, 3), peak_bytes=state.peak_bytes or fullest.peak_bytes)
+        fastest = max((each for _at, each in recent), key=lambda each: each.growth_bytes_s or 0.0)
+        return state.replace(growth_bytes_s=fastest.growth_bytes_s, ranks_growth_bytes_s=fastest.ranks_growth_bytes_s)
 
     # ── One look ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -248,6 +269,11 @@ class Samples:
             held = sum(found.held or 0 for number, found in self._found.items() if self._lives(number, found))
             self._ranks.add(now, held)
             self._past.append((now, self._complete(state, held, outlook_)))
+            if outlook_.level or outlook_.share > _TIGHT:
+                ranks = {
+                    n: (found.held or 0, self._growth(n)) for n, found in self._found.items() if self._lives(n, found)
+                }
+                self._tight.append(_Tight(now, ranks))
         return self._states
 
     def _warn(self, now: float, state: MemoryState, outlook_: Outlook, only: int | None = None) -> None:
