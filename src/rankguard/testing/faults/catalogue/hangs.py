@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rankguard.testing.faults.catalogue.expected import failed, says
 from rankguard.testing.faults.checks import Expect, Verdict, Words
 from rankguard.testing.faults.fault import Cell, Fault
-from rankguard.testing.faults.parts.hangs import SYS_CLONE
+from rankguard.testing.faults.parts.hangs import LOADER_SAID, SYS_CLONE
 from rankguard.testing.faults.surroundings import Surroundings, patience
 
 STALL_S = 2.0
@@ -20,11 +20,15 @@ def _options(cell: Cell) -> tuple[str, ...]:
     )
 
 
-def _stalled(confidence: Words) -> Callable[[Cell], Expect]:
+_Also = tuple[tuple[str, Callable[[Verdict], bool]], ...]
+
+
+def _stalled(confidence: Words, more: _Also = ()) -> Callable[[Cell], Expect]:
     def expect(cell: Cell) -> Expect:
         also = (
             ("says where it hangs, or in which call", _has_stack),
             ("says that the others do something else", lambda verdict: len(_of_stacks(verdict)) >= 2),
+            *more,
         )
         return failed("stall", "time", 124, ends="SIGKILL", confidence=confidence, also=also)(cell)
 
@@ -35,13 +39,17 @@ def _has_stack(verdict: Verdict) -> bool:
     return bool(verdict["culprit"]["stacks"])
 
 
+def _quotes_loader(verdict: Verdict) -> bool:
+    return any(LOADER_SAID in line for line in verdict["culprit"]["log_tail"])
+
+
 def _of_stacks(verdict: Verdict) -> list[str]:
     return [each["statement"] for each in verdict["culprit"]["cause"]["evidence"] if each["source"] == "stacks"]
 
 
-def _hang(name: str, what: str, function: str, confidence: Words = "likely", **more: object) -> Fault:
+def _hang(name: str, what: str, function: str, confidence: Words = "likely", also: _Also = (), **more: object) -> Fault:
     return Fault(
-        name, what, f"hangs:{function}", _stalled(confidence), options=_options, least_ranks=3, bound_s=30.0
+        name, what, f"hangs:{function}", _stalled(confidence, also), options=_options, least_ranks=3, bound_s=45.0
     ).replace(**more)
 
 
@@ -55,6 +63,10 @@ FAULTS = (
     _hang("busy-python", "loops in Python for ever", "busy_python"),
     _hang("busy-with-gil", "loops in C, holds the GIL, sees no signals", "busy_with_gil"),
     _hang("busy-in-c", "is busy in C for hours, without the GIL", "busy_in_c"),
+    _hang(
+        "exception-unseen", "has a thread that raises, and waits for it", "thread_raised",
+        also=(("its last lines quote the exception", _quotes_loader),),
+    ),
     _hang("stopped", "is stopped by SIGSTOP", "stopped", "proven"),
     _hang("uninterruptible", "is in state D: its vfork child does not go on", "uninterruptible", "proven", needs=_no_vfork),
     Fault(

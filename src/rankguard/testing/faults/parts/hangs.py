@@ -6,12 +6,14 @@ import hashlib
 import itertools
 import os
 import platform
+import queue
 import signal
 import threading
 
 from rankguard.testing.faults.actor import Actor
 
 CLONE_VFORK = 0x00004000
+LOADER_SAID = "shard 7 has 4095 rows, expected 4096"
 SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 
 
@@ -54,6 +56,17 @@ def busy_in_c(_actor: Actor) -> None:
     hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)
 
 
+def thread_raised(_actor: Actor) -> None:
+    """A thread raises, as a loader does, and the main thread goes on waiting for what it would have loaded."""
+    loaded: queue.Queue[None] = queue.Queue()
+    threading.Thread(target=raise_in_loader, name="loader", daemon=True).start()
+    loaded.get()
+
+
+def raise_in_loader() -> None:
+    raise ValueError(LOADER_SAID)
+
+
 def stopped(_actor: Actor) -> None:
     """Somebody stops it, as a debugger or a batch system does."""
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -79,4 +92,4 @@ def others_never_ready(actor: Actor) -> None:
 
 
 others_hang = others_hang_with_gil = others_busy_python = others_busy_with_gil = others_busy_in_c = wait_for_all
-others_stopped = others_uninterruptible = wait_for_all
+others_stopped = others_uninterruptible = others_thread_raised = wait_for_all
