@@ -111,7 +111,7 @@ def test_where_all_wait_in_the_same_call_nobody_is_named(tmp_path):
 
 
 def test_none_is_ready_since_one_does_not_come(tmp_path, lines_are_told):
-    verdict, evidence = hung(tmp_path, "ready", "--ready-timeout", 20)
+    verdict, evidence = hung(tmp_path, "ready", "--ready-timeout", 10)
 
     assert who(verdict) == (2, "ready-timeout", "time", "proven", 124)
     assert verdict["either"] == []

@@ -1,10 +1,13 @@
-"""Ranks of which one does not go on: `hangs.py loader|chain|ring|ready`. While they import torch they say that they are alive.
+"""Ranks of which one does not go on: `hangs.py loader|chain|ring|ready`. While they import torch they say that they are
+alive, and ask for more time to become ready.
 
 loader: rank 1 waits for a worker of its data loader, which sleeps; the others wait for it in an all_reduce.
 chain: rank 0 receives from 1, 1 from 2, and 2 sleeps. ring: each receives from the next, and none sends.
 ready: rank 2 sleeps before the barrier in front of readiness.
 """
 
+import os
+import socket
 import sys
 import threading
 
@@ -14,8 +17,10 @@ there = threading.Event()
 
 
 def beat():
-    while not there.wait(0.2):
-        rankguard.this_rank().alive()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.connect(os.environ["NOTIFY_SOCKET"])
+        while not there.wait(0.2):
+            line.send(b"WATCHDOG=1\nEXTEND_TIMEOUT_USEC=6000000")
 
 
 if __name__ == "__main__":
