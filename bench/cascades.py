@@ -248,7 +248,7 @@ def _grade(kind, cell, culprit, second, verdict, failed_at, heard) -> Outcome:
         grade = "right" if named.rank == first and cause.kind in kind.causes else "wrong"
     others = {relations[rank] for rank in relations if rank not in (culprit, second if kind.both else culprit)}
     told = True
-    if "everybody" not in cell and not others <= {"collateral", "stopped"}:
+    if "everybody" not in cell and not verdict.either and not others <= {"collateral", "stopped"}:
         told, note = False, f"{note}; the others are {sorted(others)}"
     if kind.both and len(failed_at) > 1:
         other = second if named and named.rank == culprit else culprit

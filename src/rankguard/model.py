@@ -161,7 +161,9 @@ class ExceptionInfo(Record):
 
 
 class Report(Record):
-    """A rank's own word that it failed: `how` is `exception`, `failed` (it said so) or `errno`."""
+    """A rank's own word that it failed: `how` is `exception`, `failed` (it said so), `errno`, or `exit`: it is leaving
+    with `code` (`SystemExit`), which may take a program some seconds.
+    """
 
     how: str
     text: str
@@ -171,6 +173,7 @@ class Report(Record):
     errno: int | None = None
     recorded: tuple[Recorded, ...] = ()
     """What PyTorch's flight recorder in the rank tells of its collectives, when one of them timed out."""
+    code: int | None = None
 
 
 class OomRecord(Record):

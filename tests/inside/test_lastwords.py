@@ -69,7 +69,7 @@ def test_it_is_reported_before_it_is_printed(tmp_path, supervisor):
 
 @pytest.mark.parametrize(
     "script",
-    ["import sys; sys.exit(3)", "raise SystemExit('text')", "raise KeyboardInterrupt", "import os; os._exit(1)", "pass",
+    ["import sys; sys.exit(0)", "raise SystemExit", "raise KeyboardInterrupt", "import os; os._exit(1)", "pass",
      "import threading; t = threading.Thread(target=lambda: 1/0); t.start(); t.join()",
      "import atexit; atexit.register(lambda: 1/0)",
      "try:\n    1/0\nexcept ZeroDivisionError:\n    pass",
@@ -87,7 +87,7 @@ def test_a_module_and_a_missing_one(tmp_path, supervisor):
     (tmp_path / "mod.py").write_text("def f(): raise ValueError('in module')\nf()")
 
     missing = rank("-m", "not_there", cwd=tmp_path, env=environment(supervisor))
-    assert (missing.returncode, supervisor.datagrams()) == (1, [])
+    assert (missing.returncode, supervisor.exception()["code"]) == (1, 1)
 
     done = rank("-m", "mod", cwd=tmp_path, env=environment(supervisor))
     found = supervisor.exception()
@@ -501,3 +501,12 @@ def test_a_programs_own_answer_to_sigterm_is_left_alone(tmp_path, supervisor):
     assert found["message"] == "asked to end in the middle of it"
     assert done.returncode == 1
     assert "heard" in done.stderr
+
+
+@pytest.mark.parametrize(("leaves", "code"), [("3", 3), ("-1", 255), ("'text'", 1), ("True", 1), ("2.5", 1)])
+def test_that_it_leaves_with_a_code(tmp_path, supervisor, leaves, code):
+    script = f"try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise SystemExit({leaves})"
+    done, found = reported(tmp_path, supervisor, script)
+
+    assert (done.returncode, found["type"], found["code"]) == (code, "SystemExit", code)
+    assert found["chain"] == ["ZeroDivisionError: division by zero"]

@@ -113,6 +113,8 @@ class Job:
         self.holding = False
         self.lingering = self.echoing = False
         """The stop is held on (`policy.LINGER`); the verdict waits for what other ranks may say (`policy.ECHO`)."""
+        self.leaving: set[int] = set()
+        """Ranks that said that they are leaving with an exit code; their end and their last lines are still to come."""
         self.heard: set[int] = set()
         """Ranks that have ended, or said that they fail: no other news of a first failure is to come from them."""
         self.looked: Looked | None = None

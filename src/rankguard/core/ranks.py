@@ -132,11 +132,14 @@ def reported_failure(job: Job, rank: RankState, fact: FailureReported) -> Orders
     if rank.report is not None:
         return ()
     rank.report = fact
+    if fact.report.how == "exit" and fact.peer_death is None:
+        job.leaving.add(rank.rank)  # its log may tell of a lost peer: the end will show
+        return ()
     job.unresolved.discard(rank.rank)
     job.heard.add(rank.rank)
-    how = "reported an exception" if fact.report.how == "exception" else "reported a failure"
+    how = {"exception": "reported an exception", "exit": "is leaving"}.get(fact.report.how, "reported a failure")
     because = f"rank {rank.rank} {how}: {_short(fact.report.text)}"
-    echo = fact.report.how == "exception"
+    echo = fact.report.how in ("exception", "exit")
     return fail(
         job, rank, fact.at, "report", because, of_peer=fact.peer_death is not None, echo=echo, timed_out=fact.timed_out
     )
@@ -147,7 +150,9 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
     if rank.report is not None:
         return ()
     rank.report = fact
-    job.heard.add(rank.rank)
+    leaving = fact.report.how == "exit"
+    if not leaving:
+        job.heard.add(rank.rank)
     raised_at = fact.report.raised_at
     if (
         job.failed_at is not None
@@ -156,7 +161,8 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
         and raised_at < job.stopped_at
     ):
         suspect(job, rank, raised_at)
-    job.unresolved.discard(rank.rank)
+    if not leaving:
+        job.unresolved.discard(rank.rank)
     return judge_when_resolved(job)
 
 
@@ -197,7 +203,7 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
     failure, of_peer = _why_failed(job, rank, fact.ending), _of_peer(fact)
     echo = fact.ending.kind != "signal"
     if rank.suspect:  # it had said why, or was dying when we looked, and the stop is held
-        itself = failure is not None and rank.report is None and not of_peer
+        itself = failure is not None and (rank.report is None or rank.rank in job.leaving) and not of_peer
         if itself and job.holding:
             orders = stop_for_failure(job, fact.at, f"rank {rank.rank} {failure}", echo=echo)
         else:

@@ -24,7 +24,7 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
     job.suspects.add(rank.rank)
     if (
         rank.exited is None
-        and rank.report is None
+        and (rank.report is None or rank.report.report.how == "exit")
         and rank.broken is None
         and rank.not_spawned is None
         and not rank.late
@@ -93,6 +93,9 @@ def stop_for_failure(job: Job, at: float, because: str, *, echo: bool = False) -
     job.holding = False
     if job.stopped_at is not None:
         return judge_when_resolved(job)
+    for number in sorted(job.leaving):
+        if job.ranks[number].exited is None:
+            suspect(job, job.ranks[number], at)
     spared = _spared(job)
     job.spared = frozenset(spared)
     job.looked = None
@@ -123,7 +126,7 @@ def _spared(job: Job) -> tuple[int, ...]:
 
 
 def _ends_by_itself(rank: RankState) -> bool:
-    return rank.exited is None and rank.report is not None and rank.report.report.how == "exception"
+    return rank.exited is None and rank.report is not None and rank.report.report.how in ("exception", "exit")
 
 
 def _lost_a_peer(rank: RankState) -> bool:
@@ -241,9 +244,13 @@ def hold_passed(job: Job, at: float) -> Orders:
     if job.mustering:
         return stop_after_muster(job, at)
     unheard = job.spec.nprocs - len(job.heard)
-    if not job.lingering and not job.unresolved and job.spawned == job.spec.nprocs and unheard <= len(job.heard):
+    leaving = job.leaving - job.heard
+    in_clean_up = not job.unresolved and job.spawned == job.spec.nprocs and unheard <= len(job.heard)
+    if not job.lingering and (leaving or in_clean_up):
         job.lingering = True
         because = f"{len(job.heard)} ranks have ended or lost a peer; who began it may be in its clean-up"
+        if leaving:
+            because = f"rank {min(leaving)} is leaving with an exit code"
         return (wake(job, "hold", at + LINGER - HOLD, because),)
     return stop_for_failure(job, at, "a rank lost a peer, and no other failure came")
 

@@ -23,6 +23,7 @@ from rankguard.diagnosis.evidence import (
     ended_by_us,
     exception_of,
     failed_to_stay,
+    leaving_code,
     left_too_early,
     peer_death_of,
     peer_evidence,
@@ -278,7 +279,7 @@ def _exit(case: Case, rank: RankCase) -> Cause | None:
     """Ended by itself with a code, and nothing is known of why."""
     code = code_of(rank)
     if code is None or not failed_to_stay(case, rank):
-        return None
+        return _leaving(case, rank)
     peer, evidence = peer_evidence(rank), wait_status(rank)
     if case.expects_ready and left_too_early(case, rank) and rank.ready_at is None:
         statement = f"{who(case, rank)} ended with exit code 0 before it was ready"
@@ -286,6 +287,16 @@ def _exit(case: Case, rank: RankCase) -> Cause | None:
     lost = "lost a peer and " if peer else ""
     statement = f"{who(case, rank)} {lost}ended with exit code {code}{during(rank)}"
     return make("exit-code", statement, Confidence.PROVEN, evidence + peer, rank=rank)
+
+
+def _leaving(case: Case, rank: RankCase) -> Cause | None:
+    """It said that it is leaving with a code, and did not get there before it was judged, or stopped."""
+    code = leaving_code(rank)
+    if not code or not rank.suspect or not (ended_by_us(rank) or not rank.exited):
+        return None
+    evidence = (Evidence(source="rank", statement=f"it was leaving with exit code {code}"), *peer_evidence(rank))
+    statement = f"{who(case, rank)} was leaving with exit code {code}{during(rank)}"
+    return make("exit-code", statement, Confidence.PROVEN, evidence, rank=rank)
 
 
 def _protocol_error(case: Case, rank: RankCase) -> Cause | None:

@@ -200,7 +200,7 @@ def _proven_before(a: tuple[float, float], b: tuple[float, float]) -> bool:
 
 
 def _stamp(rank: RankCase) -> float | None:
-    report = report_of(rank)
+    report = rank.report.report if rank.report else report_of(rank)
     return report.raised_at if report else None
 
 

@@ -77,9 +77,14 @@ def failed_to_stay(case: Case, rank: RankCase) -> bool:
     return bool(signal_of(rank)) or bool(code_of(rank)) or left_too_early(case, rank)
 
 
+def leaving_code(rank: RankCase) -> int | None:
+    """The exit code with which it said that it is leaving."""
+    return rank.report.report.code if rank.report and rank.report.report.how == "exit" else None
+
+
 def report_of(rank: RankCase) -> Report | None:
-    """Its own word that it failed: sent to us, or left in a file."""
-    if rank.report:
+    """Its own word that it failed, and why: sent to us, or left in a file. That it is leaving is no reason."""
+    if rank.report and rank.report.report.how != "exit":
         return rank.report.report
     return rank.exited.report if rank.exited else None
 
@@ -99,7 +104,7 @@ def exception_of(rank: RankCase) -> tuple[ExceptionInfo, str] | None:
 
 def peer_death_of(rank: RankCase) -> str | None:
     """What shows that it only fell with another rank. Its own report outranks the end of its log."""
-    if rank.report:
+    if rank.report and (rank.report.report.how != "exit" or rank.report.peer_death):
         return rank.report.peer_death
     if rank.exited and rank.exited.report:
         return rank.exited.peer_death or peer_death(rank.exited.report.text, rank.exited.report.exception)

@@ -8,7 +8,7 @@ Read next: `culprit.py`.
 import errno
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.evidence import code_of, ended_by_us, report_of, signal_of
+from rankguard.diagnosis.evidence import code_of, ended_by_us, leaving_code, report_of, signal_of
 
 OURS = 125
 """A fault of rankguard itself, or a limit of the machine met by it."""
@@ -41,8 +41,10 @@ def _of_culprit(rank: RankCase | None, kind: str) -> int:
         return _of_errno(rank.not_spawned.errno, rank.not_spawned.stage)
     if kind == "oom-kill" and not rank.exited:
         return 128 + 9  # the kernel log was faster than the exit
-    if ended_by_us(rank):
-        return NO_CODE_OF_ITS_OWN  # it failed by its own word and lived on until we ended it: that ending is ours
+    if ended_by_us(rank) or not rank.exited:
+        return (
+            leaving_code(rank) or NO_CODE_OF_ITS_OWN
+        )  # it failed by its own word and lived on until we ended it: that ending is ours
     number = signal_of(rank)
     return 128 + number if number else code_of(rank) or NO_CODE_OF_ITS_OWN
 

@@ -13,6 +13,7 @@ from rankguard.diagnosis.evidence import (
     SIGPIPE,
     ended_by_itself,
     failed_to_stay,
+    leaving_code,
     peer_death_of,
     report_of,
     signal_of,
@@ -60,6 +61,8 @@ def failure_class(case: Case, rank: RankCase) -> FailureClass:
         return _of_victim(rank) if lost_peer else own
     if failed_to_stay(case, rank):
         return _of_ending(rank, lost_peer)
+    if leaving_code(rank):
+        return _of_victim(rank) if lost_peer else FailureClass.FAILED
     if rank.broken:
         return FailureClass.REPORTED
     if rank.accused:

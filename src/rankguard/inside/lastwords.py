@@ -62,6 +62,8 @@ class LastWords:
                 break
             except BaseException:  # noqa: BLE001, S112  # whatever it was: less may still go through
                 continue
+        if isinstance(error, SystemExit):
+            return  # torch leaves none for it either
         try:
             self._leave_file(error, text)
         except BaseException:  # noqa: BLE001, S110  # the program's own end must go on
@@ -141,6 +143,8 @@ def _told(error: BaseException, raised_at: float, text: str, less: int, *, deep:
         "chain": _middle_out([words[: 500 // less] for words in _chain(error)], CHAIN_MOST // less) if deep else [],
         "raised_at": raised_at,
     }
+    if isinstance(error, SystemExit):
+        fields["code"] = error.code & 0xFF if isinstance(error.code, int) else 1
     if isinstance(error, OSError):
         try:
             fields["errno"] = int(error.errno)  # type: ignore[arg-type]  # None and everything else: no number

@@ -46,7 +46,10 @@ def main(
             script = run is exec
         run(*what)
         failure = None
-    except SystemExit:
+    except SystemExit as leaving:
+        at = time.clock_gettime(time.CLOCK_MONOTONIC)
+        if leaving.code not in (None, 0):  # torch takes seconds from here to the exit, and loses its peers meanwhile
+            report(leaving, at)
         raise
     except BaseException as error:  # noqa: BLE001  # everything that ends a program
         failure = (error, time.clock_gettime(time.CLOCK_MONOTONIC))

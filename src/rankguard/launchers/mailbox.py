@@ -118,6 +118,9 @@ def _report(message: Message) -> Report | None:
         if info is None:
             return None
         text = f"{info.type}: {info.message}" if info.message else info.type
+        code = _integer(message.exception.get("code"))
+        if info.type == "SystemExit" and code is not None and code & 0xFF:
+            return Report("exit", text, info, _number(message.exception.get("raised_at")), code=code & 0xFF)
         return Report(
             "exception",
             text,
