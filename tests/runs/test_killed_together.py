@@ -97,15 +97,22 @@ def what_the_next_run_tells(jobs: Jobs, run: Path, **more) -> str:
     return told
 
 
+def the_live_run_tells(jobs: Jobs, run: Path) -> None:
+    """`state.json` has the warning by now: it is written with it."""
+    state = run / "state.json"
+    until(lambda: any("memory limit is reached" in text for text in json.loads(state.read_text())["warnings"]))
+
+
 def the_files_tell(jobs: Jobs, run: Path) -> None:
     row = next(row for row in json.loads(jobs.ask("runs", "--json").stdout) if row["run"] == run.name)
     assert (row["outcome"], row["live"]) == (None, False)
-    assert row["memory_share"] > 0.7
+    assert row["memory_share"] > 0.65
     report = jobs.ask("report", run.name)
     assert re.search(r"\n  memory  ranks \d+\.\d MiB in all, the largest rank 1 with ", report.stdout), report
+    assert "\n  note    the memory limit is reached in " in report.stdout
     data = json.loads(jobs.ask("report", run.name, "--json").stdout)
     assert data["memory"]["limit_bytes"] == LIMIT * MIB
-    assert data["memory"]["firm_bytes"] > 0.7 * LIMIT * MIB
+    assert data["memory"]["firm_bytes"] > 0.65 * LIMIT * MIB
     assert data["ranks"][1]["memory"]["held_bytes"] > data["ranks"][0]["memory"]["held_bytes"]
 
 
@@ -123,7 +130,8 @@ def tidy(folder: str) -> None:
 def test_the_next_run_tells_of_one_that_was_killed_as_a_whole(jobs: Jobs, group: str) -> None:
     job, run = start(jobs, group)
     samples = run / "samples.json"
-    until(lambda: samples.exists() and json.loads(samples.read_text())["memory"]["firm_bytes"] > 0.8 * LIMIT * MIB)
+    until(lambda: samples.exists() and json.loads(samples.read_text())["memory"]["firm_bytes"] > 0.7 * LIMIT * MIB)
+    the_live_run_tells(jobs, run)
     left = litter(run)
     kill_all(group)
     assert job.wait() == -signal.SIGKILL
@@ -136,7 +144,7 @@ def test_the_next_run_tells_of_one_that_was_killed_as_a_whole(jobs: Jobs, group:
         r"memory at (\d+\.\d) % of 220\.0 MiB \(.*rgtest-\d+\), growing \d+\.\d MiB/s, rank 1 fastest; ", told
     )
     assert found, told
-    assert float(found[1]) > 75
+    assert float(found[1]) > 65
     assert 'last to report: rank 1, "allocating host cache"' in told or "last to report: rank " in told
     tidy(left)
 

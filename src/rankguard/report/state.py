@@ -11,6 +11,7 @@ from rankguard.record import Record, from_data
 from rankguard.report import wording as say
 
 _NAMED = 8
+_WARNINGS = 3
 _MOST = 16 << 20
 _CLOCK = 1e10
 """No machine is up for so many seconds."""
@@ -152,6 +153,7 @@ def state_text(
     cells += [(f"rank {rank.rank}", _said(rank, since)) for rank in telling[:_NAMED]]
     cells += [("", f"and {len(telling) - _NAMED} more ranks said something")] if len(telling) > _NAMED else []
     cells.append(("memory", _memory(samples, since)))
+    cells += [("" if n else "note", text) for n, text in enumerate(verdict.warnings[-_WARNINGS:])]
     for label, text in cells:
         lines += say.row(label, say.printable(text, 600), 80) if text else []
     for number, told in tails:

@@ -135,6 +135,8 @@ class Desk:
             self._files.state(known)
         else:
             self._wire.send(message)
+            if told.what == "note":  # a warning, which whoever looks at a live run should see
+                self._files.state(self.known())
 
     def known(self) -> Verdict:
         """What is known so far, in the verdict's shape."""
