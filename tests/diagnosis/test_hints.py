@@ -185,6 +185,13 @@ HINTS = {
         told(crashed(11, "OpenBLAS blas_thread_init: pthread_create failed for thread 3 of 64: Resource temporarily unavailable")),
         "OMP_NUM_THREADS",
     ),
+    "no fork": (
+        told(
+            raised("BlockingIOError", "[Errno 11] Resource temporarily unavailable", traceback="    pid = os.fork()"),
+            host=Host(processes_limit=500),
+        ),
+        "raise `ulimit -u`, which is 500",
+    ),
     "permission": (
         told(raised("PermissionError", "[Errno 13] Permission denied: '/data/x'")), "see who may reach it: `namei -l /data/x`",
     ),
@@ -303,6 +310,10 @@ QUIET = {
     "a port that somebody says": told(raised("ValueError", "port 5000 is odd"), ports=(PortUse(5000, "listening", 1),)),
     "a module of the program's own attributes": told(
         raised("AttributeError", "module 'mine' has no attribute 'x'"), modules=(Module("mine", "/work/mine.py"),)
+    ),
+    "a socket with nothing to read": told(
+        raised("BlockingIOError", "[Errno 11] Resource temporarily unavailable", traceback="    s.recv(1)"),
+        host=Host(processes_limit=500),
     ),
     "an absolute path": told(raised("FileNotFoundError", "[Errno 2] No such file or directory: '/a/b'")),
     "a timeout that names a device": told(raised("TimeoutError", "no answer from device /dev/sda"), host=Host()),

@@ -99,6 +99,16 @@ def _open_files(told: Told) -> str:
     return f"raise the limit of open files (`ulimit -n`, now {soft}{most})"
 
 
+def _not_forked(told: Told) -> str | None:
+    """EAGAIN is also what a socket says that has nothing to read: only where a process was to be made."""
+    raised = told.cause.exception
+    made = raised is not None and any(call in (raised.traceback or "") for call in _MAKING)
+    return _threads(told) if made else None
+
+
+_MAKING = ("os.fork(", "fork_exec(", "forkpty(", "start_new_thread(", "posix_spawn")
+
+
 def _threads(told: Told) -> str:
     """The group's limit where it is nearly met, else the user's."""
     pids, limit = told.host.pids, told.host.processes_limit
@@ -198,9 +208,16 @@ ROWS = (
     ),
     Row(
         _threads,
-        r"can't start new thread|Resource temporarily unavailable|pthread_create failed|Thread creation failed"
-        r"|BlockingIOError: \[Errno 11\]",
+        r"can't start new thread|pthread_create failed|Thread creation failed|fork: (?:retry: )?Resource temporarily"
+        r"|[Cc]annot fork",
         ("exception", "exit-code", "crash", "reported-failure"),
+        owner="limits",
+        retry=("no", "the same limit of processes would be met again"),
+    ),
+    Row(
+        _not_forked,
+        r"BlockingIOError: \[Errno 11\] Resource temporarily unavailable",
+        ("exception",),
         owner="limits",
         retry=("no", "the same limit of processes would be met again"),
     ),
