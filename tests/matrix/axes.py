@@ -25,7 +25,7 @@ MEANING = {
     "all-ready": "when all ranks are ready",
     "stopping": "after a SIGTERM from outside: then nobody is to be called a failure",
     "exec": "`rankguard run -n 3 -m …`",
-    "warm": "`rankguard run --start warm -n 3 -m …`: forked of a process that has imported everything",
+    "warm": "the same, forked of a server: `--start warm`",
     "function": "a function, by `rankguard.launch`",
     "own": "control groups can be written; each rank gets a memory group of its own",
     "ro": "control groups are mounted read-only, as in the usual container",

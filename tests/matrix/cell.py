@@ -40,6 +40,10 @@ def made(place: Place, folder: str, groups: list[str], entered: Callable[[], Non
     here = faults.look()
     if reason := _not_here(place, here):
         return {"why_not": reason}
+    if job and place.start == "function":
+        # The program that calls `launch` is not ours to move, and cgroup2 gives counters only to children of a group
+        # without processes: the ranks share one.
+        here = here.replace(own_groups=False)
     shm = set(os.listdir("/dev/shm"))
     found = faults.play(faults.FAULTS[place.fault], place.cell.replace(here=here), keep_run=True)
     if found.why_not:

@@ -24,7 +24,7 @@ TESTS = (
     "tests/linux/test_glance.py",
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",
-    "tests/run/test_verdicts.py",
+    "tests/matrix/test_cgroup2.py",
     "tests/run/test_memory.py",
     "tests/runs/test_killed_together.py",
     "tests/runs/test_stacks.py::test_where_only_some_may_trace",
