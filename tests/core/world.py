@@ -114,7 +114,7 @@ class World:
                 assert self.job.suspended_at is None
                 self.examining = order.number
             case Muster():
-                assert self.job.holding
+                assert self.job.awaits_muster
                 self.mustering = True
             case SignalAll():
                 return [self._signal_all(order, facts)]

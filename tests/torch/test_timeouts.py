@@ -4,6 +4,7 @@ Whoever gives up first is a victim, as are all that give up. What the one did me
 """
 
 import os
+import re
 import shutil
 
 import pytest
@@ -49,13 +50,16 @@ def test_the_rank_that_does_not_come(tmp_path, lines_are_told, how, seen):
 
     assert who(verdict) == (3, "collective-timeout", "time", "likely", 1)
     assert (verdict["either"], relations(verdict)) == ([], ["collateral"] * 3 + ["culprit"])
-    assert verdict["statement"].startswith("rank 3 of 4 did not join a collective in which ranks 0-2 timed out: it ")
+    # Under load one of the others may meet a connection that was closed before its own patience is over.
+    assert re.match(
+        r"rank 3 of 4 did not join a collective in which ranks? [0-2, -]+ timed out: it ", verdict["statement"]
+    )
     if lines_are_told or how == "stop":
         assert seen in verdict["statement"]
     if lines_are_told:
         assert "load_shard" in verdict["culprit"]["stacks"]
     assert verdict["owner"] == ("outside" if how == "stop" else "program")
-    assert {row["cause"]["kind"] for row in verdict["ranks"]} == {"collective-timeout"}
+    assert {row["cause"]["kind"] for row in verdict["ranks"]} <= {"collective-timeout", "exception"}
 
 
 def test_it_need_not_be_the_last(tmp_path):
@@ -97,6 +101,28 @@ def test_an_error_of_its_own_is_the_better_reason(tmp_path):
     assert who(verdict) == (3, "exception", "program", "proven", 1)
     assert verdict["culprit"]["cause"]["exception"]["message"] == "no such shard"
     assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+
+
+def test_one_collective_more_than_the_others(tmp_path):
+    """All came and all gave up: gloo's own record, told by each as it gave up, has the numbers."""
+    verdict = run(tmp_path, "extra")
+
+    assert who(verdict)[:4] == (3, "collective-timeout", "time", "likely")
+    assert (verdict["either"], relations(verdict)) == ([], ["collateral"] * 3 + ["culprit"])
+    assert verdict["statement"] == ("rank 3 of 4 was in all_reduce while the others were in broadcast (collective #2)")
+
+
+def test_records_in_files(tmp_path, monkeypatch):
+    """As NCCL's watchdog ends a rank: by SIGABRT, its record in a file, and no word of Python's."""
+    monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", f"{tmp_path}/record_")
+    verdict = run(tmp_path, "abort")
+
+    assert who(verdict) == (3, "collective-timeout", "time", "likely", 134)
+    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+    assert re.fullmatch(
+        r"rank 3 of 4 was in all_reduce \(timeouts.py:\d+\) while the others were in broadcast \(collective #2\)",
+        verdict["statement"],
+    )
 
 
 def test_sixteen_ranks(tmp_path):

@@ -124,8 +124,8 @@ class Job:
         self.examined: Examined | None = None
         self.stood_still: list[tuple[float, float]] = []
         """From when to when nothing could run, as far back as a silence goes; kept under `stall_timeout` alone."""
-        # A collective that timed out: whether who came to it is asked, and what was found.
-        self.mustering = False
+        # A collective that timed out: whether who came to it is asked, whether the verdict waits for it, what was found.
+        self.mustering = self.awaits_muster = False
         self.mustered: Mustered | None = None
         self.judging = False
         self.judged: Judged | None = None

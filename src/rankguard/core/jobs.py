@@ -96,6 +96,7 @@ def stop_requested(job: Job, fact: StopRequested) -> Orders:
         return stop_on_request(job, fact)
     # A failure came first; its stop is held no longer, and its own clock applies.
     because = f"asked to end by {fact.by} while the stop was held"
+    job.awaits_muster = False
     orders = stop_for_failure(job, fact.at, because)
     return (*orders, *kill(job, fact.at, because)) if fact.at_once else orders
 

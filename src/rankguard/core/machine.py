@@ -131,7 +131,7 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     Looked:            (_early,          jobs.looked,               jobs.looked,               jobs.looked,           _over),
     Silences:          (_early,          examining.heard,            _ours,                     _ours,                 _over),
     Examined:          (_early,          examining.examined,         _ours,                     _ours,                 _over),
-    Mustered:          (_early,          muster.mustered,            _ours,                     _ours,                 _over),
+    Mustered:          (_early,          muster.mustered,            muster.mustered,           muster.mustered,       _over),
     Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
     Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),

@@ -8,6 +8,7 @@ from rankguard.core.job import Job, RankState
 from rankguard.core.policy import COMPLAINT
 from rankguard.core.stopping import (
     all_ended,
+    begin_muster,
     fail,
     finish_when_done,
     go_on_holding,
@@ -205,9 +206,11 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
     if rank.suspect:  # it had said why, or was dying when we looked, and the stop is held
         itself = failure is not None and (rank.report is None or rank.rank in job.leaving) and not of_peer
         if itself and job.holding:
+            job.awaits_muster = False
             orders = stop_for_failure(job, fact.at, f"rank {rank.rank} {failure}", echo=echo)
         else:
-            orders = go_on_holding(job, fact.at)
+            late = fact.timed_out and job.holding
+            orders = (*(begin_muster(job, fact.at) if late else ()), *go_on_holding(job, fact.at))
     elif failure is not None:
         orders = fail(
             job,

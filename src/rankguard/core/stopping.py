@@ -61,6 +61,7 @@ def fail(
             return (*muster, *go_on_holding(job, at))
         job.holding = True
         return (Look(because), *go_on, *muster)
+    job.awaits_muster = False  # a better reason has come
     return stop_for_failure(job, at, because, echo=echo)
 
 
@@ -75,7 +76,7 @@ def begin_muster(job: Job, at: float) -> Orders:
     """A collective timed out: see who does not say the same in a moment (`muster.py`). Once in a job's life."""
     if job.mustering or job.spec.adopted:
         return ()
-    job.mustering = True
+    job.mustering = job.awaits_muster = True
     because = "a collective timed out: who did not come to it is looked at before anybody is stopped"
     return (wake(job, "muster", at + GATHER, because), wake(job, "hold", at + MUSTER, because))
 
@@ -167,7 +168,7 @@ def kill(job: Job, at: float, because: str) -> Orders:
 
 def judge_when_resolved(job: Job, because: str = "every suspect has ended or said why it fails") -> Orders:
     """The verdict waits for the suspects' statuses; once they are there it waits for nothing."""
-    if job.failed_at is None or job.judging or job.holding or job.looked is None or job.unresolved:
+    if job.awaits_muster or job.failed_at is None or job.judging or job.holding or job.looked is None or job.unresolved:
         return ()
     if job.echoing and len(job.heard) < job.spec.nprocs:
         return ()
@@ -239,8 +240,9 @@ def _due(rank: RankState) -> float:
 
 def hold_passed(job: Job, at: float) -> Orders:
     """No better culprit came while the stop was held. On a job that is going to pieces it is held on."""
+    job.awaits_muster = False
     if not job.holding:
-        return ()
+        return judge_when_resolved(job, "what is known of a collective that timed out takes too long")
     if job.mustering:
         return stop_after_muster(job, at)
     unheard = job.spec.nprocs - len(job.heard)

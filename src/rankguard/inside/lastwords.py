@@ -145,12 +145,26 @@ def _told(error: BaseException, raised_at: float, text: str, less: int, *, deep:
     }
     if isinstance(error, SystemExit):
         fields["code"] = error.code & 0xFF if isinstance(error.code, int) else 1
+    collectives = _collectives(error) if deep else []
+    if collectives:
+        fields["collectives"] = collectives
     if isinstance(error, OSError):
         try:
             fields["errno"] = int(error.errno)  # type: ignore[arg-type]  # None and everything else: no number
         except Exception:  # noqa: BLE001, S110  # it may be a property of the program's
             pass
     return _json(fields).encode("ascii")
+
+
+def _collectives(error: BaseException) -> "list[list[Any]]":
+    """Only what torch has at hand: whatever goes wrong there, the error itself is to be told."""
+    try:
+        with _WithoutScriptDirectory():
+            from rankguard.inside.recorder import recorded
+
+            return recorded(_said(error))
+    except Exception:  # noqa: BLE001  # another version of torch
+        return []
 
 
 # ── Parts ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ a second, readiness and leaving once, garbage three times.
 import os
 from typing import Any
 
+from rankguard.collective import Entry, Recorded
 from rankguard.facts import (
     Extended,
     Fact,
@@ -24,6 +25,7 @@ from rankguard.model import ExceptionInfo, Report
 STATUS_EVERY = 0.1
 _GARBAGE_SAID = 3
 _TEXT = 16 << 10
+_GROUPS, _ENTRIES = 16, 8
 
 
 class Mailbox:
@@ -67,7 +69,7 @@ class Mailbox:
                 facts += self.flush(now)
         if message.failed is not None or message.exception is not None or message.errno:
             facts += self.flush(now)
-            report = _report(message)
+            report = _report(self.rank, message)
             if report is None:
                 facts.append(ProtocolBroken(now, self.rank, "it reported a failure in a form that is none"))
             else:
@@ -112,7 +114,7 @@ class Mailbox:
         return waiting
 
 
-def _report(message: Message) -> Report | None:
+def _report(rank: int, message: Message) -> Report | None:
     if message.exception is not None:
         info = _exception(message.exception)
         if info is None:
@@ -127,6 +129,7 @@ def _report(message: Message) -> Report | None:
             info,
             _number(message.exception.get("raised_at")),
             _integer(message.exception.get("errno")),
+            _recorded(rank, message.exception.get("collectives")),
         )
     if isinstance(message.failed, dict):
         text = str(message.failed.get("text", ""))[:_TEXT]
@@ -154,6 +157,19 @@ def _exception(data: Any) -> ExceptionInfo | None:
     return ExceptionInfo(
         data["type"][:200], text("message") or "", text("module"), text("traceback"), texts("frames"), texts("chain")
     )
+
+
+def _recorded(rank: int, data: Any) -> tuple[Recorded, ...]:
+    """What the flight recorder in a rank told (`inside/recorder.py`), as far as it has that shape."""
+    found = []
+    for told in data[:_GROUPS] if isinstance(data, list) else ():
+        try:
+            group, enqueued, completed, entries = told
+            made = tuple(Entry(int(seq), str(op)[:60], str(state)[:20]) for seq, op, state in entries[:_ENTRIES])
+            found.append(Recorded(rank, str(group)[:200], _integer(enqueued), _integer(completed), made))
+        except (TypeError, ValueError):
+            continue
+    return tuple(found)
 
 
 def _number(value: Any) -> float | None:

@@ -41,6 +41,8 @@ _COUNT = re.compile(
     r"[-+]?\d{1,12}(?:\.\d{0,6})?(?:e[-+]?\d{1,2})?[kmgb]?|<[^<>\s]{1,24}>|none|null|true|false|auto", re.IGNORECASE
 )
 _SHORT_COUNT = re.compile(r"[-+]?\d{1,5}(?:\.\d{0,6})?|none|null|true|false|auto", re.IGNORECASE)
+_STORE_KEYS = re.compile(r"/default_pg/\d{1,6}//\w{0,8}//\d{1,6}(?:/\d{1,6})?")
+"""torch's TCPStore names the key that it waited for in vain: a group and the rank whose address it is."""
 _FILE_NAME = re.compile(r"(?:file|path|dir|sock|authority)\Z", re.IGNORECASE)
 _FILE = re.compile(r"\w\.(?:py|sh|json|ya?ml|toml|txt|pem|crt|key|model|safetensors|bin|so)\Z")
 
@@ -59,6 +61,8 @@ def _harmless_values(name: str) -> "bool | re.Pattern[str]":
     rest = _LOOKALIKE.sub("", name)
     if not SENSITIVE.search(rest) or _ERROR_NAME.fullmatch(name):
         return True
+    if name.lower() == "keys":
+        return _STORE_KEYS
     parts = [part.lower() for part in _PARTS.split(rest) if part]
     counting = [part for part in parts if _COUNTING.fullmatch(part)]
     if counting and all(_COUNTED.fullmatch(part) for part in parts if part not in counting):

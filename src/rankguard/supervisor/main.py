@@ -61,6 +61,7 @@ from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
     from rankguard.supervisor.examination import Examination
+    from rankguard.supervisor.records import Records
     from rankguard.supervisor.survey import Survey
 
 clock = time.monotonic
@@ -173,11 +174,12 @@ class Supervisor:
         )
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact, self._private_dir)
         self._tree = JobTree(
-            self._job, self._wall, self._groups, self._ranks, self._snapshots.close, few_fds=not enough_fds
+            self._job, self._wall, self._groups, self._ranks, self._close_helpers, few_fds=not enough_fds
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
         self._driver.examine = self._examine
         self._driver.muster = self._muster
+        self._records: Records | None = None
         self._desk.later["stacks"] = self._snapshots.ask
         few = not enough_fds
         self._samples = Samples(
@@ -212,11 +214,21 @@ class Supervisor:
             self._parts.insert(0, self._examination)
         self._examination.begin(number, now)
 
+    def _close_helpers(self) -> None:
+        """Programs of ours are no part of the job's tree."""
+        self._snapshots.close()
+        if self._records is not None:
+            self._records.close()
+
     def _muster(self, spoken: tuple[int, ...], now: float) -> None:
         from rankguard.supervisor.muster import Muster  # no start waits for it
+        from rankguard.supervisor.records import Records
 
         remarks = self._output.remarks.of
-        muster = Muster(self._job, self._snapshots, self._ranks.signs, remarks, self._driver.emit, self._redact)
+        records = self._records = Records(self._spec, self._selector, self._wall)
+        muster = Muster(
+            self._job, self._snapshots, records, self._ranks.signs, remarks, self._driver.emit, self._redact
+        )
         self._parts.insert(0, muster)
         muster.begin(spoken, now)
 

@@ -1,6 +1,6 @@
 """Who came to a collective that timed out: in the supervisor (`Muster` → `Mustered`).
 
-What everybody's output has said of collectives, and the stacks of those that are alive and have not said that they timed
+What everybody's output has said of collectives, PyTorch's records where it has left any (`records.py`), and the stacks of those that are alive and have not said that they timed
 out: one of them was waited for. Those that give up are left alone. It takes `MOST_S` at most: of whoever has not been
 read by then the kernel's own words must do. Nobody is woken or stopped, and nothing is decided here.
 
@@ -18,6 +18,7 @@ from rankguard.linux.procstack import kernel_stack
 from rankguard.model import Sign
 from rankguard.stacks import UNREAD, Stack
 from rankguard.supervisor.examination import told_groups
+from rankguard.supervisor.records import Records
 from rankguard.supervisor.snapshots import Snapshots
 
 MOST_S = 2.0
@@ -32,17 +33,19 @@ class Muster:
         self,
         job: Job,
         snapshots: Snapshots,
+        records: Records,
         signs: Callable[[float], tuple[Sign, ...]],
         remarks: Callable[[int], tuple[str, ...]],
         emit: Callable[[Fact], None],
         redact: Callable[[str], str],
     ) -> None:
-        self._job, self._snapshots, self._signs, self._remarks = job, snapshots, signs, remarks
+        self._job, self._snapshots, self._records = job, snapshots, records
+        self._signs, self._remarks = signs, remarks
         self._emit, self._redact = emit, redact
         self._until: float | None = None
         self._found: dict[int, Stack] = {}
         self._wanted: tuple[int, ...] = ()
-        self._all_found = self._told = False
+        self._all_found = self._read = self._told = False
 
     def begin(self, spoken: tuple[int, ...], now: float) -> None:
         """Start; `Mustered` comes from `wake`."""
@@ -51,6 +54,7 @@ class Muster:
         heard = {sign.rank: sign.at or 0.0 for sign in self._signs(now)}
         self._wanted = tuple(sorted(silent, key=lambda rank: (heard.get(rank, 0.0), rank))[:MOST_RANKS])
         self._until, self._all_found = now + MOST_S, not self._wanted
+        self._records.read(range(len(self._job.ranks)), self._all_read)
 
         def done(_found: dict[int, Stack]) -> None:
             self._all_found = True
@@ -58,17 +62,21 @@ class Muster:
         if self._wanted:
             self._found = self._snapshots.take(self._wanted, done)
 
+    def _all_read(self) -> None:
+        self._read = True
+
     def next_wake(self) -> float | None:
         """When `wake` wants to be called; at once when it has just told something, which is still in the queue."""
-        if self._told or (self._until is not None and self._all_found):
+        if self._told or (self._until is not None and self._all_found and self._read):
             return 0.0
         return self._until
 
     def wake(self, now: float) -> None:
         """Tell what was found, when all is there or the time is over."""
         self._told = False
-        if self._until is None or (now < self._until and not self._all_found):
+        if self._until is None or (now < self._until and not (self._all_found and self._read)):
             return
+        self._records.close()
         self._until, self._told = None, True
         alive = self._alive()
         found = {rank: stack for rank, stack in self._found.items() if rank in alive}
@@ -77,7 +85,9 @@ class Muster:
                 found[rank] = known.replace(lacks=UNREAD)
         _text, saved = self._snapshots.keep(found, sorted(found)) if found else ("", None)
         remarks = tuple(Remark(rank, lines) for rank in alive if (lines := self._remarks(rank)))
-        self._emit(redacted(Mustered(now, self._signs(now), told_groups(found), remarks, saved=saved), self._redact))
+        recorded = self._records.found
+        told_all = Mustered(now, self._signs(now), told_groups(found), remarks, recorded, saved)
+        self._emit(redacted(told_all, self._redact))
 
     def _alive(self) -> dict[int, int]:
         return {rank.rank: rank.pid for rank in self._job.ranks if rank.pid is not None and rank.exited is None}

@@ -3,7 +3,8 @@
 How the one (the last, unless it is named) stays away: `sleep`, `stop` (SIGSTOP), `spin`, `extra` (one collective more
 than the others), `barrier` (monitored), `barriers` (two stay away from one that waits for all), `init` (it never joins
 the group), `store` (its key never comes), `dead` (it dies in front of a monitored barrier), `late` (it comes when the
-others have given up), `failed` (it has an error of its own at the moment at which they give up).
+others have given up), `failed` (it has an error of its own at the moment at which they give up), `abort` (as `extra`,
+and all end by SIGABRT with their flight record in a file).
 """
 
 import os
@@ -44,7 +45,7 @@ def main():
     dist.init_process_group("gloo", timeout=WAIT)
     step()
     print("the first is done", flush=True)
-    if HOW == "extra":
+    if HOW in ("extra", "abort"):
         if ABSENT:
             step()
         dist.broadcast(torch.ones(8), src=0)
@@ -67,4 +68,17 @@ def main():
         step()
 
 
-main()
+def leave_record():
+    with open(f"{os.environ['TORCH_FR_DUMP_TEMP_FILE']}{RANK}", "wb") as file:
+        file.write(torch._C._distributed_c10d._dump_fr_trace())
+
+
+try:
+    main()
+except RuntimeError as error:
+    if HOW != "abort":
+        raise
+    leave_record()
+    print(error, file=sys.stderr, flush=True)
+    time.sleep(WAIT.total_seconds() / 10)  # NCCL's watchdog gives the others a minute to leave theirs
+    os.abort()

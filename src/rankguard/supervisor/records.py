@@ -1,0 +1,102 @@
+"""Where PyTorch's flight recorder has left its files, and what they tell: read by a program of its own, in the supervisor.
+
+Nobody waits for it: its end is news of its pidfd, its output is in memory. It is killed when its time is over.
+Read next: `linux/flightrecorder.py` (the program), `muster.py` (who asks).
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from selectors import EVENT_READ, BaseSelector
+
+from rankguard.collective import Entry, Recorded
+from rankguard.linux import flightrecorder, spawn
+from rankguard.model import JobSpec
+
+PRIORITY = 4
+_OUTPUT = 4 << 20
+_SLACK_S = 1.0
+"""Clocks of file systems are coarse."""
+
+
+def files(spec: JobSpec, rank: int) -> Iterator[str]:
+    """Where the record of a rank may be: torch's `DebugInfoWriter`, of 2.8 and of before."""
+    env = {**spec.env, **(spec.rank_env[rank] if spec.rank_env else {})}
+    for name in ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"):
+        if env.get(name):
+            yield os.path.join(spec.cwd, f"{env[name]}{rank}")
+    home = env.get("HOME") or "/tmp"  # noqa: S108  # torch's own fallback
+    for cache in dict.fromkeys((env.get("XDG_CACHE_HOME") or f"{home}/.cache", f"{home}/.cache")):
+        yield f"{cache}/torch/comm_lib_trace_rank_{rank}"
+    yield f"/tmp/nccl_trace_rank_{rank}"  # noqa: S108  # torch's default until 2.6
+
+
+class Records:
+    """Of one job. `read` is called at most once; `done` when the program has ended or could not be started."""
+
+    def __init__(self, spec: JobSpec, selector: BaseSelector, since: float) -> None:
+        self._spec, self._selector, self._since = spec, selector, since - _SLACK_S
+        self._pidfd = self._out = -1
+        self._done: Callable[[], None] = lambda: None
+        self.found: tuple[Recorded, ...] = ()
+
+    def read(self, ranks: Iterable[int], done: Callable[[], None]) -> None:
+        """Start. Where there is no file, nothing is started."""
+        self._done = done
+        wanted = [f"{rank}={path}" for rank in ranks for path in files(self._spec, rank) if os.path.lexists(path)]
+        if not wanted or not sys.executable:
+            done()
+            return
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._out = os.memfd_create("rankguard-records", os.MFD_CLOEXEC)
+            argv = (sys.executable, "-I", "-S", flightrecorder.__file__, str(self._since), *wanted)
+            env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+            started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=(null, self._out, null)))
+        except OSError:
+            self.close()
+            done()
+            return
+        finally:
+            os.close(null)
+        os.close(started.news)
+        self._pidfd = started.pidfd
+        self._selector.register(self._pidfd, EVENT_READ, (PRIORITY, self._on_end))
+
+    def close(self) -> None:
+        """Its time is over. What it has told by now counts."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # whoever reaps strays may have come first
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._out >= 0:
+            self.found = tuple(_told(os.pread(self._out, _OUTPUT, 0)))
+            os.close(self._out)
+            self._out = -1
+
+    def _on_end(self, _now: float) -> None:
+        self.close()
+        self._done()
+
+
+def _told(output: bytes) -> Iterator[Recorded]:
+    """The first file of each rank that tells of a group."""
+    known = set()
+    for line in output.splitlines():
+        try:
+            told = json.loads(line)
+            for group, enqueued, completed, entries in told["groups"]:
+                if (told["rank"], group) not in known:
+                    known.add((told["rank"], group))
+                    made = tuple(Entry(seq, op, state, where) for seq, op, state, where in entries)
+                    yield Recorded(told["rank"], group, enqueued, completed, made)
+        except (ValueError, TypeError, KeyError):
+            continue
