@@ -50,6 +50,15 @@ def test_a_value_that_could_be_anything_stays_elsewhere(name, value, text):
         assert redactor.text(f"{name}={value}") == f"{name}={HIDDEN}"  # beside its name it is hidden all the same
 
 
+def test_a_key_of_torchs_store_is_no_secret_and_nothing_else_under_that_name():
+    """It names the rank that a collective waits for."""
+    told = "wait timeout after 3000ms, keys: /default_pg/0//cpu//0/3"
+
+    assert Redactor().text(told) == told
+    assert Redactor().text("keys: /default_pg/0//ready/hunter2") == f"keys: {HIDDEN}"
+    assert Redactor().text("api_keys: /default_pg/0//cpu//0/3") == f"api_keys: {HIDDEN}"
+
+
 @pytest.mark.parametrize("value", ["abc123", "Passwd", "1234567890", "lowercaseword", "ab cd ef!"])
 def test_a_value_that_is_odd_enough_is_hidden_everywhere(value):
     assert knowing(API_KEY=value).text(f"<{value}>") == f"<{HIDDEN}>"

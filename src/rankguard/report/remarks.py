@@ -7,7 +7,17 @@ out of the last lines that are kept. Not here: what the words mean (`diagnosis/c
 from collections import deque
 
 KEPT, LONGEST = 12, 400
-_MARKS = (b"imed out", b"imeout", b"NCCL work", b"enqueued work", b" collective #", b"lagging ranks", b"/task:")
+_MARKS = (
+    b"imed out",
+    b"imeout",
+    b"NCCL work",
+    b"enqueued work",
+    b" collective #",
+    b"lagging ranks",
+    b"/task:",
+    b"got stuck",
+    b"edBarrier",
+)
 """One of them is in every such line. Each costs a search through all that is printed: 0.1 ms a MiB."""
 _COLLECTIVE = (
     b"collective",
