@@ -136,7 +136,7 @@ def test_torch_has_no_variable_for_these_and_none_is_read_for_ours():
         (("--rdzv",), "`--rdzv` is the beginning of 4 options",
          "--rdzv-backend or --rdzv-endpoint or --rdzv-id or --rdzv-conf"),
         (("--standalone=1",), "`--standalone=1`: expected no value", "--standalone"),
-        (("-n", "x"), "`-n x`: expected a number of ranks (1 or more), `auto`, `cpu`, `gpu` or `xpu`",
+        (("-n", "x"), "`-n x`: expected 1 or more ranks, `auto`, `cpu`, `gpu` or `xpu`",
          "rankguard run --help ranks"),
         (("-r", "0:3,10:4"), "`-r 0:3,10:4`: expected 0 to 3, or RANK:0-3 for some ranks, such as 0:3,10-15:1",
          "rankguard run --help output"),

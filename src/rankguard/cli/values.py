@@ -68,7 +68,7 @@ def nproc(text: str) -> str:
     """A number of ranks, or what to count."""
     if text in ("auto", "cpu", "gpu", "xpu") or (_whole(text) and int(text) > 0):
         return text
-    raise ValueError("a number of ranks (1 or more), `auto`, `cpu`, `gpu` or `xpu`")
+    raise ValueError("1 or more ranks, `auto`, `cpu`, `gpu` or `xpu`")
 
 
 def nodes(text: str) -> tuple[int, int]:
