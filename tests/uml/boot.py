@@ -25,7 +25,6 @@ TESTS = (
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",
     "tests/matrix/test_cgroup2.py",
-    "tests/run/test_verdicts.py",
     "tests/run/test_memory.py::test_victim_and_grower_in_groups_of_their_own",
     "tests/runs/test_killed_together.py::test_the_kernel_kills_the_group_as_a_whole",
     "tests/runs/test_stacks.py::test_where_only_some_may_trace",
