@@ -154,4 +154,5 @@ def _machine() -> str:
     kernel = ".".join(platform.release().split(".")[:2])
     memory = "v1" if os.path.isdir("/sys/fs/cgroup/memory") else "v2"
     version = platform.python_version()
-    return f"Linux {kernel}, {os.cpu_count()} processors, memory controller {memory}, Python {version}"
+    load = f"load {os.getloadavg()[2]:.0f}"  # times are those of a machine as busy as this
+    return f"Linux {kernel}, {os.cpu_count()} processors ({load}), memory controller {memory}, Python {version}"

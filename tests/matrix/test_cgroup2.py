@@ -16,7 +16,6 @@ CELLS = (
     "oom-own-group/starting/exec/own/nobody",  # delegation
     "oom-victim-not-grower/starting/exec/own/root",
     "oom-victim-not-grower/all-ready/exec/ro/root",
-    "oom-victim-not-grower/ready-early/function/own/root",  # one group for all: the caller's process is in it
     "oom-child/all-ready/exec/own/root",
     "kill/ready-early/exec/own/nobody",
     "exception/stopping/exec/ro/nobody",
