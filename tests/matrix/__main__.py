@@ -46,7 +46,7 @@ def main() -> int:
         ended = page.total(told) + (f"; {page.took(took)}" if places else "")
         print(page.table(told), page.cannot(told), page.wrong(told), ended, sep="\n")
     if given.write:
-        page.write(told)
+        page.write(told, len(given.earlier) + bool(places))
     return 1 if any(result.wrong for result in told) else 0
 
 

@@ -86,14 +86,14 @@ def took(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def write(results: Sequence[Result]) -> None:
-    """docs/matrix.md. Raises `ValueError` where cells are not known."""
+def write(results: Sequence[Result], runs: int) -> None:
+    """docs/matrix.md; `runs`: how many it is put together from. Raises `ValueError` where cells are not known."""
     if len(results) != len(everything()):
         raise ValueError(f"the page tells of all {len(everything())} cells, and only {len(results)} are known")
-    PAGE.write_text("\n".join(_page(results)) + "\n")
+    PAGE.write_text("\n".join(_page(results, runs)) + "\n")
 
 
-def _page(results: Sequence[Result]) -> Iterator[str]:
+def _page(results: Sequence[Result], runs: int) -> Iterator[str]:
     faults_, *others = AXES
     yield "# The fault matrix"
     yield ""
@@ -107,11 +107,14 @@ def _page(results: Sequence[Result]) -> Iterator[str]:
         "status, evidence, what the other ranks are called; the verdict keeps to its schema and a replay of the "
         "journal reaches it again; and nothing is left: no process, no control group, no segment in /dev/shm, no "
         "private folder, none of the files that belong to a live run. A cell that is not over after 150 s hangs. "
-        "Nothing is tried twice."
+        "Nothing is tried again to make it right."
     )
     yield ""
     yield f"**{total(results)}**, on {datetime.now(UTC):%Y-%m-%d}, {_machine()}."
     yield ""
+    if runs > 1:
+        yield f"Put together from {runs} runs (`--from`); of a cell that was made more than once it shows the last result."
+        yield ""
     yield "| axis | value | means |"
     yield "|---|---|---|"
     yield f"| fault | {len(faults_)} of them | {MEANING['fault']} |"
