@@ -5,9 +5,11 @@ kernel that has no PIDFD_GET_INFO. For machines whose own memory controller is v
 The machine is one processor, some ten times slower than the host: what is meant to run in it is listed here.
 """
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +40,10 @@ def kernel() -> str | None:
     return shutil.which(KERNEL)
 
 
+def _die_with_us() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+
+
 def main(tests: list[str]) -> int:
     """Boot, test, power off."""
     program = kernel()
@@ -53,7 +59,9 @@ def main(tests: list[str]) -> int:
     if os.geteuid() == 0 and shutil.which("unshare"):
         # The guest's processes are processes of this machine: whatever ends us ends them.
         command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *command]
-    machine = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace")
+    machine = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace", preexec_fn=_die_with_us
+    )
     assert machine.stdout is not None
     status = None
     try:
