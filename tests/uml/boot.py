@@ -67,16 +67,20 @@ def main(tests: list[str]) -> int:
     limit = threading.Timer(LIMIT_S, machine.kill)
     limit.start()
     assert machine.stdout is not None
-    status = None
+    status, booted = None, False
     try:
         for line in machine.stdout:
             if told := re.match(r"pytest ended with (\d+)", line):
                 status = int(told[1])
             print(line, end="", flush=True)
+            booted = True
         machine.wait()
     finally:
         limit.cancel()
         machine.kill()
+    if status is None and booted:
+        print(f"the machine ended before its tests did, or was ended after {LIMIT_S} s")
+        return 1
     if status is None:
         print("skipped: user-mode Linux does not boot here (does this machine allow ptrace?)")
         return 0
