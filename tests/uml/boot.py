@@ -73,7 +73,7 @@ def main(tests: list[str]) -> int:
             if told := re.match(r"pytest ended with (\d+)", line):
                 status = int(told[1])
             print(line, end="", flush=True)
-            booted = True
+            booted = booted or line.startswith("tests begin")
         machine.wait()
     finally:
         limit.cancel()

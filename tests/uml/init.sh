@@ -15,6 +15,7 @@ ip link set lo up
 mkdir /tmp/home  # not /tmp itself: what tests write there is no part of anybody's home
 export HOME=/tmp/home PYTHONDONTWRITEBYTECODE=1 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 cd "$RG_ROOT" || exit
+echo "tests begin"
 # shellcheck disable=SC2086  # words, as given to make
 "$RG_PYTHON" -m pytest -q -p no:cacheprovider ${RG_TESTS//,/ }
 echo "pytest ended with $?"
