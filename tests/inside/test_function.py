@@ -346,7 +346,8 @@ def test_system_exit(supervisor, code, status, stderr):
     done = run(leave, code, supervisor=supervisor)
 
     assert (done.returncode, done.stdout, done.stderr) == (status, "leaving\n", stderr)
-    assert supervisor.datagrams() == []
+    told = [json.loads(data.partition(b"=")[2]) for data, _fds in supervisor.datagrams()]
+    assert [(each["type"], each["code"]) for each in told] == ([("SystemExit", status)] if status else [])
 
 
 def test_an_interrupt(supervisor):

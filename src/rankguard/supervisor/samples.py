@@ -11,8 +11,8 @@ Read next: `../linux/footprint.py` (one rank), `../linux/memory_news.py` (the ke
 import json
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from rankguard.core import story
 from rankguard.core.job import Job
@@ -43,6 +43,9 @@ _TIGHT = 0.8
 """Of a limit."""
 _OOMS = 20
 """OOM events that are told: ranks whose children are killed may make any number."""
+
+
+_L = TypeVar("_L")
 
 
 class _Tight(NamedTuple):
@@ -167,11 +170,9 @@ class Samples:
         return looked.replace(memory=tuple(sorted(seen.items())), state=self._state_before(now, looked.state, total))
 
     def _tight_before(self, now: float) -> "_Tight | None":
-        """How it stood when memory was tight, if that is not long ago. At the limit itself nobody grows any more: whoever
-        allocates is made to wait. So the one when most was growing is taken.
-        """
+        """How it stood when memory was tight, if that is not long ago: at the last look at which it still grew."""
         recent = [each for each in self._tight if now - each.at < 3 * self._every + 5]
-        return max(recent, key=lambda each: sum(growth or 0.0 for _held, growth in each.ranks.values()), default=None)
+        return _still_growing(recent, lambda each: sum(growth or 0.0 for _held, growth in each.ranks.values()))
 
     def _state_before(self, now: float, looked: MemoryState, total: int) -> MemoryState:
         """The state at the look on a failure, or the fullest shortly before it."""
@@ -182,8 +183,8 @@ class Samples:
         at, fullest = max(recent, key=lambda each: each[1].used_bytes or 0)
         if (fullest.used_bytes or 0) > (state.used_bytes or 0) or fullest.limit_from != state.limit_from:
             state = fullest.replace(age_s=round(now - at, 3), peak_bytes=state.peak_bytes or fullest.peak_bytes)
-        fastest = max((each for _at, each in recent), key=lambda each: each.growth_bytes_s or 0.0)
-        return state.replace(growth_bytes_s=fastest.growth_bytes_s, ranks_growth_bytes_s=fastest.ranks_growth_bytes_s)
+        last = _still_growing([each for _at, each in recent], lambda each: each.growth_bytes_s or 0.0) or state
+        return state.replace(growth_bytes_s=last.growth_bytes_s, ranks_growth_bytes_s=last.ranks_growth_bytes_s)
 
     # ── One look ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -350,3 +351,11 @@ class Samples:
         self._todo.clear()
         for found in self._found.values():
             found.close()
+
+
+def _still_growing(looks: Sequence[_L], growth: Callable[[_L], float]) -> _L | None:
+    """The last of `looks` before the limit was met: there nobody grows any more, since whoever allocates is made to wait.
+    So not merely the last; nor the one with the most growth, which may be of one that filled up long before.
+    """
+    most = max(map(growth, looks), default=0.0)
+    return next((each for each in reversed(looks) if growth(each) >= most / 3), None)
