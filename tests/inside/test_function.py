@@ -3,6 +3,7 @@
 import array
 import functools
 import io
+import json
 import multiprocessing
 import os
 import pickle
