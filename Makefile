@@ -19,7 +19,7 @@ test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k na
 	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch and not slow" $(ARGS)
 
 test-slow: .venv/.stamp-dev ## the tests of time itself: frozen jobs, stalls, kills on a terminal, an editor's debugger
-	@$(BIN)/python -m pytest --ignore=tests/torch -m "slow and not torch" $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
