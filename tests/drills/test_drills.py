@@ -46,7 +46,8 @@ def drill(tmp_path: Path, *words: str, command: Sequence[str] = ()) -> subproces
     env = os.environ | {"RANKGUARD_HOME": str(home), "TMPDIR": str(tmp)}
     return subprocess.Popen(
         command or [sys.executable, "-m", "rankguard", "drill", *words],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, errors="backslashreplace", env=env,
         start_new_session=True,
     )  # fmt: skip
 

@@ -36,8 +36,8 @@ with open(f"{os.environ['SAID']}/{rank}", "w") as file:
     json.dump({"argv": sys.argv, "env": dict(os.environ), "cwd": os.getcwd(), "name": __name__, "path": sys.path[0],
                "through": sys.stdout.write_through, "python": sys.executable}, file)
 for line in ("apple", "an orange", "pear"):
-    print(f"{line} of {rank}")
-    print(f"{line} of {rank}, to stderr", file=sys.stderr)
+    sys.stdout.write(f"{line} of {rank}\\n")
+    sys.stderr.write(f"{line} of {rank}, to stderr\\n")
 sys.exit(int(sys.argv[1]) if sys.argv[1:2] == [rank] else 0)
 """
 SAY_SH = """\

@@ -1,27 +1,19 @@
 """A rank that does not come to a collective: eight torch ranks looked at, none disturbed; three of them stopped as stalled."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from tests.torch._runs import PROGRAMS, ROOT, Run, others, who
+from tests.torch._runs import PROGRAMS, Run, others, who
 
 pytestmark = pytest.mark.torch
 
 LATE = f"{PROGRAMS}/late.py"
 
 
-@pytest.fixture(autouse=True)
-def lines_are_told(monkeypatch):
-    """Whether there is a py-spy: beside torch mostly not, then the one of our own environment."""
-    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{ROOT}/.venv/bin")
-    return shutil.which("py-spy") is not None
-
-
-def test_eight_ranks_are_looked_at_and_go_on(tmp_path, lines_are_told):
+def test_eight_ranks_are_looked_at_and_go_on(tmp_path):
     """`rankguard stacks` twice, then the late one comes: all end well."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -37,14 +29,11 @@ def test_eight_ranks_are_looked_at_and_go_on(tmp_path, lines_are_told):
     print(f"rankguard stacks of 8 torch ranks: {', '.join(f'{s:.2f} s' for s in took)}")
     for text in told:
         lines = text.splitlines()
-        assert lines[2].startswith(
-            "rank 5 waits in `load_shard` (late.py:" if lines_are_told else "rank 5 waits in "
-        ), text
-        where = "`all_reduce`, called by `main` (late.py:" if lines_are_told else "`futex`"
-        assert lines[3].startswith(f"ranks 0-4, 6, 7 wait in {where}"), text
+        assert lines[2].startswith("rank 5 waits in `load_shard` (late.py:"), text
+        assert lines[3].startswith("ranks 0-4, 6, 7 wait in `all_reduce`, called by `main` (late.py:"), text
 
 
-def test_the_rank_that_does_not_come_is_the_culprit(tmp_path, lines_are_told):
+def test_the_rank_that_does_not_come_is_the_culprit(tmp_path):
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     with Run(tmp_path, 3, LATE, 1, gate, options=["--stall-timeout", 6]) as run:
@@ -53,12 +42,9 @@ def test_the_rank_that_does_not_come_is_the_culprit(tmp_path, lines_are_told):
     assert who(verdict) == (1, "stall", "time", "likely", 124)
     assert (verdict["either"], others(verdict)) == ([], {"stopped"})
     evidence = [each["statement"] for each in verdict["culprit"]["cause"]["evidence"]]
-    if lines_are_told:
-        assert "it waits in `load_shard` (late.py:" in verdict["statement"]
-        assert any(text.startswith("ranks 0, 2 wait in `all_reduce`, called by `main` (late.py:") for text in evidence)
-        assert "load_shard" in verdict["culprit"]["stacks"]
-    else:
-        assert "ranks 0, 2 wait in `futex`" in evidence
+    assert "it waits in `load_shard` (late.py:" in verdict["statement"]
+    assert any(text.startswith("ranks 0, 2 wait in `all_reduce`, called by `main` (late.py:") for text in evidence)
+    assert "load_shard" in verdict["culprit"]["stacks"]
 
 
 def stacks(run):
@@ -83,23 +69,19 @@ def hung(tmp_path, how, *options):
     return verdict, [each["statement"] for each in verdict["culprit"]["cause"]["evidence"]]
 
 
-def test_a_rank_whose_data_loader_sleeps(tmp_path, lines_are_told):
+def test_a_rank_whose_data_loader_sleeps(tmp_path):
     verdict, evidence = hung(tmp_path, "loader")
 
     assert who(verdict) == (1, "stall", "time", "likely", 124)
-    if lines_are_told:
-        assert "it waits in `_BaseDataLoaderIter.__next__`, called by `loader` (hangs.py:" in verdict["statement"]
-        assert any(
-            text.startswith("ranks 0, 2 wait in `all_reduce`, called by `loader` (hangs.py:") for text in evidence
-        )
+    assert "it waits in `_BaseDataLoaderIter.__next__`, called by `loader` (hangs.py:" in verdict["statement"]
+    assert any(text.startswith("ranks 0, 2 wait in `all_reduce`, called by `loader` (hangs.py:") for text in evidence)
 
 
-def test_a_rank_that_waits_for_one_that_waits_for_the_culprit(tmp_path, lines_are_told):
+def test_a_rank_that_waits_for_one_that_waits_for_the_culprit(tmp_path):
     verdict, evidence = hung(tmp_path, "chain")
 
     assert who(verdict) == (2, "stall", "time", "likely", 124)
-    if lines_are_told:
-        assert any(text.startswith("ranks 0, 1 wait in `recv`, called by `chain` (hangs.py:") for text in evidence)
+    assert any(text.startswith("ranks 0, 1 wait in `recv`, called by `chain` (hangs.py:") for text in evidence)
 
 
 def test_where_all_wait_in_the_same_call_nobody_is_named(tmp_path):
@@ -110,11 +92,10 @@ def test_where_all_wait_in_the_same_call_nobody_is_named(tmp_path):
     assert "which holds the others up is not known" in verdict["statement"]
 
 
-def test_none_is_ready_since_one_does_not_come(tmp_path, lines_are_told):
+def test_none_is_ready_since_one_does_not_come(tmp_path):
     verdict, evidence = hung(tmp_path, "ready", "--ready-timeout", 10)
 
     assert who(verdict) == (2, "ready-timeout", "time", "proven", 124)
     assert verdict["either"] == []
-    if lines_are_told:
-        assert "called by `load_shard` (hangs.py:" in verdict["statement"]
-        assert any(text.startswith("ranks 0, 1 wait in `barrier`, called by `ready` (hangs.py:") for text in evidence)
+    assert "called by `load_shard` (hangs.py:" in verdict["statement"]
+    assert any(text.startswith("ranks 0, 1 wait in `barrier`, called by `ready` (hangs.py:") for text in evidence)
