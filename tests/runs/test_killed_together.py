@@ -109,7 +109,7 @@ def the_files_tell(jobs: Jobs, run: Path) -> None:
     assert row["memory_share"] > 0.65
     report = jobs.ask("report", run.name)
     assert re.search(r"\n  memory  ranks \d+\.\d MiB in all, the largest rank 1 with ", report.stdout), report
-    assert re.search(r"\n  (note|    )    the memory limit is reached in ", report.stdout), report  # the first is labelled
+    assert re.search(r"\n  (note|    )    the memory limit is reached in ", report.stdout), report
     data = json.loads(jobs.ask("report", run.name, "--json").stdout)
     assert data["memory"]["limit_bytes"] == LIMIT * MIB
     assert data["memory"]["firm_bytes"] > 0.65 * LIMIT * MIB
