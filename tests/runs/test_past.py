@@ -34,7 +34,7 @@ def cut_off(jobs: Jobs) -> Live:
     until(lambda: sorted(fact["rank"] for fact in live.facts if fact["fact"] == "StatusTold") == [0, 1, 2])
     until(lambda: any(fact["fact"] == "Ready" for fact in live.facts))
     until(lambda: all((live.folder / f"rank-{r}/attempt-0/stdout.log").exists() for r in range(3)))
-    until(lambda: (live.folder / "samples.json").exists())
+    until((live.folder / "samples.json").exists)
     live.cut_off()
     return live
 
