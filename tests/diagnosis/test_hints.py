@@ -20,7 +20,7 @@ SHM = Place("/dev/shm", "/dev/shm", 64 << 20, 1 << 20, 1000, 900)
 BIG_SHM = Place("/dev/shm", "/dev/shm", 24 * GIB, 24 * GIB, 1000, 900)
 
 
-def raised(type_name, message="", *, traceback=None, frames=("/work/train.py:3 main",)):
+def raised(type_name, message="", *, traceback=None, frames=("/home/me/train.py:3 main",)):
     return suspect(1, report=reported(1, error=error(type_name, message, frames=frames, traceback=traceback)))
 
 
@@ -79,16 +79,16 @@ HINTS = {
     "shadowed": (
         told(
             raised("AttributeError", "module 'random' has no attribute 'seed'"),
-            modules=(Module("random", "/work/random.py", standard=True),),
+            modules=(Module("random", "/home/me/random.py", standard=True),),
         ),
-        "rename `/work/random.py`: it hides the module `random`",
+        "rename `/home/me/random.py`: it hides the module `random`",
     ),
     "shadowed package": (
         told(
             raised("ModuleNotFoundError", "No module named 'torch.nn'; 'torch' is not a package"),
-            modules=(Module("torch", "/work/torch.py"),),
+            modules=(Module("torch", "/home/me/torch.py"),),
         ),
-        "rename `/work/torch.py`: it hides the module `torch`",
+        "rename `/home/me/torch.py`: it hides the module `torch`",
     ),
     "module elsewhere": (
         told(
@@ -203,8 +203,8 @@ HINTS = {
         "use a build for this CPU (Old CPU), which lacks avx2, avx512f",
     ),
     "core file": (
-        told(crashed(11, core=True), cores=(Core(401, "/work/core.401", 3 << 20),)),
-        "look at the core (3.0 MiB): `gdb /usr/bin/python3 /work/core.401`",
+        told(crashed(11, core=True), cores=(Core(401, "/home/me/core.401", 3 << 20),)),
+        "look at the core (3.0 MiB): `gdb /usr/bin/python3 /home/me/core.401`",
     ),
     "core to systemd": (
         told(crashed(11, core=True), host=Host(core_pattern="|/usr/lib/systemd/systemd-coredump %P %u", core_limit=-1)),
@@ -309,7 +309,7 @@ QUIET = {
     "a plain exception": told(raised("ValueError", "bad shape"), host=Host(shm=SHM, gpus=0)),
     "a port that somebody says": told(raised("ValueError", "port 5000 is odd"), ports=(PortUse(5000, "listening", 1),)),
     "a module of the program's own attributes": told(
-        raised("AttributeError", "module 'mine' has no attribute 'x'"), modules=(Module("mine", "/work/mine.py"),)
+        raised("AttributeError", "module 'mine' has no attribute 'x'"), modules=(Module("mine", "/home/me/mine.py"),)
     ),
     "a socket with nothing to read": told(
         raised("BlockingIOError", "[Errno 11] Resource temporarily unavailable", traceback="    s.recv(1)"),

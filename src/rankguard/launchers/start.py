@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.linux import pipes, spawn
+from rankguard.linux.files import devnull
 from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Starter:
                 theirs.callback(os.close, fd)
             stdin = around.terminal.stdin
             if spec.stdin_rank != number:
-                stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+                stdin = devnull()
                 theirs.callback(os.close, stdin)
             command = spawn.Command(
                 argv=rank_argv(spec, number),

@@ -25,7 +25,7 @@ ANSWER_S = 5.0
 """From a request to the pid of the rank, which takes milliseconds."""
 ENDING_S = 0.5
 _RECORD = struct.Struct("ii")
-_FORK, _PID = -2, -1
+_PID = -1
 _OF_A_RANK = ("RANK", "LOCAL_RANK", "ROLE_RANK", "NOTIFY_SOCKET", "TORCHELASTIC_ERROR_FILE", "WATCHDOG_PID")
 _OF_AN_ATTEMPT = ("MASTER_PORT", "TORCHELASTIC_RESTART_COUNT")
 _READ_BY_THE_LOADER = ("PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "OMP_", "MKL_", "OPENBLAS_")
@@ -53,7 +53,6 @@ class WarmServer:
 
     def __init__(self, spec: JobSpec, port: int) -> None:
         """Raises `OSError` when the process cannot be made."""
-        self._spec = spec
         differ = _own_names(spec) | set(_OF_A_RANK) | set(_OF_AN_ATTEMPT if spec.max_restarts else ())
         env = {n: v for n, v in rank_environment(spec, 0, port, None, None).items() if n not in differ}
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -77,15 +76,18 @@ class WarmServer:
             raise
         finally:
             theirs.close()
-        self._send(
-            {
-                "modules": None if spec.preload is None else list(spec.preload),
-                "program": list(spec.imports_of or spec.argv[spec.argv.index(BOOTSTRAP) + 1 :]),
-                "differ": sorted(differ),
-                "env": env,
-                "supervisor": os.getpid(),
-            }
-        )
+        order = {
+            "modules": None if spec.preload is None else list(spec.preload),
+            "program": list(spec.imports_of or spec.argv[spec.argv.index(BOOTSTRAP) + 1 :]),
+            "differ": sorted(differ),
+            "env": env,
+            "supervisor": os.getpid(),
+        }
+        try:
+            self._send(order)
+        except OSError:  # an environment that no message holds (EMSGSIZE), or it has ended already
+            self.close()
+            raise
 
     def fileno(self) -> int:
         return self._line.fileno()

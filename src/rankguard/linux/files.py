@@ -21,7 +21,7 @@ def read_text(path: str) -> str | None:
 
 
 def devnull() -> int:
-    """A new descriptor that reads as ended."""
+    """A new descriptor that reads as ended, and takes what is written."""
     return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 

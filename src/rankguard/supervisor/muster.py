@@ -1,7 +1,7 @@
 """Who came to a collective that timed out: in the supervisor (`Muster` → `Mustered`).
 
-What everybody's output has said of collectives, PyTorch's records where it has left any (`records.py`), and the stacks of those that are alive and have not said that they timed
-out: one of them was waited for. Those that give up are left alone. It takes `MOST_S` at most: of whoever has not been
+What everybody's output has said of collectives, PyTorch's records where it has left any (`records.py`), and the stacks
+of those that are alive and have not said that they timed out: one of them was waited for. Those that give up are left alone. It takes `MOST_S` at most: of whoever has not been
 read by then the kernel's own words must do. Nobody is woken or stopped, and nothing is decided here.
 
 Read next: `core/muster.py` (when), `diagnosis/collectives.py` (what it means), `snapshots.py`.
