@@ -92,6 +92,9 @@ class Front:
                 with contextlib.suppress(KeyError):
                     poll.unregister(self._err)
             due = self._due_at()
+            # A long environment does not go through the socket at once.
+            self.client.wire.flush()
+            poll.modify(self.client, select.POLLIN | (select.POLLOUT if self.client.wire.pending else 0))
             poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
             self._err.flush()
             self._signals.act(self.client)
