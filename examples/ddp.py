@@ -63,6 +63,9 @@ def train(steps: int, trouble: Trouble) -> None:
             if step == steps:
                 break
         epoch += 1
+    # torch drops the last gradients in threads of its own; one that is not done when Python shuts down aborts the rank
+    # (pytorch issue 190489). Meeting once more gives them the time, and nobody leaves while another still works.
+    dist.barrier()
 
 
 def main() -> None:
