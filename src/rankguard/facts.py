@@ -9,7 +9,19 @@ To add one: a class here, its row in `core/machine.py`, the reader in `linux/` o
 
 from rankguard.circumstances import Core, GpuState, Host, KernelNote, Module, Place, PortUse
 from rankguard.collective import Recorded, Remark
-from rankguard.model import Ending, Left, Memory, MemoryState, OomCount, OomRecord, Report, Sender, Sign, Survivor
+from rankguard.model import (
+    Begun,
+    Ending,
+    Left,
+    Memory,
+    MemoryState,
+    OomCount,
+    OomRecord,
+    Report,
+    Sender,
+    Sign,
+    Survivor,
+)
 from rankguard.record import Record
 from rankguard.stacks import Group, Stack
 
@@ -327,6 +339,8 @@ class Exited(RankFact):
     peer_death: str | None = None
     report: Report | None = None
     """A failure that the rank left in a file (torch's `@record`)."""
+    begun: Begun | None = None
+    """Null where the kernel does not tell."""
     log: str | None = "stderr"
     """Which of its log files to read first: stderr, else stdout; null when it has none, since it has said nothing."""
     timed_out: bool = False

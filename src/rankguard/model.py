@@ -140,6 +140,17 @@ class Ending(Record):
     core_dumped: bool = False
 
 
+class Begun(Record):
+    """When a process began to exit, which is before it let go of anything (`linux/exitorder.py`).
+
+    `place`: before how many of the job's processes that the kernel told of. Between `earliest` and `latest` on our clock.
+    """
+
+    place: int
+    earliest: float
+    latest: float
+
+
 class Sender(Record):
     """Who sent a signal, as the kernel says it (`siginfo`): null where it does not."""
 

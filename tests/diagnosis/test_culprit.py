@@ -22,7 +22,7 @@ from tests.diagnosis.cases import (
 
 from rankguard.diagnosis.culprit import choose
 from rankguard.facts import FrontLost, Judged, StatusTold, SupervisorLost, WardenLost
-from rankguard.model import Ending
+from rankguard.model import Begun, Ending
 
 GLOO = "[/x/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1"
 GLOO_TIMEOUT = "[/x/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 8000ms for recv operation to complete"
@@ -303,3 +303,71 @@ def test_others_that_are_no_suspects_do_not_count() -> None:
     after = alive(0, exited=by_signal(0, 11, at=11.0))
 
     assert choose(case(after, by_exception(1))) == judged(1, "exception", 1, "only suspect")
+
+
+# ── When exits began ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def begun(place, at=9.9, within=0.0002):
+    return Begun(place, START + at, START + at + within)
+
+
+def test_an_odd_exit_code_that_began_first_is_the_first() -> None:
+    made = case(
+        suspect(0, by_code(0, 1, begun=begun(1))),
+        suspect(1, by_code(1, 1, begun=begun(2))),
+        suspect(2, by_code(2, 3, at=10.2, begun=begun(0))),
+        suspect(3, by_code(3, 1, begun=begun(3))),
+    )
+
+    assert choose(made) == judged(2, "exit-code", 3, "began to exit first")
+
+
+def test_an_exit_that_began_first_may_be_of_a_rank_that_was_let_go_before() -> None:
+    """One of the crowd was first: whoever it lost has closed its connections and taken its time."""
+    made = case(
+        suspect(0, by_code(0, 1, begun=begun(0))),
+        suspect(1, by_code(1, 1, begun=begun(2))),
+        suspect(2, by_code(2, 3, at=10.2, begun=begun(1))),
+        suspect(3, by_code(3, 1, begun=begun(3))),
+    )
+
+    assert choose(made) == judged(0, "exit-code", 1, "began to exit first", either=(1, 2, 3))
+
+
+def test_two_exits_without_a_word_cannot_be_told_apart() -> None:
+    made = case(suspect(0, by_code(0, 4, begun=begun(1))), suspect(1, by_code(1, 3, at=10.2, begun=begun(0))))
+
+    assert choose(made) == judged(1, "exit-code", 3, "began to exit first", either=(0,))
+
+
+@pytest.mark.parametrize(("later", "either"), [(0.004, (0,)), (0.03, ())])
+def test_two_signals_by_the_instants_of_their_exits(later, either) -> None:
+    """A process that is killed dies when it is given a processor: within some milliseconds that says nothing."""
+    made = case(
+        suspect(0, by_signal(0, 9, at=9.95, begun=begun(1, 9.9 + later))),
+        suspect(1, by_signal(1, 9, at=10.4, begun=begun(0, 9.9))),
+    )
+
+    actual = choose(made)
+    assert (actual.rank, actual.either) == (1, either)
+    if not either:
+        assert (actual.basis, actual.gap_us) == ("ended before the others failed", 24_800)
+
+
+def test_an_exit_that_had_begun_before_the_signal_may_have_been_first() -> None:
+    made = case(suspect(0, by_signal(0, 11, begun=begun(1))), suspect(1, by_code(1, 3, begun=begun(0))))
+    assert choose(made) == judged(0, "crash", 139, "killed by a signal", either=(1,))
+
+    after = case(suspect(0, by_signal(0, 11, begun=begun(0))), suspect(1, by_code(1, 3, begun=begun(1))))
+    assert choose(after) == judged(0, "crash", 139, "killed by a signal")
+
+
+def test_a_core_is_dumped_before_the_exit_begins() -> None:
+    """So that the order of exits is not that of the failures: it is as if it were not known."""
+    dumped = by_signal(0, 11, begun=begun(1))
+    dumped = dumped.replace(ending=dumped.ending.replace(core_dumped=True))
+    made = case(suspect(0, dumped), suspect(1, by_signal(1, 11, at=10.1, begun=begun(0, 9.8))))
+
+    actual = choose(made)
+    assert (actual.rank, actual.either, actual.basis) == (0, (1,), "seen first")

@@ -7,9 +7,10 @@ of those that are left, with the others in `either`. Not here: why (`causes.py`)
 """
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.alike import all_raised_alike, odd_code, raised_alike
+from rankguard.diagnosis.alike import all_raised_alike, odd_code, raised_alike, wordless_code
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import ended_by_us, report_of
 from rankguard.diagnosis.exit_status import exit_code
@@ -21,6 +22,10 @@ from rankguard.record import Record
 
 CLOCK_GAP_S = 200e-6
 """Two instants stamped in different processes are told apart from here on: a process may be off its CPU in between."""
+
+
+RUNNABLE_S = 5e-3
+"""How long a process that was sent a signal may wait for a processor to die of it. (Longer where many want one.)"""
 
 
 def choose(case: Case) -> Judged:
@@ -50,6 +55,8 @@ def choose(case: Case) -> Judged:
         choice = _first(case, candidates, best)
         if best is FailureClass.PEER_LOST:
             choice = _beside_the_unheard(case, choice, len(candidates))
+        if best in (FailureClass.KILLED, FailureClass.ABORTED):
+            choice = _beside_the_earlier(choice, [rank for rank in suspects if classes[rank.rank] > best])
         alone = len(suspects) == 1 and not choice.either
         others = (
             choice.either
@@ -138,11 +145,16 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
         first = min(candidates, key=lambda rank: (_span(case, rank), rank.rank))
         others = tuple(r for r in _numbers(candidates) if r != first.rank)
         return _Choice(first=first, either=others, basis=f"all {len(candidates)} ranks raised the same")
+    begun = _by_exits(candidates)
+    if begun and best is FailureClass.FAILED:
+        return _of_wordless(begun)
     spans = {rank.rank: _span(case, rank) for rank in candidates}
+    if begun:
+        spans = {rank.rank: _of_exit(rank) for rank in begun}
     left = [
         r for r in candidates if not any(_proven_before(spans[o.rank], spans[r.rank]) for o in candidates if o is not r)
     ]
-    first = min(left, key=lambda rank: (_seen_at(case, rank), rank.rank))
+    first = min(left, key=begun.index if begun else lambda rank: (_seen_at(case, rank), rank.rank))
     if len(left) > 1:
         odd, basis = odd_code(left), "seen first"
         if odd is not None:
@@ -170,6 +182,43 @@ def _beside_the_unheard(case: Case, choice: _Choice, victims: int) -> _Choice:
     return choice.replace(
         either=(*choice.either, *unheard), basis=f"all but {some} lost a peer, and {some} did not say why"
     )
+
+
+def _of_wordless(begun: Sequence[RankCase]) -> _Choice:
+    """Whose exit began first cannot have lost anybody by another's. But whoever closes its connections long before it
+    exits lets others exit first: it is sure only if it is the odd one as well.
+    """
+    first = begun[0]
+    sure = odd_code(begun) is first
+    others = () if sure else tuple(sorted(_numbers(begun[1:])))
+    return _Choice(first=first, either=others, basis="began to exit first")
+
+
+def _beside_the_earlier(choice: _Choice, weaker: Sequence[RankCase]) -> _Choice:
+    """A signal is stronger than an exit without a word, but does not explain one that had begun before."""
+    if choice.first is None:
+        return choice
+    earlier = [rank for rank in weaker if wordless_code(rank) and _by_exits([choice.first, rank])[:1] == [rank]]
+    return choice.replace(either=(*choice.either, *_numbers(earlier)))
+
+
+def _by_exits(candidates: Sequence[RankCase]) -> list[RankCase]:
+    """In the order in which they began to exit; empty when that is not known of all, or is not when they failed: one
+    told its failure before, or dumped its core first.
+    """
+    begun = [
+        (rank.exited.begun.place, rank)
+        for rank in candidates
+        if rank.exited and rank.exited.begun and not rank.exited.ending.core_dumped and not report_of(rank)
+    ]
+    return [rank for _place, rank in sorted(begun, key=itemgetter(0))] if len(begun) == len(candidates) else []
+
+
+def _of_exit(rank: RankCase) -> tuple[float, float]:
+    """When a signal reached it: no later than its exit began, and no earlier than it may have waited for a processor."""
+    assert rank.exited is not None
+    assert rank.exited.begun is not None
+    return (rank.exited.begun.earliest - RUNNABLE_S, rank.exited.begun.latest)
 
 
 def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:

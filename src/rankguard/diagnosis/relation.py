@@ -49,6 +49,7 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)
         weaker = culprit is not None and own > failure_class(case, culprit)
         gave_no_reason = own is FailureClass.ABORTED or (own is FailureClass.FAILED and report_of(rank) is None)
+        gave_no_reason &= case.judged is None or rank.rank not in case.judged.either
         in_a_crowd = culprit is not None and _one_of_many(case, rank, culprit)
         return "collateral" if of_peer or (weaker and gave_no_reason) or in_a_crowd else "independent"
     if code_of(rank) == 0 and ended_by_itself(rank):

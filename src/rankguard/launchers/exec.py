@@ -63,6 +63,7 @@ class _Rank:
         "pidfd",
         "reaped",
         "spawned",
+        "started",
         "warm",
     )
 
@@ -74,6 +75,7 @@ class _Rank:
         self.mailbox = Mailbox(number)
         self.complaints: dict[int, int] = {}
         self.error_file: str | None = None
+        self.started = (0.0, 0.0)
         self.heard_at: float | None = None
         self.heard_by: str | None = None
         self.warm = self.spawned = self.exited = self.reaped = False
@@ -133,6 +135,7 @@ class ExecRanks:
 
     def _start(self, rank: _Rank) -> None:
         around = self._around
+        begun_at = around.clock()
         try:
             rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
             if not around.private_dir.startswith("@"):
@@ -146,7 +149,7 @@ class ExecRanks:
             )
             return
         rank.pid, rank.pidfd, rank.news = started.pid, started.pidfd, started.news
-        rank.outputs = list(outputs)
+        rank.outputs, rank.started = list(outputs), (begun_at, around.clock())
         self._by_pid[rank.pid] = rank
         for which in (0, 1):
             if rank.outputs[which] >= 0 and not self._paused:
@@ -273,6 +276,7 @@ class ExecRanks:
 
     def look_at_traced(self, now: float) -> None:
         """SIGCHLD has come: a debugger may have let go of a rank that has ended."""
+        self._kernel.note_exits(now)  # of strays, too: what is read takes no room
         for number in tuple(self._traced):
             self._on_exit(self._ranks[number], now)
             if self._ranks[number].exited:
@@ -315,6 +319,7 @@ class ExecRanks:
                 log=self._around.output.log_of(rank.number),
                 peer_death=None if _clean(ending) and not rank.complaints else self._around.peer_death("\n".join(tail)),
                 report=report,
+                begun=self._kernel.begun(rank.number),
             )
         )
 

@@ -1,7 +1,8 @@
-"""The kernel log's lines as facts about ranks: which of them a line is about, as far as that can be told.
+"""What the kernel tells of ranks beside their pidfds: lines of its log, as facts about the ranks that they mean, and the
+order in which exits began.
 
 A process is told by its pid, where the log's pids are ours (the initial PID namespace), or by its group. Not a reader of
-the log (`linux/kmsg.py`) nor a judge of what it says (`diagnosis/`). Read next: `exec.py`.
+the log (`linux/kmsg.py`) or of the order (`linux/exitorder.py`), nor a judge of what it says (`diagnosis/`). Read next: `exec.py`.
 """
 
 import os
@@ -13,16 +14,22 @@ from rankguard.facts import KernelKilled, KernelNoted
 from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import tree
+from rankguard.linux.exitorder import ExitOrder
 from rankguard.linux.kmsg import in_init_pid_namespace
+from rankguard.model import Begun
 
 _NOTES = 64
 """Lines that are told of one job, kills for memory apart."""
 _TOLD = (4, 7, 8, 11)
 """SIGILL, SIGBUS, SIGFPE, SIGSEGV: the kernel has a line for a process that dies of one of these."""
+_LONGEST_EXIT_S = 60.0
+"""A main thread that began to exit longer ago than that has left its process to other threads."""
 
 
 class _Numbered(Protocol):
     number: int
+    started: tuple[float, float]
+    """Its process was made between these instants."""
 
 
 class KernelNews:
@@ -32,12 +39,15 @@ class KernelNews:
         self._around, self._by_pid, self._emit = around, by_pid, emit
         self._same_pids = in_init_pid_namespace()
         self._noted = 0
+        self._order = ExitOrder() if around.spec.nprocs > 1 else None
+        self._begun: dict[int, Begun] = {}
 
     def take(self, now: float, ended_by: int | None = None) -> None:
-        """What the log tells of since the last call: OOM kills, ours and others'; GPU errors; crashes, of ours alone.
+        """What has come since the last call: OOM kills, ours and others'; GPU errors; crashes, of ours alone.
 
         `ended_by`: the signal that has just ended a rank, since of a crash the log names the thread, which is gone.
         """
+        self.note_exits(now)
         for record in self._around.kernel_log.drain():
             number = self._around.groups.rank_of(record.cgroup) if record.cgroup is not None else None
             own = self._by_pid.get(record.pid) if self._same_pids else None
@@ -51,6 +61,18 @@ class KernelNews:
             self._emit(KernelKilled(now, number, record, is_child))
         for note in self._around.kernel_log.notes():
             self._note(now, note, ended_by)
+
+    def note_exits(self, now: float) -> None:
+        """Read on what the kernel tells of exits."""
+        for pid, place, lived_s in self._order.take() if self._order is not None else ():
+            rank = self._by_pid.get(pid)
+            if rank is not None and rank.started[1] + lived_s > now - _LONGEST_EXIT_S:
+                earliest, latest = (at + lived_s for at in rank.started)
+                self._begun[rank.number] = Begun(place, earliest, min(latest, now))
+
+    def begun(self, rank: int) -> Begun | None:
+        """When this rank began to exit, if the kernel tells."""
+        return self._begun.get(rank)
 
     def _note(self, now: float, note: KernelNote, ended_by: int | None) -> None:
         rank = self._rank_of(note.pid) if note.pid is not None and self._same_pids else None
