@@ -24,6 +24,7 @@ TESTS = (
     "tests/linux/test_memory.py",
     "tests/linux/test_footprint.py",
     "tests/linux/test_kmsg.py",
+    "tests/linux/test_exitorder.py",
     "tests/linux/test_glance.py",
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",

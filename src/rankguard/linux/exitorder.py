@@ -11,8 +11,8 @@ what is no child's main thread from us (`ac_tgid` and `ac_pid` are equal: Linux 
 Sources: Documentation/accounting/taskstats.rst, include/uapi/linux/{taskstats,genetlink,filter}.h.
 """
 
-import contextlib
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -21,12 +21,10 @@ from collections.abc import Iterator
 _NETLINK_GENERIC, _GENL_ID_CTRL, _NLMSG_ERROR = 16, 0x10, 2
 _REQUEST, _ACK = 1, 4
 _GETFAMILY, _FAMILY_ID, _FAMILY_NAME = 3, 1, 2
-_CMD_GET, _REGISTER_CPUMASK = 1, 3
+_CMD_GET, _PID, _REGISTER_CPUMASK = 1, 1, 3
 _TYPE_PID, _TYPE_STATS, _TYPE_AGGR_PID = 1, 3, 4
 _HEADER = 20
 """`struct nlmsghdr` and `struct genlmsghdr`."""
-_STATS = _HEADER + 4 + 8 + 4
-"""Where `struct taskstats` begins: after the headers of two nested attributes, and the pid between them."""
 _AC_PID, _AC_PPID, _AC_ETIME, _AC_TGID = 128, 132, 144, 368
 _VERSION_WITH_TGID = 12
 _SO_ATTACH_FILTER = 26
@@ -45,8 +43,9 @@ class ExitOrder:
         self._told = 0
         try:
             self._socket = _listen()
-        except (OSError, AttributeError, struct.error, KeyError) as error:
-            self.why_not = f"the order of exits is not known: {getattr(error, 'strerror', None) or error}"
+        except (OSError, struct.error, KeyError) as error:
+            said = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+            self.why_not = f"the order of exits is not known: {said}"
 
     def take(self) -> Iterator[tuple[int, int, float]]:
         """What has come since the last call: (pid, its place in the order from 0, seconds from its start to its exit)."""
@@ -57,10 +56,10 @@ class ExitOrder:
                 return
             except OSError:  # ENOBUFS: some are lost, and those that are told are in order all the same
                 continue
-            with contextlib.suppress(struct.error):
-                if (found := _parse(message)) is not None:
-                    yield found[0], self._told, found[1]
-                    self._told += 1
+            if (found := _stats(message)) is not None:
+                pid, stats = found
+                yield pid, self._told, struct.unpack_from("=Q", stats, _AC_ETIME)[0] / 1e6
+                self._told += 1
 
     def close(self) -> None:
         if self._socket is not None:
@@ -70,15 +69,14 @@ class ExitOrder:
 
 def _listen() -> socket.socket:
     """A socket that is told of our children alone. Raises `OSError`."""
-    if os.uname().machine not in ("x86_64", "aarch64"):  # elsewhere attributes may be padded (taskstats.c `mk_reply`)
-        raise OSError(0, "the layout of the kernel's messages is not known on this kind of machine")
     told = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
     try:
         told.bind((0, 0))
         told.settimeout(1.0)  # the kernel answers in the call itself: no time-out is met
         family = _ask(told, _GENL_ID_CTRL, _GETFAMILY, _FAMILY_NAME, b"TASKSTATS\0", ack=False)
         number = struct.unpack("=H", dict(_attributes(family[_HEADER:]))[_FAMILY_ID])[0]
-        _attach(told, os.getpid())  # before the listener: no message of others is in the queue
+        own = _ask(told, number, _CMD_GET, _PID, struct.pack("=I", os.getpid()), ack=False)
+        _attach(told, _place_of_stats(own), os.getpid())  # before the listener: no message of others is in the queue
         with open("/sys/devices/system/cpu/possible", "rb") as file:
             _ask(told, number, _CMD_GET, _REGISTER_CPUMASK, file.read().strip() + b"\0", ack=True)
         told.setblocking(False)
@@ -106,7 +104,15 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
-def _attach(told: socket.socket, parent: int) -> None:
+def _place_of_stats(message: bytes) -> int:
+    """Where `struct taskstats` begins: kernels pad it to 8 bytes, or not. Raises `OSError` when it is of an old kernel."""
+    found = _stats(message)
+    if found is None or struct.unpack_from("=H", found[1])[0] < _VERSION_WITH_TGID:
+        raise OSError(errno.ENOSYS, "the kernel is older than 5.19")
+    return message.index(found[1])
+
+
+def _attach(told: socket.socket, stats: int, parent: int) -> None:
     """Answers pass, and statistics of main threads whose parent this is. (filter.h: classic BPF, loads are big-endian.)"""
     load, load_half, to_x, equal, equal_x, accept = 0x20, 0x28, 0x07, 0x15, 0x1D, 0x06
     here = struct.unpack(">I", struct.pack("=I", parent))[0]
@@ -116,11 +122,11 @@ def _attach(told: socket.socket, parent: int) -> None:
         (load_half, 0, 0, 4),  # nlmsg_type
         (equal, 7, 0, control),
         (equal, 6, 0, error),
-        (load, 0, 0, _STATS + _AC_PPID),
+        (load, 0, 0, stats + _AC_PPID),
         (equal, 0, 5, here),
-        (load, 0, 0, _STATS + _AC_PID),
+        (load, 0, 0, stats + _AC_PID),
         (to_x, 0, 0, 0),
-        (load, 0, 0, _STATS + _AC_TGID),
+        (load, 0, 0, stats + _AC_TGID),
         (equal_x, 0, 1, 0),
         (accept, 0, 0, _ALL),
         (accept, 0, 0, 0),
@@ -130,13 +136,10 @@ def _attach(told: socket.socket, parent: int) -> None:
     told.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
 
 
-def _parse(message: bytes) -> tuple[int, float] | None:
+def _stats(message: bytes) -> tuple[int, bytes] | None:
+    """The process that a message is about, and its `struct taskstats`."""
     for kind, nested in _attributes(message[_HEADER:]):
         if kind == _TYPE_AGGR_PID:
             parts = dict(_attributes(nested))
-            pid, stats = struct.unpack("=I", parts[_TYPE_PID])[0], parts[_TYPE_STATS]
-            version = struct.unpack_from("=H", stats)[0]
-            if version < _VERSION_WITH_TGID or struct.unpack_from("=I", stats, _AC_PID)[0] != pid:
-                return None
-            return pid, struct.unpack_from("=Q", stats, _AC_ETIME)[0] / 1e6
+            return struct.unpack("=I", parts[_TYPE_PID])[0], parts[_TYPE_STATS]
     return None
