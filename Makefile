@@ -18,7 +18,7 @@ demo: .venv/.stamp ## a real out-of-memory kill of one rank on this machine, and
 test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k name" narrows)
 	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch and not slow" $(ARGS)
 
-test-slow: .venv/.stamp-dev ## the tests of time itself: frozen jobs, stalls, kills on a terminal, an editor's debugger
+test-slow: .venv/.stamp-dev ## the tests of time itself, and of every fault: frozen jobs, stalls, kills on a terminal, drills
 	@$(BIN)/python -m pytest --ignore=tests/torch -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch

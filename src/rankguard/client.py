@@ -18,6 +18,7 @@ from pathlib import Path
 from posix import posix_spawn  # not `os.posix_spawn`, which a debugger replaces to follow what we start
 
 from rankguard.errors import SpawnFailed, UsageError
+from rankguard.linux.files import devnull
 from rankguard.model import JobSpec
 from rankguard.record import to_data
 from rankguard.wire import Message, Wire
@@ -52,7 +53,7 @@ class Client:
         try:
             ours, theirs = _pair()
             self.wire = Wire(ours)
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            null = devnull()
             self.warden_pid = _start_warden(theirs.fileno(), null)
             self.warden = os.pidfd_open(self.warden_pid)
             stdin, out, err = (fd if open_ else null for fd, open_ in zip(stdio, usable, strict=True))

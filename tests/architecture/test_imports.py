@@ -8,6 +8,7 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,9 +72,10 @@ def files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imports() -> list[Import]:
+@cache
+def imports() -> tuple[Import, ...]:
     """Every import of the package."""
-    return [found for file in files() for found in imports_of(file)]
+    return tuple(found for file in files() for found in imports_of(file))
 
 
 def ours() -> list[Import]:

@@ -1,23 +1,17 @@
 """docs/from-torchrun.md is what the table of options makes of it. `UPDATE_GOLDEN=1 pytest` on this file writes it anew."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import pytest
+from tests.makers import maker_of
 
 from rankguard.cli.arguments import parse
 from rankguard.cli.options import OPTIONS
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def maker():
-    spec = importlib.util.spec_from_file_location("make_from_torchrun", ROOT / "docs" / "make_from_torchrun.py")
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
+    return maker_of("from_torchrun")
 
 
 def test_the_page_is_up_to_date(maker):

@@ -3,28 +3,22 @@
 `make docs`, or `UPDATE_GOLDEN=1 pytest tests/docs/test_causes.py`, writes it anew.
 """
 
-import importlib.util
 import json
 import os
 import re
 from importlib.resources import files
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.makers import maker_of
 
 from rankguard.diagnosis.kinds import FAMILIES
 from rankguard.model import Family
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_causes", ROOT / "docs" / "make_causes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return maker_of("causes")
 
 
 def test_every_kind_has_its_row(maker: ModuleType) -> None:

@@ -3,27 +3,22 @@
 `make docs`, or `UPDATE_GOLDEN=1 pytest tests/docs/test_reference.py`, writes them anew.
 """
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from tests.makers import maker_of
 
 from rankguard.cli.options import OPTIONS
 from rankguard.cli.verbs import VERBS
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_reference", ROOT / "docs" / "make_reference.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = maker_of("reference")
     if os.environ.get("UPDATE_GOLDEN"):
         module.PAGE.write_text(module.page())
         module.MAN.write_text(module.man())

@@ -1,21 +1,15 @@
 """docs/scenes.md holds what docs/make_scenes.py recorded, six scenes of 80 columns; one is recorded again here."""
 
-import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from tests.makers import maker_of
 
 
 @pytest.fixture(scope="module")
 def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_scenes", ROOT / "docs" / "make_scenes.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return maker_of("scenes")
 
 
 def test_the_page_holds_the_scenes(maker: ModuleType) -> None:

@@ -110,6 +110,7 @@ def test_hidden_processes(tmp_path: Path) -> None:
 
 
 @needs_root
+@pytest.mark.slow
 def test_as_a_plain_user(tmp_path: Path) -> None:
     python = system_python()
     with open_folder() as top:
@@ -201,6 +202,7 @@ def test_forbidden_system_calls(tmp_path: Path) -> None:
     assert (harder.status, harder.told["can_run"]) == (1, False)
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_folder_on_a_dead_server(tmp_path: Path) -> None:
     """A FUSE file system whose server never answers: every access waits for ever."""

@@ -3,7 +3,6 @@
 Each fault by itself is played in `tests/lab`; here are those that only a drill makes, and a few of each family.
 """
 
-import importlib.util
 import os
 import re
 import select
@@ -17,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from tests.makers import maker_of
 
 from rankguard.drills.catalogue import DRILLS
 from rankguard.testing.faults import limits
@@ -64,7 +64,7 @@ def left(tmp_path: Path) -> list[int]:
     return found
 
 
-QUICK = ("exit-early", "exception", "segfault", "kill", "cascade", "orphans", "shm-leak", "hang", "ready-timeout")
+QUICK = ("exception", "kill", "cascade", "orphans", "shm-leak")
 
 
 @pytest.mark.parametrize(
@@ -233,9 +233,7 @@ def test_usage(tmp_path: Path, words: tuple[str, ...], said: str) -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_drills", SRC.parent / "docs" / "make_drills.py")
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    maker = maker_of("drills")
     if os.environ.get("UPDATE_GOLDEN"):
         maker.PAGE.write_text(maker.page())
 

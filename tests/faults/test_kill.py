@@ -8,14 +8,23 @@ from tests.faults.storm import SHAPES, VICTIMS, once
 TURNS = 3
 
 
-@pytest.mark.parametrize(
-    "shape", [pytest.param(shape, marks=pytest.mark.slow) if shape == "terminal" else shape for shape in SHAPES]
-)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "terminal"])
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_nothing_is_left_within_a_second(victim, shape):
+    nothing_is_left(victim, shape, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_nothing_is_left_at_other_moments(victim, shape):
+    nothing_is_left(victim, shape, TURNS)
+
+
+def nothing_is_left(victim, shape, turns):
     seed = random.randrange(1 << 32)
     random.seed(seed)
-    for turn in range(TURNS):
+    for turn in range(turns):
         told = once(victim, shape)
         assert told["left"] == {}, f"seed {seed}, turn {turn}: {told}"
         assert told["traces"] == [], f"seed {seed}, turn {turn}: {told}"

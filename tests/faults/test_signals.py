@@ -5,6 +5,7 @@ import time
 
 import pytest
 from tests.faults.nest import Nest
+from tests.marks import slowly
 
 
 def shell(trap, *options):
@@ -18,14 +19,20 @@ FAILS = shell("trap 'exit 7' TERM")
 PLAIN = ("-n", "2", "--no-python", "sh", "-c", "echo up >>up; exec sleep 30")
 
 
-@pytest.mark.parametrize("who", ["front", "supervisor"])
-@pytest.mark.parametrize(
-    ("words", "numbers", "expected"),
-    [
+REQUESTS = [
+    (who, *each)
+    for who in ("front", "supervisor")
+    for each in (
         (SAVES, [15], 0), (SAVES, [2], 0), (SAVES, [1], 0), (LATE, [15], 143), (LATE, [2], 130), (FAILS, [15], 143),
         (PLAIN, [15], 143), (PLAIN, [2], 130), (PLAIN, [1], 129), (PLAIN, [3, 14, 13, 26, 34, 64, 15], 143),
-    ],
-)  # fmt: skip
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("who", "words", "numbers", "expected"),
+    [*REQUESTS[::4], *slowly(*(each for nth, each in enumerate(REQUESTS) if nth % 4))],
+)
 def test_requests_to_end(who, words, numbers, expected):
     with Nest() as nest:
         nest.run(*words)

@@ -7,6 +7,7 @@ import pytest
 import rankguard
 
 
+@pytest.mark.slow
 def test_a_stall_is_a_failure_with_its_verdict(tmp_path):
     hang = "import threading; threading.Event().wait()"
 

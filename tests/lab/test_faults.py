@@ -16,16 +16,9 @@ from rankguard.testing.faults import FAULTS, PHASES, STARTS, Cell, Outcome, Surr
 from rankguard.testing.faults.checks import Expect, checked
 from rankguard.testing.faults.fault import Fault
 
-QUICK = (
-    "exception-group", "exception-unpicklable", "divide-by-zero-core", "fork-bomb", "closes-everything",
-    "oom-victim-not-grower", "uninterruptible", "output-no-newline",
-)  # fmt: skip
-"""The odd ones. All are in the sample of `tests/matrix`, too; the others are here in `make test-slow`."""
 
-
-@pytest.mark.parametrize(
-    "fault", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAULTS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_as_it_should_be(fault: str, outcomes: dict[str, Future[Outcome]]) -> None:
     outcome = outcomes[fault].result()
     if outcome.why_not:

@@ -104,6 +104,18 @@ def sample() -> list[Place]:
     return chosen
 
 
+def spread(places: Sequence[Place]) -> list[Place]:
+    """Those of `places`, in their order, that bring a pair of values which none before them has."""
+    known: set[tuple[str, ...]] = set()
+    chosen = []
+    for place in places:
+        of_two = {item for item in _covered(place) if len(item) == 2}
+        if not of_two <= known:
+            chosen.append(place)
+            known |= of_two
+    return chosen
+
+
 def meaningful(place: Place) -> bool:
     """The fault can happen at that moment and in ranks of that kind, whatever the machine allows."""
     fault = faults.FAULTS[place.fault]

@@ -145,8 +145,8 @@ def _page(results: Sequence[Result], runs: int) -> Iterator[str]:
     yield "make matrix ARGS='--list'                               # their names"
     yield "```"
     yield ""
-    yield "`make test` makes a sample: every fault once, and all pairs of values of the axes, a fault counted as the part of"
-    yield "the laboratory that it belongs to. `make test-uml` makes cells on a kernel whose memory controller is cgroup2's."
+    yield "`make test` makes all pairs of values of the axes, a fault counted as the part of the laboratory that it belongs to;"
+    yield "`make test-slow` makes every other fault once. `make test-uml` makes cells on a kernel whose memory controller is cgroup2's."
 
 
 def _cell(text: str) -> str:

@@ -1,4 +1,6 @@
-"""Few cells of the matrix that cover each fault and all pairs of the axes' values. The whole of it is `make matrix`."""
+"""Few cells of the matrix that cover all pairs of the axes' values; with `make test-slow` each fault, too. The whole of
+it is `make matrix`.
+"""
 
 import json
 import signal
@@ -7,7 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.matrix.axes import Place, cannot, everything, meaningful, pairs, sample
+from tests.matrix.axes import Place, cannot, everything, meaningful, pairs, sample, spread
 from tests.matrix.page import wrong
 from tests.matrix.place import ROOT
 from tests.matrix.runner import Result
@@ -16,6 +18,8 @@ from rankguard.linux.libc import PR_SET_PDEATHSIG, prctl
 from rankguard.testing import faults
 
 SAMPLE = sample()
+SPREAD = spread(SAMPLE)
+CELLS = [pytest.param(place, id=str(place), marks=() if place in SPREAD else pytest.mark.slow) for place in SAMPLE]
 
 
 class Results:
@@ -52,7 +56,7 @@ def results(request: pytest.FixtureRequest) -> Iterator[Results]:
     made.runner.stdout.close()
 
 
-@pytest.mark.parametrize("place", SAMPLE, ids=map(str, SAMPLE))
+@pytest.mark.parametrize("place", CELLS)
 def test_cell(results: Results, place: Place) -> None:
     result = results.of(place)
 
@@ -65,6 +69,7 @@ def test_cell(results: Results, place: Place) -> None:
 def test_the_sample_covers_every_fault_and_every_pair() -> None:
     """On this machine: as a machine that can make no control groups has no cell in which an OOM kill can be made."""
     covered = set(pairs(SAMPLE))
+    assert {pair for pair in covered if len(pair) == 2} == {pair for pair in pairs(SPREAD) if len(pair) == 2}
 
     for place in everything():
         if meaningful(place) and not cannot(place):

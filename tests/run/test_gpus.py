@@ -129,6 +129,7 @@ def test_a_gpu_that_is_lost(ranks: Ranks) -> None:
     assert (ended.verdict["owner"], ended.verdict["retry"]["advice"]) == ("machine", "elsewhere")
 
 
+@pytest.mark.slow
 def test_a_library_that_hangs(ranks: Ranks) -> None:
     ended = ranks.run(2, LOST, env=with_library(ranks, "-DHANGS"))
 

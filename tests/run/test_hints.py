@@ -204,20 +204,25 @@ def no_cores() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
+def crashed_in_a_library(ranks: Ranks, does: str) -> tuple[Ended, list[str]]:
+    """One rank calls `BOOM` of libboom.so, which writes to address 0; and what the kernel's log says of it."""
+    source, library = ranks.folder / "boom.c", ranks.folder / "libboom.so"
+    source.write_text("void boom(void) { *(volatile int *)0 = 1; }\n")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    code = f"import ctypes, threading; BOOM = ctypes.CDLL({str(library)!r}).boom; {does}"
+    ended = ranks.words(["-n", "1", "--no-python", sys.executable, "-c", code])
+    told = [each["statement"] for each in ended.cause["evidence"] if each["source"] == "kernel log"]
+    if not told and "segfault" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
+        pytest.skip("the kernel does not tell of crashes here (debug.exception-trace)")
+    return ended, told
+
+
 @pytest.mark.skipif(not KMSG or shutil.which("gcc") is None, reason="the kernel log and gcc are needed")
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86 kernels tell of crashes")
 def test_the_library_that_crashed(ranks: Ranks) -> None:
     """By the kernel's own log, for a program that has no handler of its own."""
-    source, library = ranks.folder / "boom.c", ranks.folder / "libboom.so"
-    source.write_text("void boom(void) { *(volatile int *)0 = 1; }\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    code = f"import ctypes; ctypes.CDLL({str(library)!r}).boom()"
+    ended, told = crashed_in_a_library(ranks, "BOOM()")
 
-    ended = ranks.words(["-n", "1", "--no-python", sys.executable, "-c", code])
-
-    told = [each["statement"] for each in ended.cause["evidence"] if each["source"] == "kernel log"]
-    if not told and "segfault" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
-        pytest.skip("the kernel does not tell of crashes here (debug.exception-trace)")
     assert len(told) == 1
     assert f"[{ended.verdict['culprit']['pid']}]: segfault at 0 " in told[0]
     assert "update or rebuild what `libboom.so` belongs to" in hints(ended)
@@ -227,16 +232,8 @@ def test_the_library_that_crashed(ranks: Ranks) -> None:
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="only x86 kernels tell of crashes")
 def test_the_library_that_a_thread_crashed_in(ranks: Ranks) -> None:
     """The log names the thread, which is gone: that it was this rank's is inferred, and said to be."""
-    source, library = ranks.folder / "boom.c", ranks.folder / "libboom.so"
-    source.write_text("void boom(void) { *(volatile int *)0 = 1; }\n")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
-    code = f"import ctypes, threading; t = threading.Thread(target=ctypes.CDLL({str(library)!r}).boom); t.start(); t.join()"
+    ended, told = crashed_in_a_library(ranks, "t = threading.Thread(target=BOOM); t.start(); t.join()")
 
-    ended = ranks.words(["-n", "1", "--no-python", sys.executable, "-c", code])
-
-    told = [each["statement"] for each in ended.cause["evidence"] if each["source"] == "kernel log"]
-    if not told and "segfault" not in subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout:
-        pytest.skip("the kernel does not tell of crashes here (debug.exception-trace)")
     assert [each.startswith("likely of a thread of it: ") and "libboom.so" in each for each in told] == [True]
     assert "libboom.so" not in hints(ended)
 

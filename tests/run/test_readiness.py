@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tests.run.command import Ended, Ranks
 
 SAY = """
@@ -58,6 +59,7 @@ def clock(ended: Ended) -> str:
     return next(each["statement"] for each in ended.cause["evidence"] if each["source"] == "clock")
 
 
+@pytest.mark.slow
 def test_a_rank_that_prints_is_not_called_lifeless(ranks: Ranks) -> None:
     """What it said last, and how long ago, is in the proof, beside the place where it was."""
     text = SAY + "if RANK: say('READY=1')\nprint('step', flush=True)\nsignal.pause()"
@@ -85,6 +87,7 @@ def test_a_confirmed_rank_that_dies_while_others_load(ranks: Ranks) -> None:
     assert (ended.status, culprit["rank"], culprit["was_ready"], culprit["phase"]) == (137, 1, True, "ready")
 
 
+@pytest.mark.slow
 def test_ready_timeout_names_the_late_and_spares_who_asked_for_time(ranks: Ranks) -> None:
     text = (
         SAY

@@ -179,6 +179,7 @@ def test_it_goes_with_a_supervisor_that_is_killed(live: Live, address: str) -> N
     assert not os.path.lexists(os.path.dirname(address))
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_stopped_holds_nobody_up(live: Live, address: str, jobs: Jobs) -> None:
     os.kill(live.ours()[2], 19)
     began = time.monotonic()

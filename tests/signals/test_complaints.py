@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from tests.marks import slowly
 from tests.signals.jobs import Job
 from tests.signals.rows import row
 
@@ -18,17 +19,8 @@ forever()
 """
 ENDS = ["SIGQUIT", "SIGABRT", "SIGTERM", "SIGINT", "SIGHUP"]
 HARMLESS = [
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGCONT",
-    "SIGWINCH",
-    "SIGCHLD",
-    "SIGTSTP",
-    "SIGPIPE",
-    "SIGALRM",
-    "SIGSEGV",
-    "SIGRTMIN+1",
-]
+    "SIGUSR1", "SIGCHLD", "SIGPIPE", "SIGRTMIN+1", "SIGUSR2", "SIGCONT", "SIGWINCH", "SIGTSTP", "SIGALRM", "SIGSEGV",
+]  # fmt: skip
 
 
 def act(does: str) -> str:
@@ -38,8 +30,11 @@ def act(does: str) -> str:
 
 @row("SIGQUIT, SIGABRT, SIGTERM, SIGINT, SIGHUP", "a rank, to its parent", "running",
      "held; the rank then ends, even with 0: that is its failure (`reported-failure`)", "1, or the rank's own code")  # fmt: skip
-@pytest.mark.parametrize("name", ENDS)
-@pytest.mark.parametrize(("code", "expected"), [(0, 1), (7, 7)])
+@pytest.mark.parametrize(
+    ("name", "code", "expected"),
+    [("SIGQUIT", 0, 1), ("SIGABRT", 7, 7), ("SIGTERM", 0, 1),
+     *slowly(*((name, code, code or 1) for name in ENDS for code in (0, 7)))],
+)  # fmt: skip
 def test_it_complains_and_ends(tmp_path: Path, name: str, code: int, expected: int) -> None:
     with Job(tmp_path, 2, act(f"send('{name}'); os._exit({code})")) as job:
         job.go()
@@ -58,6 +53,7 @@ def test_it_complains_and_ends(tmp_path: Path, name: str, code: int, expected: i
     "held; the rank has not ended 5 s later: its failure, too",
     "1",
 )
+@pytest.mark.slow
 def test_it_complains_and_does_not_end(tmp_path: Path) -> None:
     with Job(tmp_path, 2, act("send('SIGQUIT')")) as job:
         job.go()
@@ -90,7 +86,7 @@ def test_it_complains_while_the_job_ends(tmp_path: Path) -> None:
 @row(
     "SIGQUIT … as above, 1,000 times", "a rank, to its parent", "running", "held once; the supervisor is not hurt", "1"
 )
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", [ENDS[0], *slowly(*ENDS[1:])])
 def test_it_complains_a_thousand_times(tmp_path: Path, name: str) -> None:
     with Job(tmp_path, 2, act(f"send('{name}', 1000); os._exit(0)")) as job:
         job.go()
@@ -102,7 +98,7 @@ def test_it_complains_a_thousand_times(tmp_path: Path, name: str) -> None:
 
 @row("any other, once or 1,000 times", "a rank, to its parent", "running", "recorded, at most four of a kind, and no more",
      "of the ranks")  # fmt: skip
-@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("name", [*HARMLESS[:4], *slowly(*HARMLESS[4:])])
 def test_what_says_nothing(tmp_path: Path, name: str) -> None:
     with Job(tmp_path, 2, act(f"send('{name}', 1000); send('SIGUSR1'); os._exit(0)")) as job:
         job.go()

@@ -263,6 +263,7 @@ def test_stdout_in_a_file_has_the_ranks_lines_and_no_more(tmp_path: Path) -> Non
         assert [row for row in stage.told() if "ready" not in row] == ["[0] to stderr", OVER]
 
 
+@pytest.mark.slow
 def test_in_the_background_there_is_none_until_fg(tmp_path: Path) -> None:
     with Stage(tmp_path, 2, *WAIT, shell="set -m; {} & read; fg") as stage:
         # In the foreground it would be there half a second after the launch: 1.5 s after that the first look is past.

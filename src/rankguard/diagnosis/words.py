@@ -90,9 +90,9 @@ def seconds(duration: float) -> str:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """`0-4, 6, 7` for 0, 1, 2, 3, 4, 6, 7."""
+    """`0-4, 6, 7` for 0, 1, 2, 3, 4, 6, 7: three and more in a row become a range."""
     runs: list[list[int]] = []
-    for number in sorted(numbers):
+    for number in sorted(set(numbers)):
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:

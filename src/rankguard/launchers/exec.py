@@ -30,7 +30,7 @@ from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
 from rankguard.launchers.signs import sign_of, silences, unread
-from rankguard.launchers.start import Starter, why_not
+from rankguard.launchers.start import Starter, not_executed
 from rankguard.linux import child, notify, spawn, tree
 from rankguard.linux.glance import glance
 from rankguard.model import Ending, Memory, Sign
@@ -179,7 +179,7 @@ class ExecRanks:
                 self._tell_not_spawned(now)
             return
         stage, error = failed
-        error, statement = why_not(self._spec, stage, error)
+        error, statement = not_executed(self._spec, stage, error)
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)

@@ -33,9 +33,9 @@ class Starter:
         """Before the first rank; the descriptor that is readable once `on_answer` should be called, or -1."""
         if self._spec.start != "warm":
             return -1
-        from rankguard.launchers.warm import WarmServer, why_not  # only for those who asked for it
+        from rankguard.launchers.warm import WarmServer, why_not_warm  # only for those who asked for it
 
-        because = why_not(self._spec)
+        because = why_not_warm(self._spec)
         if because is None:
             try:
                 self._warm = WarmServer(self._spec, self._around.port)
@@ -132,7 +132,7 @@ class Start(NamedTuple):
     warm: bool
 
 
-def why_not(spec: JobSpec, stage: str, error: int) -> tuple[int, str]:
+def not_executed(spec: JobSpec, stage: str, error: int) -> tuple[int, str]:
     """The errno that says it best, and why the child executes nothing."""
     if error == errno.EACCES and os.path.isdir(os.path.join(spec.cwd, spec.argv[0])):
         error = errno.EISDIR  # execve(2) says EACCES of a folder, which `chmod` would not cure

@@ -2,7 +2,7 @@
 
 `inside/warm.py` is the server. It is our child and dies with us; what it forks becomes our child as well, since we are
 a subreaper and its own parent ends at once. Where anything speaks against it ranks are executed, and why is told:
-here before a server is started (`why_not`), by the server itself after each import.
+here before a server is started (`why_not_warm`), by the server itself after each import.
 """
 
 import json
@@ -32,7 +32,7 @@ _READ_BY_THE_LOADER = ("PYTHON", "LD_", "MALLOC_", "GLIBC_TUNABLES", "OMP_", "MK
 """Read in C, at the start of the process or of a library, where nobody can see it."""
 
 
-def why_not(spec: JobSpec) -> str | None:
+def why_not_warm(spec: JobSpec) -> str | None:
     """What speaks against a warm start before anything is tried; null when nothing does."""
     if not spec.python or BOOTSTRAP not in spec.argv:
         return "the ranks are not Python under rankguard's bootstrap"

@@ -1,28 +1,26 @@
 """The GPUs as their driver tells of them, asked by a short-lived program of ours (`gpu_program.py`).
 
 A process of its own, since the driver's library starts threads, opens devices and may not answer for long when a GPU is
-gone: nothing of that may happen in a process that forks ranks or has deadlines to keep. It dies with us
-(PR_SET_PDEATHSIG), is ended after `BOUND_S`, and ignores SIGTERM, which the job's tree is given while it works.
-Read next: `../supervisor/survey.py`.
+gone: nothing of that may happen in a process that forks ranks or has deadlines to keep. It is ended after `BOUND_S`, and
+ignores SIGTERM, which the job's tree is given while it works. Read next: `helper.py`, `../supervisor/survey.py`.
 """
 
-import contextlib
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from selectors import EVENT_READ, BaseSelector
+from selectors import BaseSelector
 from typing import Any
 
 from rankguard.circumstances import GpuHolder, GpuState
-from rankguard.linux import spawn, tree
+from rankguard.linux import tree
 from rankguard.linux.files import read_text
+from rankguard.linux.helper import Helper
 
 BOUND_S = 4.0
 _PROGRAM = os.path.join(os.path.dirname(__file__), "gpu_program.py")
 _PASSED = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "HOME", "VIRTUAL_ENV")
-_OUTPUT, _SIGTERM = 1 << 20, 15
 Done = Callable[[tuple[GpuState, ...], str, str | None], None]
 """Gets the GPUs, who told, and why nothing is known."""
 
@@ -32,13 +30,13 @@ class GpuReader:
 
     def __init__(self, selector: BaseSelector, priority: int, done: Done) -> None:
         self._selector, self._priority, self._done = selector, priority, done
-        self._pidfd = self._out = -1
+        self._helper: Helper | None = None
         self._until = 0.0
         self._ranks: Mapping[int, int] = {}
 
     @property
     def busy(self) -> bool:
-        return self._pidfd >= 0
+        return self._helper is not None
 
     def ask(self, now: float, ranks: Mapping[int, int], environ: Mapping[str, str]) -> None:
         """Start. `ranks` are pids → numbers. Raises `OSError` when no program can be started."""
@@ -48,18 +46,10 @@ class GpuReader:
             raise OSError("this Python's executable is not known")
         env = {name: environ[name] for name in _PASSED if name in environ}
         argv = (sys.executable, "-P", _PROGRAM)  # -P: no module is taken from beside the program
-        with contextlib.ExitStack() as opened:
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            opened.callback(os.close, null)
-            out = os.memfd_create("rankguard-gpus", os.MFD_CLOEXEC)
-            with contextlib.ExitStack() as kept:
-                kept.callback(os.close, out)
-                command = spawn.Command(argv=argv, env=env, cwd="/", stdio=(null, out, null), ignore=(_SIGTERM,))
-                started = spawn.spawn(command)
-                kept.pop_all()
-        os.close(started.news)
-        self._pidfd, self._out, self._until, self._ranks = started.pidfd, out, now + BOUND_S, dict(ranks)
-        self._selector.register(self._pidfd, EVENT_READ, (self._priority, lambda _now: self._finish(None)))
+        self._helper = Helper(
+            self._selector, self._priority, argv, env, lambda _now: self._finish(None), ignore=(signal.SIGTERM,)
+        )
+        self._until, self._ranks = now + BOUND_S, dict(ranks)
 
     def next_wake(self) -> float | None:
         return self._until if self.busy else None
@@ -75,17 +65,9 @@ class GpuReader:
             self._finish("the job was ended before the driver answered")
 
     def _finish(self, why_not: str | None) -> None:
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(self._pidfd)
-        if why_not is not None:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):  # whoever reaps strays may have come first
-            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
-        said = os.pread(self._out, _OUTPUT, 0)
-        os.close(self._pidfd)
-        os.close(self._out)
-        self._pidfd = self._out = -1
+        assert self._helper is not None
+        said = self._helper.close().out
+        self._helper = None
         if why_not is not None:
             self._done((), "", why_not)
             return

@@ -1,8 +1,7 @@
 """What processes are doing right now: the kernel's words, and Python frames by py-spy, else by faulthandler.
 
 py-spy first: nothing runs inside the process that is looked at, and it reads all threads. `py-spy dump` is a child
-program of ours, a few at once, each with a bound; it dies with us, its end is news of its pidfd and its output is in
-memory, so nobody waits for it. It pauses a process while it reads (about 10 ms) so that what it reads belongs together;
+program of ours (`helper.py`), a few at once, each with a bound; nobody waits for it. It pauses a process while it reads (about 10 ms) so that what it reads belongs together;
 one that is stopped, traced or in a system call that cannot be interrupted is read without a pause, since it would not
 come to rest. Where py-spy is missing or may not trace, a rank is asked for the stack of its main thread
 (`ownstack.py`: 1 ms, but something runs inside it); where it cannot answer, the kernel's words remain (`procstack.py`).
@@ -15,23 +14,22 @@ Sources: `py-spy dump --help` (0.4). Read next: `../stacks.py` (the nouns), `../
 import contextlib
 import json
 import os
-import select
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from selectors import EVENT_READ, BaseSelector
+from selectors import BaseSelector
 from typing import Any
 
-from rankguard.linux import ownstack, spawn
+from rankguard.linux import ownstack
+from rankguard.linux.helper import Helper, Said
 from rankguard.linux.procstack import kernel_stack, python_of
 from rankguard.stacks import Frame, Stack, Thread
 
 AT_ONCE, BOUND_S = 4, 10.0
 _SLICE = 4
 """Processes looked at between two looks at the news."""
-_FRAMES, _NATIVE, _OUTPUT = 200, 12, 16 << 20
+_FRAMES, _NATIVE = 200, 12
 _LOOKS = tuple(0.001 * 2**n for n in range(11))
 """When to look for an answer of faulthandler: after 1 ms, 2 ms more … for two seconds in all, on an overloaded machine."""
 
@@ -92,13 +90,13 @@ class _Round:
 
 
 class _Dump:
-    """One process that is being asked: py-spy at work on it (`pidfd`), or itself (`offer`)."""
+    """One process that is being asked: py-spy at work on it (`helper`), or itself (`offer`)."""
 
-    __slots__ = ("err", "key", "known", "looks", "offer", "out", "pidfd", "round", "until")
+    __slots__ = ("helper", "key", "known", "looks", "offer", "round", "until")
 
     def __init__(self, of: _Round, key: int, known: Stack, until: float) -> None:
         self.round, self.key, self.known, self.until = of, key, known, until
-        self.pidfd = self.out = self.err = -1
+        self.helper: Helper | None = None
         self.offer: ownstack.Offer | None = None
         self.looks = 0
 
@@ -119,7 +117,7 @@ class Sampler:
     ) -> None:
         self._selector, self._priority, self._clock, self._offers = selector, priority, clock, offers
         self._rounds: deque[_Round] = deque()
-        self._running: dict[int, _Dump] = {}
+        self._running: list[_Dump] = []
         self._asked: list[_Dump] = []
         self._mute: set[int] = set()
         self._program: str | None = None
@@ -141,13 +139,12 @@ class Sampler:
         """When `wake` wants to be called."""
         if self._can_go_on():
             return 0.0
-        return min((dump.until for dump in (*self._running.values(), *self._asked)), default=None)
+        return min((dump.until for dump in (*self._running, *self._asked)), default=None)
 
     def wake(self, now: float) -> None:
         """Look at the next processes; end what takes too long."""
-        for dump in list(self._running.values()):
+        for dump in list(self._running):
             if dump.until <= now:
-                self._end(dump)
                 self._finish(dump, f"py-spy took longer than {BOUND_S:g} s", now)
         for dump in [each for each in self._asked if each.until <= now]:
             self._look_for_answer(dump, now)
@@ -160,9 +157,8 @@ class Sampler:
 
     def close(self) -> None:
         """End every program of ours, and wait for its end (they are killed: milliseconds)."""
-        for dump in list(self._running.values()):
-            self._end(dump)
-            self._forget(dump)
+        for dump in list(self._running):
+            self._ended(dump)
         self._asked.clear()
         self._rounds.clear()
 
@@ -235,61 +231,25 @@ class Sampler:
         comes_to_rest = known.tracer is None and known.main.state not in "DTt"
         how = ("--native",) if dump.round.native else ()
         argv = (program, "dump", "--json", *(how if comes_to_rest else ("--nonblocking",)), "--pid", str(known.pid))
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        opened = [null]
-        try:
-            for _ in range(2):
-                opened.append(os.memfd_create("rankguard-stacks", os.MFD_CLOEXEC))  # noqa: PERF401  # each must be closed
-            _null, dump.out, dump.err = opened
-            env = {"PATH": os.defpath, "RUST_BACKTRACE": "0", "LC_ALL": "C.UTF-8"}
-            started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=(null, dump.out, dump.err)))
-        except OSError:
-            for fd in opened[1:]:
-                os.close(fd)
-            raise
-        finally:
-            os.close(null)
-        os.close(started.news)
-        dump.pidfd = started.pidfd
-        self._running[dump.pidfd] = dump
+        env = {"PATH": os.defpath, "RUST_BACKTRACE": "0", "LC_ALL": "C.UTF-8"}
+        dump.helper = Helper(self._selector, self._priority, argv, env, partial(self._finish, dump, None))
+        self._running.append(dump)
         dump.round.running += 1
-        self._selector.register(dump.pidfd, EVENT_READ, (self._priority, partial(self._on_end, dump)))
-
-    def _on_end(self, dump: _Dump, now: float) -> None:
-        if dump.pidfd in self._running:
-            self._finish(dump, None, now)
 
     def _finish(self, dump: _Dump, lacks: str | None, now: float) -> None:
         """What it has found, or why nothing."""
-        known = dump.known
+        said = self._ended(dump)
         try:
-            dump.round.found[dump.key] = with_frames(known, json.loads(_content(dump.out)))
+            dump.round.found[dump.key] = with_frames(dump.known, json.loads(said.out))
         except (ValueError, TypeError, KeyError):
-            self._ask(dump, lacks or _why(_content(dump.err).decode(errors="replace")), now)
-        self._forget(dump)
+            self._ask(dump, lacks or _why(said.err.decode(errors="replace")), now)
         self._when_done(dump.round)
 
-    def _end(self, dump: _Dump) -> None:
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(dump.pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(dump.pidfd, select.POLLIN)
-        poll.poll(50)
-
-    def _forget(self, dump: _Dump) -> None:
-        if self._running.pop(dump.pidfd, None) is None:
-            return
+    def _ended(self, dump: _Dump) -> Said:
+        assert dump.helper is not None
+        self._running.remove(dump)
         dump.round.running -= 1
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(dump.pidfd)
-        with contextlib.suppress(ChildProcessError):  # whoever reaps strays may have come first
-            os.waitid(os.P_PIDFD, dump.pidfd, os.WEXITED | os.WNOHANG)
-        for fd in (dump.pidfd, dump.out, dump.err):
-            os.close(fd)
-
-
-def _content(fd: int) -> bytes:
-    return os.pread(fd, _OUTPUT, 0)
+        return dump.helper.close()
 
 
 def _why(said: str) -> str:

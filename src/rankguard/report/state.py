@@ -6,6 +6,7 @@ import stat
 from collections.abc import Sequence
 
 from rankguard.case import Case
+from rankguard.diagnosis.words import ranges
 from rankguard.model import Memory, MemoryState, Phase, RankOutcome, Verdict
 from rankguard.record import Record, from_data
 from rankguard.report import wording as say
@@ -166,7 +167,7 @@ def _phases(ranks: Sequence[RankNow]) -> str:
     groups: dict[str, list[int]] = {}
     for rank in ranks:
         groups.setdefault(say.phase(rank.phase), []).append(rank.rank)
-    return "; ".join(f"{say.ranges(members)} {phase}" for phase, members in groups.items())
+    return "; ".join(f"{ranges(members)} {phase}" for phase, members in groups.items())
 
 
 def _said(rank: RankNow, since: str) -> str:

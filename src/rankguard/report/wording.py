@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from rankguard.diagnosis.words import ranges
 from rankguard.model import Ending, Left, Phase, Progress, StoppedBy, Survivor
 
 GIB, MIB = 1 << 30, 1 << 20
@@ -67,18 +68,6 @@ def word(text: str, limit: int = 40) -> str:
 
 
 # ── Ranks and numbers ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """`0-4, 6, 7`: three and more in a row become a range."""
-    runs: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    parts = (f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
-    return ", ".join(parts)
 
 
 def who(rank: int | None, name: str | None) -> str:

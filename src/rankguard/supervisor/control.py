@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 
+from rankguard.linux.files import devnull
 from rankguard.private import CONTROL
 from rankguard.wire import Message, Wire, peer_uid
 
@@ -51,7 +52,7 @@ class Control:
             self.error = "no other terminal can ask of this run: too few file descriptors (`ulimit -n`)"
             return
         try:
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._spare = devnull()
             self._listening = _listen(self.address)
         except OSError as error:
             self.error = f"no other terminal can ask of this run: `{self.address}`: {error.strerror or error}"
@@ -98,7 +99,7 @@ class Control:
         with contextlib.suppress(OSError):
             self._listening.accept()[0].close()
         with contextlib.suppress(OSError):
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._spare = devnull()
 
     def _on_news(self, client: _Client, now: float) -> None:
         if client not in self._clients:

@@ -1,23 +1,21 @@
 """Where PyTorch's flight recorder has left its files, and what they tell: read by a program of its own, in the supervisor.
 
-Nobody waits for it: its end is news of its pidfd, its output is in memory. It is killed when its time is over.
-Read next: `linux/flightrecorder.py` (the program), `muster.py` (who asks).
+Nobody waits for it, and it is killed when its time is over. Read next: `../linux/flightrecorder.py` (the program),
+`../linux/helper.py` (how it runs), `muster.py` (who asks).
 """
 
-import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from selectors import EVENT_READ, BaseSelector
+from selectors import BaseSelector
 
 from rankguard.collective import Entry, Recorded
-from rankguard.linux import flightrecorder, spawn
+from rankguard.linux import flightrecorder
+from rankguard.linux.helper import Helper
 from rankguard.model import JobSpec
 
 PRIORITY = 4
-_OUTPUT = 4 << 20
 _SLACK_S = 1.0
 """Clocks of file systems are coarse."""
 
@@ -39,7 +37,7 @@ class Records:
 
     def __init__(self, spec: JobSpec, selector: BaseSelector, since: float) -> None:
         self._spec, self._selector, self._since = spec, selector, since - _SLACK_S
-        self._pidfd = self._out = -1
+        self._helper: Helper | None = None
         self._done: Callable[[], None] = lambda: None
         self.found: tuple[Recorded, ...] = ()
 
@@ -50,37 +48,18 @@ class Records:
         if not wanted or not sys.executable:
             done()
             return
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        argv = (sys.executable, "-I", "-S", flightrecorder.__file__, str(self._since), *wanted)
+        env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
         try:
-            self._out = os.memfd_create("rankguard-records", os.MFD_CLOEXEC)
-            argv = (sys.executable, "-I", "-S", flightrecorder.__file__, str(self._since), *wanted)
-            env = {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-            started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=(null, self._out, null)))
+            self._helper = Helper(self._selector, PRIORITY, argv, env, self._on_end)
         except OSError:
-            self.close()
             done()
-            return
-        finally:
-            os.close(null)
-        os.close(started.news)
-        self._pidfd = started.pidfd
-        self._selector.register(self._pidfd, EVENT_READ, (PRIORITY, self._on_end))
 
     def close(self) -> None:
         """Its time is over. What it has told by now counts."""
-        if self._pidfd >= 0:
-            with contextlib.suppress(OSError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # whoever reaps strays may have come first
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self._out >= 0:
-            self.found = tuple(_told(os.pread(self._out, _OUTPUT, 0)))
-            os.close(self._out)
-            self._out = -1
+        if self._helper is not None:
+            self.found = tuple(_told(self._helper.close().out))
+            self._helper = None
 
     def _on_end(self, _now: float) -> None:
         self.close()

@@ -1,6 +1,6 @@
 """A rank that ends by itself."""
 
-from rankguard.testing.faults.catalogue.expected import failed, left_early, raised, says
+from rankguard.testing.faults.catalogue.expected import exits, failed, left_early, raises, says
 from rankguard.testing.faults.fault import Fault
 
 _UNREADY = ("starting", "stopping")
@@ -10,15 +10,15 @@ _UNREADY = ("starting", "stopping")
 FAULTS = (
     Fault(
         "exit-code", "exits with code 3", "endings:exit_code",
-        failed("exit-code", "program", 3, "wait status"),
+        exits(3, "wait status"),
     ),
     Fault(
         "sys-exit-code", "calls sys.exit(4)", "endings:sys_exit_code",
-        failed("exit-code", "program", 4, "wait status"),
+        exits(4, "wait status"),
     ),
     Fault(
         "sys-exit-text", "calls sys.exit with a text: code 1", "endings:sys_exit_text",
-        failed("exit-code", "program", 1, "wait status"),
+        exits(1, "wait status"),
     ),
     Fault(
         "exit-early", "ends with 0 before it was ready", "endings:sys_exit_none", left_early, phases=_UNREADY,
@@ -26,38 +26,35 @@ FAULTS = (
     Fault("returns", "returns before it was ready", "endings:returns", left_early, phases=_UNREADY),
     Fault(
         "exception", "raises ValueError", "endings:exception",
-        failed(
-            "exception", "program", 1, "rank", "wait status",
-            also=(*raised("ValueError"), *says("shard 7 has 4095 rows")),
-        ),
+        raises("ValueError", *says("shard 7 has 4095 rows"), evidence=("rank", "wait status")),
     ),
     Fault(
         "exception-chained", "raises RuntimeError from ValueError", "endings:exception_chained",
-        failed("exception", "program", 1, "rank", also=raised("RuntimeError")),
+        raises("RuntimeError"),
     ),
     Fault(
         "exception-while-handling", "raises KeyError while it handles ValueError", "endings:exception_while_handling",
-        failed("exception", "program", 1, "rank", also=raised("KeyError")),
+        raises("KeyError"),
     ),
     Fault(
         "exception-group", "raises an ExceptionGroup of two", "endings:exception_group",
-        failed("exception", "program", 1, "rank", also=raised("ExceptionGroup")),
+        raises("ExceptionGroup"),
     ),
     Fault(
         "exception-unpicklable", "raises what cannot be pickled", "endings:exception_unpicklable",
-        failed("exception", "program", 1, "rank", also=raised("Unpicklable")),
+        raises("Unpicklable"),
     ),
     Fault(
         "exception-slow-finally", "raises, and stays 2 s in a `finally`", "endings:exception_slow_finally",
-        failed("exception", "program", 1, "rank", also=raised("ValueError")),
+        raises("ValueError"),
     ),
     Fault(
         "exception-slow-with", "raises, and leaves a `with` after 2 s", "endings:exception_slow_with",
-        failed("exception", "program", 1, "rank", also=raised("ValueError")),
+        raises("ValueError"),
     ),
     Fault(
         "exception-in-thread", "has a thread that raises, then exits with 1", "endings:exception_in_thread",
-        failed("exception", "program", 1, "log", "wait status", confidence="likely", also=raised("ValueError")),
+        raises("ValueError", evidence=("log", "wait status"), confidence="likely"),
     ),
     Fault(
         "exception-in-atexit", "raises in atexit: Python ends with 0",
@@ -69,6 +66,6 @@ FAULTS = (
     ),
     Fault(
         "import-error", "imports a module that is not there", "endings:import_error",
-        failed("exception", "program", 1, "rank", also=raised("ModuleNotFoundError")),
+        raises("ModuleNotFoundError"),
     ),
 )  # fmt: skip

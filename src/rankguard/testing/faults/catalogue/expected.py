@@ -6,12 +6,13 @@ from typing import Any
 from rankguard.testing.faults.checks import Expect, Verdict, Words
 from rankguard.testing.faults.fault import Cell
 
+Checked = tuple[str, Callable[[Verdict], bool]]
+"""What is looked at, and whether it is right. For `Expect.also`."""
+Expects = Callable[[Cell], Expect]
 _PHASE = {"starting": "starting", "ready-early": "ready", "all-ready": "ready"}
 
 
-def failed(
-    kind: Words, family: Words, status: int, *evidence: str, ends: str | None = None, **more: Any
-) -> Callable[[Cell], Expect]:
+def failed(kind: Words, family: Words, status: int, *evidence: str, ends: str | None = None, **more: Any) -> Expects:
     """The victim is the culprit, by a cause of this kind, with this exit status; nobody when the job was stopping.
 
     `ends`: how its process ends, a signal's name or `exit N`; null where `more` or the status tell it.
@@ -25,6 +26,16 @@ def failed(
         return plain.replace(**more)
 
     return expect
+
+
+def raises(type_name: str, *also: Checked, evidence: tuple[str, ...] = ("rank",), **more: Any) -> Expects:
+    """It fails by an exception of this type, which the rank itself tells of where `evidence` names no other source."""
+    return failed("exception", "program", 1, *evidence, also=(*raised(type_name), *also), **more)
+
+
+def exits(code: int, *evidence: str, **more: Any) -> Expects:
+    """It fails by its exit code."""
+    return failed("exit-code", "program", code, *evidence, **more)
 
 
 def nobody(cell: Cell, ending: str) -> Expect:
@@ -43,8 +54,8 @@ def left_early(cell: Cell) -> Expect:
     return failed("exit-before-ready", "program", 1, "wait status", ends="exit 0")(cell)
 
 
-def raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
-    """The cause names this exception. For `Expect.also`."""
+def raised(type_name: str) -> tuple[Checked, ...]:
+    """The cause names this exception."""
 
     def named(verdict: Verdict) -> bool:
         exception: dict[str, Any] | None = verdict["culprit"]["cause"]["exception"]
@@ -53,6 +64,6 @@ def raised(type_name: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
     return ((f"names the exception, {type_name}", named),)
 
 
-def says(text: str) -> tuple[tuple[str, Callable[[Verdict], bool]], ...]:
-    """The cause's statement holds this text. For `Expect.also`."""
+def says(text: str) -> tuple[Checked, ...]:
+    """The cause's statement holds this text."""
     return ((f"says `{text}`", lambda verdict: text in verdict["culprit"]["cause"]["statement"]),)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rankguard.testing.faults.catalogue.expected import failed, raised, says
+from rankguard.testing.faults.catalogue.expected import exits, failed, raises, says
 from rankguard.testing.faults.checks import Expect, Verdict
 from rankguard.testing.faults.fault import Cell, Fault
 from rankguard.testing.faults.stage import Stage
@@ -74,47 +74,47 @@ FAULTS = (
     ),
     Fault(
         "cascade", "raises; its peers fail and are gone first", "processes:cascade",
-        failed("exception", "program", 1, "rank", others=("collateral",), also=raised("ValueError")),
+        raises("ValueError", others=("collateral",)),
         phases=_ACTIVE,
     ),
     Fault(
         "signal-ignored", "fails, and another rank ignores SIGTERM", "processes:signal_ignored",
-        failed("exit-code", "program", 3, also=_WAITED_ONCE),
+        exits(3, also=_WAITED_ONCE),
         options=_short_grace,
     ),
     Fault(
         "fork-bomb", "leaves 128 processes, and fails", "processes:fork_bomb",
-        failed("exit-code", "program", 3), alone=True,
+        exits(3), alone=True,
     ),
     Fault(
         "orphans", "fails and leaves a grandchild elsewhere", "processes:orphans",
-        failed("exit-code", "program", 3, also=(("the grandchild was ended", _ended_what_was_left),)),
+        exits(3, also=(("the grandchild was ended", _ended_what_was_left),)),
         options=_short_grace,
     ),
     Fault(
         "grandchild-holds-pipe", "fails; a child of it holds its output open",
-        "processes:grandchild_holds_pipe", failed("exit-code", "program", 3),
+        "processes:grandchild_holds_pipe", exits(3),
     ),
     Fault(
         "closes-output", "closes stdout and stderr, and fails later", "processes:closes_output",
-        failed("exit-code", "program", 3),
+        exits(3),
     ),
     Fault(
         "closes-everything", "closes every descriptor, and raises", "processes:closes_everything",
-        failed("exception", "program", 1, "rank", also=raised("ValueError")),
+        raises("ValueError"),
     ),
     Fault(
         "execs-another", "becomes another program, which fails", "processes:execs_another",
-        failed("exit-code", "program", 7),
+        exits(7),
     ),
     Fault(
         "shell-script", "is a shell script; its Python raises", "endings:exception",
-        failed("exception", "program", 1, "log", confidence="likely", ends="SIGTERM", also=raised("ValueError")),
+        raises("ValueError", evidence=("log",), confidence="likely", ends="SIGTERM"),
         starts=("exec",), program=_shell,
     ),
     Fault(
         "shell-script-crash", "is a shell script; its Python crashes",
-        "crashes:plain_segfault", failed("exit-code", "program", 139, ends="SIGTERM"),
+        "crashes:plain_segfault", exits(139, ends="SIGTERM"),
         starts=("exec",), program=_shell,
     ),
     Fault(
