@@ -9,6 +9,7 @@ import time
 
 from rankguard.doctor.check import Answer, Check, Machine, limited, missing, ok, unknown
 from rankguard.linux import tree
+from rankguard.linux.exitorder import ExitOrder
 from rankguard.linux.files import read_text
 from rankguard.linux.foreign import reaped_ending
 from rankguard.linux.kmsg import in_init_pid_namespace
@@ -55,6 +56,20 @@ def _status_of_others(_machine: Machine) -> Answer:
         "`wait_ready` and `guard` may have to say `status unknown` of a process that its owner reaped first;"
         " `run` and `launch` lose nothing",
         "a kernel of 6.15 or newer (PIDFD_GET_INFO with the exit status)",
+    )
+
+
+def _exit_order(_machine: Machine) -> Answer:
+    order = ExitOrder()
+    os.waitpid(_child(lambda: os._exit(0)), 0)
+    told = list(order.take())
+    order.close()
+    if told:
+        return ok("the kernel tells in what order ranks began to exit")
+    return limited(
+        order.why_not or "the kernel sends nothing to this network namespace",
+        "of ranks that end without a word, nobody knows who was first: `either` names them all",
+        "root with CAP_NET_ADMIN, in the machine's own namespaces, and a kernel of 5.19 or newer",
     )
 
 
@@ -277,6 +292,7 @@ CHECKS = (
     Check("pidfd", _G, "open a pidfd of a child and wait on it", _pidfd, essential=True),
     Check("wait-without-reaping", _G, "look at an ending with WNOWAIT, then reap it", _wait_without_reaping, essential=True),
     Check("status-of-others", _G, "ask PIDFD_GET_INFO for the exit status of a process that is reaped", _status_of_others),
+    Check("exit-order", _G, "be told by the kernel when a child begins to exit (taskstats)", _exit_order),
     Check("subreaper", _G, "become a subreaper and be given an orphan", _subreaper, essential=True),
     Check("parent-death-signal", _G, "see a process die with its parent (PR_SET_PDEATHSIG)", _parent_death_signal),
     Check("signalfd", _G, "read a signal and its sender from a signalfd", _signalfd, essential=True),
