@@ -10,7 +10,7 @@ import multiprocessing.resource_tracker
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pytest
 
@@ -65,16 +65,24 @@ def pytest_runtest_logfinish(nodeid: str) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """End what the tests left behind, and fail for it."""
-    multiprocessing.forkserver._forkserver._stop()  # theirs, and meant to live until the interpreter ends
-    multiprocessing.resource_tracker._resource_tracker._stop()
-    for pid in list(_alive()):
+    server, tracker = multiprocessing.forkserver._forkserver, multiprocessing.resource_tracker._resource_tracker
+    _end_what_is_left(
+        but={server._forkserver_pid, tracker._pid}
+    )  # what was forked of us holds the pipes that end those
+    server._stop()  # theirs, and meant to live until the interpreter ends
+    tracker._stop()
+    _end_what_is_left()
+    if _left and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _end_what_is_left(but: Collection[int | None] = ()) -> None:
+    for pid in [pid for pid in _alive() if pid not in but]:
         what = _describe(pid)
         if not _ended(pid, 1.0):  # one that is being torn down by the kernel is not left
             _left.append(f"{pid} {what}, first seen after {_seen.get(pid, 'the last test')}")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    if _left and session.exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -356,12 +356,21 @@ def test_a_grandchild_by_its_pid(reap):
     reader, writer = mp.Pipe(duplex=False)
     parent = mp.Process(target=parent_of, args=(up_writer, life, reap), daemon=True)
     parent.start()
-    life_writer.send(None)
-    with pytest.raises(rankguard.RankFailed) as raised:
-        rankguard.wait_ready([parent, up.recv()], [reader])
-    culprit = raised.value.verdict.culprit
-    assert (culprit.rank, culprit.ending.code, culprit.name) == (1, 11, None)
-    let_go(parent, [up, up_writer, life, life_writer, reader, writer])
+    there, there_writer = mp.Pipe(duplex=False)
+    there_writer.send("the parent is ready")
+
+    def watched(message):
+        """Both are held by now, so that the end of the grandchild is news though somebody reaps it."""
+        life_writer.send(None)
+        return True
+
+    try:
+        with pytest.raises(rankguard.RankFailed) as raised:
+            rankguard.wait_ready([parent, up.recv()], [there, reader], is_ready=watched)
+        culprit = raised.value.verdict.culprit
+        assert (culprit.rank, culprit.ending.code, culprit.name) == (1, 11, None)
+    finally:
+        let_go(parent, [up, up_writer, life, life_writer, reader, writer, there, there_writer])
 
 
 def test_what_cannot_be_watched():
