@@ -12,6 +12,7 @@ import argparse
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group, see `main`
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
@@ -63,9 +64,6 @@ def train(steps: int, trouble: Trouble) -> None:
             if step == steps:
                 break
         epoch += 1
-    # torch drops the last gradients in threads of its own; one that is not done when Python shuts down aborts the rank
-    # (pytorch issue 190489). Meeting once more gives them the time, and nobody leaves while another still works.
-    dist.barrier()
 
 
 def main() -> None:
@@ -82,6 +80,9 @@ def main() -> None:
     trouble = Trouble(asked, dist.get_rank())
     if not asked.finally_destroy:
         train(asked.steps, trouble)
+        # This waits for gloo's threads, if nothing else holds the group; one that works on while Python shuts down aborts
+        # the rank (pytorch issue 190489). Functions of `torch.distributed.nn` hold the group that is there when they are
+        # imported, as arguments by default; DistributedDataParallel would import them after the group was made.
         dist.destroy_process_group()
         return
     try:

@@ -6,7 +6,7 @@ Whoever gives up first is a victim, as are all that give up. What the one did me
 import re
 
 import pytest
-from tests.torch._runs import PROGRAMS, Run, who
+from tests.torch._runs import PROGRAMS, Run, others, who
 
 pytestmark = pytest.mark.torch
 
@@ -21,8 +21,10 @@ def run(tmp_path, how, *rest, ranks=4):
         return job.end()
 
 
-def relations(verdict):
-    return [row["relation"] for row in verdict["ranks"]]
+def wrong_relations(verdict):
+    """Of the others. Some have given up; who was slower may have been stopped before it did, on a busy machine."""
+    assert "collateral" in others(verdict)
+    return others(verdict) - {"collateral", "stopped"}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_the_rank_that_does_not_come(tmp_path, how, seen):
     verdict = run(tmp_path, how)
 
     assert who(verdict) == (3, "collective-timeout", "time", "likely", 1)
-    assert (verdict["either"], relations(verdict)) == ([], ["collateral"] * 3 + ["culprit"])
+    assert (verdict["either"], wrong_relations(verdict)) == ([], set())
     # Under load one of the others may meet a connection that was closed before its own patience is over.
     assert re.match(
         r"rank 3 of 4 did not join a collective in which ranks? [0-2, -]+ timed out: it ", verdict["statement"]
@@ -55,7 +57,7 @@ def test_it_need_not_be_the_last(tmp_path):
     verdict = run(tmp_path, "sleep", 0)
 
     assert who(verdict) == (0, "collective-timeout", "time", "likely", 1)
-    assert relations(verdict) == ["culprit"] + ["collateral"] * 3
+    assert wrong_relations(verdict) == set()
 
 
 def test_two_that_do_not_come_to_a_barrier(tmp_path):
@@ -65,7 +67,7 @@ def test_two_that_do_not_come_to_a_barrier(tmp_path):
         ("collective-timeout", "time", "likely"),
         {2, 3},
     )
-    assert relations(verdict)[:2] == ["collateral"] * 2
+    assert {row["relation"] for row in verdict["ranks"][:2]} <= {"collateral", "stopped"}
 
 
 def test_a_rank_that_died_in_front_of_a_barrier(tmp_path):
@@ -73,14 +75,14 @@ def test_a_rank_that_died_in_front_of_a_barrier(tmp_path):
     verdict = run(tmp_path, "dead")
 
     assert who(verdict) == (3, "killed", "operator", "proven", 137)
-    assert set(relations(verdict)[:3]) <= {"collateral", "stopped"}
+    assert others(verdict) <= {"collateral", "stopped"}
 
 
 def test_one_that_comes_when_the_others_have_given_up(tmp_path):
     verdict = run(tmp_path, "late")
 
     assert who(verdict) == (3, "collective-timeout", "time", "likely", 1)
-    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+    assert wrong_relations(verdict) == set()
 
 
 def test_an_error_of_its_own_is_the_better_reason(tmp_path):
@@ -89,7 +91,7 @@ def test_an_error_of_its_own_is_the_better_reason(tmp_path):
 
     assert who(verdict) == (3, "exception", "program", "proven", 1)
     assert verdict["culprit"]["cause"]["exception"]["message"] == "no such shard"
-    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+    assert wrong_relations(verdict) == set()  # one has given up, for which the one that raises waits
 
 
 def test_one_collective_more_than_the_others(tmp_path):
@@ -97,7 +99,7 @@ def test_one_collective_more_than_the_others(tmp_path):
     verdict = run(tmp_path, "extra")
 
     assert who(verdict)[:4] == (3, "collective-timeout", "time", "likely")
-    assert (verdict["either"], relations(verdict)) == ([], ["collateral"] * 3 + ["culprit"])
+    assert (verdict["either"], wrong_relations(verdict)) == ([], set())
     assert verdict["statement"] == ("rank 3 of 4 was in all_reduce while the others were in broadcast (collective #2)")
 
 
@@ -107,7 +109,7 @@ def test_records_in_files(tmp_path, monkeypatch):
     verdict = run(tmp_path, "abort")
 
     assert who(verdict) == (3, "collective-timeout", "time", "likely", 134)
-    assert relations(verdict) == ["collateral"] * 3 + ["culprit"]
+    assert wrong_relations(verdict) == set()
     assert re.fullmatch(
         r"rank 3 of 4 was in all_reduce \(timeouts.py:\d+\) while the others were in broadcast \(collective #2\)",
         verdict["statement"],
@@ -118,4 +120,4 @@ def test_sixteen_ranks(tmp_path):
     verdict = run(tmp_path, "stop", 11, ranks=16)
 
     assert who(verdict) == (11, "collective-timeout", "time", "likely", 1)
-    assert set(relations(verdict)) == {"collateral", "culprit"}
+    assert wrong_relations(verdict) == set()

@@ -21,6 +21,12 @@ WAIT = timedelta(seconds=float(sys.argv[2]) if len(sys.argv) > 2 else 3)
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 ABSENT = (int(sys.argv[3]) if len(sys.argv) > 3 else WORLD - 1) == RANK
 FOREVER = 600
+GAVE_UP = f"{os.environ['RANKGUARD_RUN_DIR']}/gave-up"
+"""A FIFO: a byte for each rank that gave up. Made before the first collective, so it is there for all after that."""
+NEWS = -1
+if ABSENT and HOW in ("late", "failed"):
+    os.mkfifo(GAVE_UP)
+    NEWS = os.open(GAVE_UP, os.O_RDWR)
 
 
 def load_shard():
@@ -29,7 +35,12 @@ def load_shard():
         os.kill(os.getpid(), signal.SIGSTOP)
     while HOW == "spin":
         pass
-    time.sleep({"late": WAIT.total_seconds() + 0.5, "failed": WAIT.total_seconds() + 0.4}.get(HOW, FOREVER))
+    if HOW in ("late", "failed"):
+        for _ in range(WORLD - 1 if HOW == "late" else 1):
+            os.read(NEWS, 1)
+        time.sleep(0.4)  # until their reports are there, and the stop is held for a second at least
+    else:
+        time.sleep(FOREVER)
     if HOW == "failed":
         raise LookupError("no such shard")
 
@@ -69,16 +80,23 @@ def main():
 
 
 def leave_record():
-    with open(f"{os.environ['TORCH_FR_DUMP_TEMP_FILE']}{RANK}", "wb") as file:
+    """And wait until all have: NCCL's watchdog gives the others a minute for theirs."""
+    record = os.environ["TORCH_FR_DUMP_TEMP_FILE"]
+    with open(f"{record}{RANK}.part", "wb") as file:
         file.write(torch._C._distributed_c10d._dump_fr_trace())
+    os.rename(f"{record}{RANK}.part", f"{record}{RANK}")
+    while not all(os.path.exists(f"{record}{rank}") for rank in range(WORLD)):
+        time.sleep(0.01)
 
 
 try:
     main()
 except RuntimeError as error:
+    if HOW in ("late", "failed") and not ABSENT:
+        with open(GAVE_UP, "wb") as news:  # who reads it lives: it waits for this
+            news.write(b"x")
     if HOW != "abort":
         raise
     leave_record()
     print(error, file=sys.stderr, flush=True)
-    time.sleep(WAIT.total_seconds() / 10)  # NCCL's watchdog gives the others a minute to leave theirs
     os.abort()
