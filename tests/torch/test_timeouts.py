@@ -103,10 +103,11 @@ def test_one_collective_more_than_the_others(tmp_path):
     assert verdict["statement"] == ("rank 3 of 4 was in all_reduce while the others were in broadcast (collective #2)")
 
 
-def test_records_in_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["abort", "aborts"])
+def test_records_in_files(tmp_path, monkeypatch, how):
     """As NCCL's watchdog ends a rank: by SIGABRT, its record in a file, and no word of Python's."""
     monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", f"{tmp_path}/record_")
-    verdict = run(tmp_path, "abort")
+    verdict = run(tmp_path, how)
 
     assert who(verdict) == (3, "collective-timeout", "time", "likely", 134)
     assert wrong_relations(verdict) == set()

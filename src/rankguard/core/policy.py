@@ -27,6 +27,9 @@ MUSTER = 3.0
 """The stop waits no longer for the stacks of those who did not come to a collective that timed out. They have been waited
 for since minutes; a rank that had loaded torch took 0.1 to 0.3 s to read (docs/decisions/0004-hold-the-stop.md)."""
 
+RECORDS = 12.0
+"""When all have ended by then, only the verdict waits, and for no longer than this: what they have left is still read."""
+
 SETTLE = 3.0
 """For a rank that reported an uncaught exception to end by itself, with its own exit code, before it too is told to.
 A rank that had loaded torch took 0.7 to 2.5 s from there to its end (two busy cores)."""

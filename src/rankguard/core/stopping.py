@@ -9,7 +9,7 @@ end, so that a rank meets that first, and not the loss of its peers.
 
 from rankguard.core.clocks import Orders, resume, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.policy import BOUND, ECHO, GATHER, HOLD, LINGER, MUSTER, SETTLE, SUSPECTS
+from rankguard.core.policy import BOUND, ECHO, GATHER, HOLD, LINGER, MUSTER, RECORDS, SETTLE, SUSPECTS
 from rankguard.facts import JobStarted, StopRequested
 from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell
 
@@ -240,6 +240,13 @@ def _due(rank: RankState) -> float:
 
 def hold_passed(job: Job, at: float) -> Orders:
     """No better culprit came while the stop was held. On a job that is going to pieces it is held on."""
+    if (
+        job.awaits_muster
+        and job.ended == job.spec.nprocs
+        and job.failed_at is not None
+        and at < job.failed_at + RECORDS
+    ):
+        return (wake(job, "hold", job.failed_at + RECORDS, "all ranks have ended; what they left is still being read"),)
     job.awaits_muster = False
     if not job.holding:
         return judge_when_resolved(job, "what is known of a collective that timed out takes too long")

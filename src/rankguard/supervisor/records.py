@@ -33,18 +33,25 @@ def files(spec: JobSpec, rank: int) -> Iterator[str]:
 
 
 class Records:
-    """Of one job. `read` is called at most once; `done` when the program has ended or could not be started."""
+    """Of one job. `read` starts one program at a time; `done` when that has ended or could not be started."""
 
     def __init__(self, spec: JobSpec, selector: BaseSelector, since: float) -> None:
         self._spec, self._selector, self._since = spec, selector, since - _SLACK_S
         self._helper: Helper | None = None
         self._done: Callable[[], None] = lambda: None
+        self._known: dict[str, tuple[int, int, int]] = {}  # path → what the file was when it was last read
+        self._reading: dict[str, tuple[int, int, int]] = {}
         self.found: tuple[Recorded, ...] = ()
 
     def read(self, ranks: Iterable[int], done: Callable[[], None]) -> None:
-        """Start. Where there is no file, nothing is started."""
-        self._done = done
-        wanted = [f"{rank}={path}" for rank in ranks for path in files(self._spec, rank) if os.path.lexists(path)]
+        """Start. Where there is no file that has not been read as it is now, nothing is started."""
+        self._done, self._reading, wanted = done, {}, []
+        for rank in ranks:
+            for path in files(self._spec, rank):
+                state = _state(path)
+                if state is not None and self._known.get(path) != state:
+                    self._reading[path] = state
+                    wanted.append(f"{rank}={path}")
         if not wanted or not sys.executable:
             done()
             return
@@ -55,15 +62,31 @@ class Records:
         except OSError:
             done()
 
+    @property
+    def at_work(self) -> bool:
+        """False also when it was ended before its time, as with what ranks leave behind; then `done` is not called."""
+        return self._helper is not None
+
     def close(self) -> None:
         """Its time is over. What it has told by now counts."""
         if self._helper is not None:
-            self.found = tuple(_told(self._helper.close().out))
+            told = tuple(_told(self._helper.close().out))
             self._helper = None
+            anew = {each.rank for each in told}
+            self.found = (*(each for each in self.found if each.rank not in anew), *told)
 
     def _on_end(self, _now: float) -> None:
+        self._known |= self._reading
         self.close()
         self._done()
+
+
+def _state(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _told(output: bytes) -> Iterator[Recorded]:

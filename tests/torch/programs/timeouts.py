@@ -4,7 +4,7 @@ How the one (the last, unless it is named) stays away: `sleep`, `stop` (SIGSTOP)
 than the others), `barrier` (monitored), `barriers` (two stay away from one that waits for all), `init` (it never joins
 the group), `store` (its key never comes), `dead` (it dies in front of a monitored barrier), `late` (it comes when the
 others have given up), `failed` (it has an error of its own at the moment at which they give up), `abort` (as `extra`,
-and all end by SIGABRT with their flight record in a file).
+and all end by SIGABRT with their flight record in a file), `aborts` (the same, one after the other).
 """
 
 import os
@@ -56,7 +56,7 @@ def main():
     dist.init_process_group("gloo", timeout=WAIT)
     step()
     print("the first is done", flush=True)
-    if HOW in ("extra", "abort"):
+    if HOW in ("extra", "abort", "aborts"):
         if ABSENT:
             step()
         dist.broadcast(torch.ones(8), src=0)
@@ -95,8 +95,10 @@ except RuntimeError as error:
     if HOW in ("late", "failed") and not ABSENT:
         with open(GAVE_UP, "wb") as news:  # who reads it lives: it waits for this
             news.write(b"x")
-    if HOW != "abort":
+    if HOW not in ("abort", "aborts"):
         raise
     leave_record()
     print(error, file=sys.stderr, flush=True)
+    if HOW == "aborts":
+        time.sleep(RANK * 0.15)  # the last ends when the records are being read
     os.abort()
