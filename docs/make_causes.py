@@ -84,7 +84,7 @@ KINDS = {
         "A signal of a fault: SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGQUIT, SIGSYS.",
         "The wait status; the kernel log's line where it can be read, with the library in whose code it was; faulthandler's frames in the log.",
         "The wait status.",
-        "Look at the core (the hint has its path, or what it takes to get one), the library that is named, /dev/shm for SIGBUS, the CPU's instruction sets for SIGILL.",
+        "Look at the core (the hint has its path, or what it takes to get one), the library that is named, /dev/shm for SIGBUS, the CPU's instruction sets for SIGILL. torch may abort a rank that is done (`terminate called without an active exception`): the hint says how a rank frees its group first.",
         SIGNAL,
     ),
     "reported-failure": Told(

@@ -50,6 +50,7 @@ def gpus(*held, lost=False, ecc=None):
     return GpusRead(START + 10.5, (state,), "nvidia-ml-py")
 
 
+SHUT_DOWN = ("terminate called without an active exception", "Fatal Python error: Aborted", "")
 OOM = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.20 GiB is free. "
     "Including non-PyTorch memory, this process has 77.90 GiB memory in use. Of the allocated memory 70.00 GiB is "
@@ -297,6 +298,11 @@ HINTS = {
     ),
     "stdin": (told(raised("EOFError", "EOF when reading a line")), "--stdin 1"),
     "breakpoint": (told(raised("bdb.BdbQuit")), "--debug 1"),
+    "Python had shut down": (told(crashed(6, *SHUT_DOWN, "Extension modules: torch._C (total: 1)")), "pytorch issue 190489"),
+    "Python had shut down, and faulthandler crashed": (
+        told(crashed(11, "torch/x.py:4: UserWarning: y", *SHUT_DOWN, "Thread 0xFatal Python error: Segmentation fault")),
+        "call `destroy_process_group()` at the end, with `import torch.distributed.nn` before `init_process_group`",
+    ),
 }  # fmt: skip
 
 
@@ -347,6 +353,11 @@ NOT_SHOWN = {
             more={"notes": (KernelNoted(START + 9.9, 1, KernelNote("segfault", "x", 401, "p", "libc.so.6")),)},
         ),
         "rebuild",
+    ),
+    "a thread that was not joined, without torch": (told(crashed(6, *SHUT_DOWN)), "190489"),
+    "an abort of torch in other words": (
+        told(crashed(6, "torch", "terminate called after throwing an instance of 'x'")),
+        "190489",
     ),
     "another CPU for a SIGSEGV": (told(crashed(11), host=Host(cpu_lacks=("avx2",))), "avx2"),
     "shm for a SIGSEGV": (told(crashed(11), host=Host(shm=SHM)), "shm"),

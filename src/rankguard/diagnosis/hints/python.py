@@ -1,7 +1,7 @@
 """Hints for what Python programs trip over before or beside their own work: modules, start methods, arguments, files.
 
 Sources of the texts: CPython 3.11 to 3.14 (`multiprocessing/spawn.py`, `context.py`, `import.c`), torch
-(`cuda/__init__.py`), huggingface_hub (`utils/_errors.py`), glibc's dynamic loader.
+(`cuda/__init__.py`; issues 38228 and 190489), huggingface_hub (`utils/_errors.py`), glibc's dynamic loader.
 """
 
 from rankguard.circumstances import Module
@@ -102,6 +102,20 @@ def _no_debugger(told: Told) -> str | None:
     return f"run again with `--debug {told.rank.rank}`: `breakpoint()` found nothing to read from, and quit"
 
 
+def _python_had_shut_down(told: Told) -> str | None:
+    """A thread of torch dropped a tensor after Python had begun to shut down: pytorch issue 190489, as of torch 2.13.
+
+    glibc ends such a thread by unwinding it, and out of a destructor that ends in std::terminate. The same words come from
+    any `std::thread` that is not joined, so only where torch is seen. faulthandler may crash on it: then it is SIGSEGV.
+    """
+    if told.rank.exited is None or not any("torch" in line for line in told.rank.exited.log_tail):
+        return None
+    return (
+        "call `destroy_process_group()` at the end, with `import torch.distributed.nn` before `init_process_group`: likely"
+        " a thread of torch still worked when Python shut down (pytorch issue 190489)"
+    )
+
+
 def _modules(told: Told) -> list[Module]:
     wanted = modules_in(told.words)
     return [each for survey in told.case.surveys for each in survey.modules if each.name in wanted]
@@ -141,4 +155,5 @@ ROWS = (
     ),
     Row(_no_stdin, r"^EOFError: EOF when reading a line$", ("exception",)),
     Row(_no_debugger, r"BdbQuit", ("exception",)),
+    Row(_python_had_shut_down, r"terminate called without an active exception", ("crash",)),
 )  # fmt: skip
