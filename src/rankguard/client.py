@@ -2,30 +2,24 @@
 
 Runs in the caller's process (a command line, or any program that calls `rankguard.launch`): no thread, no signal
 handler, no fork, nothing global changed. It has no say in time: supervisor and warden act without it.
-Read next: `wire.py` (the messages), `warden.py`, `supervisor/main.py`; `job.py` and `cli/run.py` use this.
+Read next: `outset.py` (the start), `wire.py` (the messages), `warden.py`, `supervisor/main.py`; `job.py` and `cli/run.py` use this.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
-import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from posix import posix_spawn  # not `os.posix_spawn`, which a debugger replaces to follow what we start
 
+from rankguard import outset
 from rankguard.errors import SpawnFailed, UsageError
 from rankguard.linux.files import devnull
 from rankguard.model import JobSpec
 from rankguard.record import to_data
 from rankguard.wire import Message, Wire
 
-_WARDEN = str(Path(__file__).with_name("warden.py"))
-_PACKAGE = str(Path(__file__).parent.parent)
-_FIRST_FREE = 10
 GONE_S = 11.0
 """The warden's own bound for an empty tree is 10 s."""
 
@@ -48,28 +42,24 @@ class Client:
             raise UsageError("launching ranks works on Linux only", "`wait_ready` and `guard` work here")
         self.run_id = spec.run_id
         self._owner = os.getpid()
-        usable = [_is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
-        theirs, null = None, -1
+        usable = [outset.is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
+        begun, null = None, -1
         try:
-            ours, theirs = _pair()
-            self.wire = Wire(ours)
+            begun = outset.begun()
+            self.wire, self.warden_pid, self.warden = Wire(begun.socket), begun.pid, begun.pidfd
             null = devnull()
-            self.warden_pid = _start_warden(theirs.fileno(), null)
-            self.warden = os.pidfd_open(self.warden_pid)
             stdin, out, err = (fd if open_ else null for fd, open_ in zip(stdio, usable, strict=True))
             message: Message = {"do": "start", "spec": to_data(spec), "front_is_ours": front_is_ours}
             self.wire.send(message, [stdin, out, err, *passed])
         except OSError as error:
-            if theirs is not None:
-                self.wire.close()
+            if begun is not None:
+                self.close()
             few = error.errno in (errno.EMFILE, errno.EINVAL)  # EINVAL: F_DUPFD above the limit (fcntl(2))
             number = errno.EMFILE if few else error.errno or 0
             name = f"{error.filename}: " if error.filename else ""
             said = f"unable to start rankguard's own processes: {name}{os.strerror(number)}"
             raise SpawnFailed(said, number, hint="ulimit -n 1024" if few else None) from error
         finally:
-            if theirs is not None:
-                theirs.close()
             if null >= 0:
                 os.close(null)
         self._reaped = False
@@ -138,43 +128,3 @@ class Client:
         with contextlib.suppress(OSError):
             os.close(self.warden)
         self.warden = -1
-
-
-def _start_warden(control: int, null: int) -> int:
-    """Execute the warden with exactly the descriptors it is meant to have.
-
-    posix_spawn(3) and not fork: the host may have threads, gigabytes and a CUDA context. The sources are moved above
-    the targets first, so that no `dup2` of the new process overwrites one that is still needed.
-    """
-    if not sys.executable:
-        raise SpawnFailed("unable to find this Python's executable: `sys.executable` is empty")
-    front = os.pidfd_open(os.getpid())
-    moved: list[int] = []
-    try:
-        wanted = (null, null, 2 if _is_open(2) else null, control, front)
-        moved += [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for fd in wanted]
-        actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(moved)]
-        command = [sys.executable, "-I", "-S", _WARDEN, _PACKAGE, str(os.getpid())]
-        return posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
-    finally:
-        for fd in (front, *moved):
-            os.close(fd)
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends, both at numbers above the standard streams, which may be closed."""
-    low = socket.socketpair()
-    try:
-        one, other = (socket.socket(fileno=fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)) for end in low)
-    finally:
-        for end in low:
-            end.close()
-    return one, other
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True

@@ -167,10 +167,10 @@ def test_a_fault_of_ours_that_no_file_takes_is_quoted(world: World) -> None:
 
 
 def test_a_reader_that_is_gone_is_no_error(world: World) -> None:
-    for n in range(1200):  # more than a pipe holds
+    for n in range(2000):  # 94 kB: more than a pipe and the buffer of `head` hold
         world.run_of(f"{n:08x}")
     ended = subprocess.run(
-        ["bash", "-c", '"$@" | head -n 1; exit ${PIPESTATUS[0]}', "-", *world.command("rankguard runs -n 1200")],
+        ["bash", "-c", '"$@" | head -n 1; exit ${PIPESTATUS[0]}', "-", *world.command("rankguard runs -n 2000")],
         env=world.env, capture_output=True,
     )  # fmt: skip
     assert (ended.returncode, ended.stderr) == (141, b"")
