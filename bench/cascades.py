@@ -34,8 +34,6 @@ from rankguard.linux.exitorder import ExitOrder
 HERE = Path(__file__).parent / "cascade"
 TORCH = Path(__file__).parents[1] / ".venv-torch/bin/python"
 MOST_EITHER = 0.02
-UNORDERED = ExitOrder().why_not is not None
-"""Only the kernel can tell in what order ranks that say nothing ended."""
 DELAYS = (0, 1000, 5000, 30_000)
 SIZES, THREADS = (0, 400, 1500), (1, 64)
 BIG_SHARE, BIG_CORE_SHARE = 4, 16
@@ -57,6 +55,13 @@ class Kind(NamedTuple):
     """Nothing that anybody could know tells who was first: `either` is right here, a wrong name is not."""
     both: bool = False
     """Two ranks fail by themselves; the last argument is by how many µs the second is later."""
+
+
+def _unordered() -> bool:
+    """Only the kernel can tell in what order ranks that say nothing ended."""
+    order = ExitOrder()
+    order.close()
+    return order.why_not is not None
 
 
 def kinds() -> list[Kind]:
@@ -82,7 +87,7 @@ def kinds() -> list[Kind]:
         Kind("exit 3", causal("exit"), ("exit-code",)),
         Kind("killed, and the others say nothing", causal("kill", victim="silent"), ("killed",)),
         Kind("killed, and the others get SIGPIPE", causal("kill", victim="sigpipe"), ("killed",)),
-        Kind("exit 3, and the others say nothing", causal("exit", victim="silent"), ("exit-code",), open=UNORDERED),
+        Kind("exit 3, and the others say nothing", causal("exit", victim="silent"), ("exit-code",), open=_unordered()),
         Kind("exception", (("plain", "0", "0"), ("plain", "0", "0.005"), ("plain", "0", "0.03")), ("exception",), "python"),
         Kind("exception, lingers in `finally`", lingers("finally"), ("exception",), "python"),
         Kind("exception, lingers in `with`", lingers("with"), ("exception",), "python"),

@@ -427,6 +427,7 @@ class ExecRanks:
         return not self._queue and all(rank.reaped for rank in self._ranks)
 
     def close(self, now: float) -> None:
+        self._kernel.close()
         for rank in self._ranks:
             for which in (0, 1):
                 while self._on_output(rank, which, now):

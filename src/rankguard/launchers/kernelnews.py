@@ -74,6 +74,11 @@ class KernelNews:
         """When this rank began to exit, if the kernel tells."""
         return self._begun.get(rank)
 
+    def close(self) -> None:
+        """Nothing is asked any more. (The log is the supervisor's own.)"""
+        if self._order is not None:
+            self._order.close()
+
     def _note(self, now: float, note: KernelNote, ended_by: int | None) -> None:
         rank = self._rank_of(note.pid) if note.pid is not None and self._same_pids else None
         if rank is None and note.kind != "xid" and (ended_by not in _TOLD or os.path.exists(f"/proc/{note.pid}")):
