@@ -40,8 +40,9 @@ BIG_SHARE, BIG_CORE_SHARE = 4, 16
 """1.5 GB cost a second and its core two more, and as much disk: every 4th and 16th of the runs that they would have."""
 
 
-IN_TIME = 2e-3
-"""A second failure has to be told when it came so long before the stop; from there on, who can say what was first?"""
+RUNNABLE_S = 5e-3
+"""A process that is to fail waits for a processor to do so. Of two failures that are nearer neither is the first, and one
+that is nearer to the stop may not have begun."""
 
 
 class Kind(NamedTuple):
@@ -244,6 +245,9 @@ def _grade(kind, cell, culprit, second, verdict, failed_at, heard) -> Outcome:
     first = culprit
     if kind.both or "everybody" in cell:
         first = min(failed_at, key=failed_at.__getitem__)
+    if kind.both and verdict.culprit and verdict.culprit.rank in failed_at:
+        near = failed_at[verdict.culprit.rank] - failed_at[first] < RUNNABLE_S
+        first = verdict.culprit.rank if near else first
     named, cause = verdict.culprit, verdict.culprit.cause if verdict.culprit else None
     seconds = heard["Judged"] - failed_at[first] if "Judged" in heard and first in failed_at else None
     relations = {row.rank: row.relation for row in verdict.ranks}
@@ -261,7 +265,7 @@ def _grade(kind, cell, culprit, second, verdict, failed_at, heard) -> Outcome:
     if kind.both and len(failed_at) > 1:
         other = second if named and named.rank == culprit else culprit
         rows = {row.rank: row for row in verdict.ranks}
-        in_time = failed_at[other] + IN_TIME < heard["Looked"]
+        in_time = failed_at[other] + RUNNABLE_S < heard["Looked"]
         by_itself = in_time and (rows[other].ending.kind == "exit" or rows[other].ending.number != 15)
         # After a signal nobody can tell an exit without a word from what a program does that lost its peer.
         untellable = len(kind.causes) > 1 and other == second and not verdict.either
