@@ -180,7 +180,7 @@ def test_a_reader_that_is_gone_is_no_error(world: World) -> None:
 @pytest.mark.parametrize("verb", ["runs -n 5000", "help run"])
 def test_ctrl_c_in_a_verb_that_reads_is_silent(world: World, verb: str) -> None:
     """It writes into a pipe that nobody empties; what has been read so far says that it is at work."""
-    for n in range(1200 if verb.startswith("runs") else 0):
+    for n in range(2000 if verb.startswith("runs") else 0):
         world.run_of(f"{n:08x}")
     program = (
         f"import sys; from rankguard import cli; from rankguard.cli import help\n{SLOW}" if "help" in verb else None

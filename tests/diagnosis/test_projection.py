@@ -69,6 +69,14 @@ def test_each_level_is_told_once_until_it_is_calm_again():
     assert sum(calm) + 3 == Alarm.MOST
 
 
+def test_what_is_a_matter_of_less_than_a_second_is_told_once():
+    alarm = Alarm()
+    told = [alarm.rings(Outlook(level, share, left_s=left)) for level, share, left in (
+        (1, 0.6, 0.7), (2, 0.97, 0.1), (0, 0.4, None), (1, 0.85, 20.0), (2, 0.97, 0.4), (2, 0.98, 0.2),
+    )]  # fmt: skip
+    assert told == [True, False, False, True, True, False]
+
+
 def test_growth_that_has_stopped_is_none():
     course = Course()
     for at in range(5):

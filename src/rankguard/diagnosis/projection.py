@@ -108,14 +108,17 @@ class Alarm:
 
     def __init__(self) -> None:
         self._told = self._times = 0
+        self._at_once = False
+        """The last one said that it is a matter of less than a second: there is nothing to add."""
 
     def rings(self, now: Outlook) -> bool:
         """A warning is due."""
         if now.share < CALM and now.level == 0:
-            self._told = 0
-        if now.level <= self._told or self._times >= self.MOST:
+            self._told, self._at_once = 0, False
+        if now.level <= self._told or self._at_once or self._times >= self.MOST:
             return False
         self._told, self._times = now.level, self._times + 1
+        self._at_once = now.left_s is not None and now.left_s < 1
         return True
 
 
