@@ -12,7 +12,7 @@ pytestmark = pytest.mark.torch
 
 TIMEOUTS = f"{PROGRAMS}/timeouts.py"
 WAIT = 5
-"""Longer than the starts of four ranks lie apart on a busy machine: the group is made with the same patience."""
+"""Once the group is made; only `init` makes it with the same patience. Long enough for what is done in between."""
 LINE = "load_shard (timeouts.py:"
 
 

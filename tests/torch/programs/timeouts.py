@@ -53,8 +53,9 @@ def main():
     torch.set_num_threads(1)
     if HOW == "init" and ABSENT:
         load_shard()
-    dist.init_process_group("gloo", timeout=WAIT)
-    step()
+    dist.init_process_group("gloo", timeout=WAIT if HOW == "init" else timedelta(seconds=FOREVER))
+    step()  # then all are there, however far their starts lay apart
+    dist.distributed_c10d._set_pg_timeout(WAIT)
     print("the first is done", flush=True)
     if HOW in ("extra", "abort", "aborts"):
         if ABSENT:
