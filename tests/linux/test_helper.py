@@ -67,8 +67,8 @@ def test_one_closed_in_the_turn_in_which_it_ended_has_no_news(selector) -> None:
     helpers = [
         shell(selector, "exit 0", lambda now: (news.append(now), [each.close() for each in helpers])) for _ in "ab"
     ]
-    for child in map(int, children().split()):
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)  # both have news by now
+    for pidfd in selector.get_map():
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)  # both have news by now
 
     turn(selector)
 
