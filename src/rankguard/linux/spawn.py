@@ -43,6 +43,8 @@ class Command(Record):
     nofile: tuple[int, int] | None = None
     ignore: tuple[int, ...] = ()
     """Signals that stay ignored (SIGHUP under nohup)."""
+    announce: int = -1
+    """Where the child writes its pid, which is its group's and its session's, before anything of the program runs."""
     binding: "Binding | None" = None
     """The CPUs and the memory that the child prefers."""
 
@@ -105,6 +107,8 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
             os.write(fd, b"0")
         stage = 1
         os.setsid()
+        if command.announce >= 0:
+            os.write(command.announce, str(os.getpid()).encode())
         stage = 2
         _allow_tracing(parent)
         stage = 3

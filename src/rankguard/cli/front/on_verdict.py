@@ -11,6 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from rankguard.linux import child, spawn
 from rankguard.model import JobSpec, Verdict
@@ -24,14 +25,19 @@ def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Call
 
     `signals`: a descriptor that is readable when `came()` has something: the signals that came to us.
     """
+    keeper, announce = 0, -1
+    with contextlib.suppress(OSError):  # no process to be had: it goes without
+        keeper, announce = _keep()
     try:
-        started = _start(command, verdict, spec)
+        started = _start(command, verdict, spec, announce)
     except OSError as error:
+        _let_go(keeper)
         return f"unable to execute the command of `--on-verdict`: {error.strerror}"
-    why, keeper = None, 0
+    finally:
+        if announce >= 0:
+            os.close(announce)
+    why = None
     try:
-        with contextlib.suppress(OSError):  # no process to be had: it goes without
-            keeper = _keep(started.pid)
         why = _wait(started.pidfd, signals, came)
         if why is None:
             status = os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED | os.WNOWAIT)
@@ -43,9 +49,7 @@ def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Call
         # It is not reaped yet, so its group is still its own.
         with contextlib.suppress(OSError):
             os.killpg(started.pid, signal.SIGKILL)
-        if keeper:
-            os.kill(keeper, signal.SIGKILL)
-            os.waitpid(keeper, 0)
+        _let_go(keeper)
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, started.pidfd, os.WEXITED)
         os.close(started.news)
@@ -53,7 +57,7 @@ def tell(command: str, verdict: Verdict, spec: JobSpec, signals: int, came: Call
     return None if why is None else f"the command of `--on-verdict` {why}"
 
 
-def _start(command: str, verdict: Verdict, spec: JobSpec) -> spawn.Started:
+def _start(command: str, verdict: Verdict, spec: JobSpec, announce: int) -> spawn.Started:
     stdin = os.memfd_create("rankguard-verdict", os.MFD_CLOEXEC)  # a file: who does not read it holds nobody up
     try:
         data = memoryview(verdict.to_json().encode() + b"\n")
@@ -63,27 +67,49 @@ def _start(command: str, verdict: Verdict, spec: JobSpec) -> spawn.Started:
         env = {"RANKGUARD_RUN_ID": verdict.run_id, "RANKGUARD_EXIT_CODE": str(verdict.exit_code)}
         env |= {"RANKGUARD_RUN_DIR": spec.run_dir} if spec.run_dir is not None else {}
         argv = ("/bin/sh", "-c", command)
-        return spawn.spawn(spawn.Command(argv=argv, env=dict(os.environ) | env, cwd=_cwd(), stdio=(stdin, 2, 2)))
+        env = dict(os.environ) | env
+        return spawn.spawn(spawn.Command(argv=argv, env=env, cwd=_cwd(), stdio=(stdin, 2, 2), announce=announce))
     finally:
         os.close(stdin)
 
 
-def _keep(group: int) -> int:
-    """A child of ours that ends the group when we are gone, what its shell had started too. → its pid."""
+def _keep() -> tuple[int, int]:
+    """A child of ours that ends the command's group when we are gone, what its shell had started too. It is there before
+    the command is, which tells it its group. → its pid, and where to tell.
+    """
     front = os.pidfd_open(os.getpid())
-    keeper = os.fork()  # the front has one thread
-    if keeper == 0:
-        with contextlib.suppress(BaseException):
-            os.setsid()  # whoever kills our group does not kill it
-            os.closerange(0, front)  # nobody's output waits for us
-            os.closerange(front + 1, os.sysconf("SC_OPEN_MAX"))
-            poll = select.poll()
-            poll.register(front, select.POLLIN)
-            poll.poll()
-            os.killpg(group, signal.SIGKILL)
-        os._exit(0)
-    os.close(front)
-    return keeper
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    try:
+        keeper = os.fork()  # the front has one thread
+        if keeper == 0:
+            _end_with(front, told)
+        os.setpgid(keeper, keeper)  # whoever kills our group does not kill it
+    except OSError:
+        os.close(tell)
+        raise
+    finally:
+        os.close(front)
+        os.close(told)
+    return keeper, tell
+
+
+def _end_with(front: int, told: int) -> NoReturn:
+    with contextlib.suppress(BaseException):
+        low, high = sorted((front, told))
+        for first, last in ((0, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
+            os.closerange(first, last)  # nobody's output waits for us
+        poll = select.poll()
+        poll.register(front, select.POLLIN)
+        poll.poll()
+        if group := os.read(told, 16):
+            os.killpg(int(group), signal.SIGKILL)
+    os._exit(0)
+
+
+def _let_go(keeper: int) -> None:
+    if keeper:
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
 
 
 def _cwd() -> str:
