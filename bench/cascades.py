@@ -13,6 +13,7 @@ Read next: `cascade/` (the ranks), `docs/cascades.md` (a full run, and what is `
 
 import argparse
 import itertools
+import math
 import os
 import random
 import re
@@ -245,9 +246,8 @@ def _grade(kind, cell, culprit, second, verdict, failed_at, heard) -> Outcome:
     first = culprit
     if kind.both or "everybody" in cell:
         first = min(failed_at, key=failed_at.__getitem__)
-    if kind.both and verdict.culprit and verdict.culprit.rank in failed_at:
-        near = failed_at[verdict.culprit.rank] - failed_at[first] < RUNNABLE_S
-        first = verdict.culprit.rank if near else first
+        if verdict.culprit and failed_at.get(verdict.culprit.rank, math.inf) - failed_at[first] < RUNNABLE_S:
+            first = verdict.culprit.rank
     named, cause = verdict.culprit, verdict.culprit.cause if verdict.culprit else None
     seconds = heard["Judged"] - failed_at[first] if "Judged" in heard and first in failed_at else None
     relations = {row.rank: row.relation for row in verdict.ranks}
