@@ -29,7 +29,7 @@ test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed 
 test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
 
-matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; 20 minutes)
+matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; half an hour)
 	@$(BIN)/python -m tests.matrix $(ARGS)
 
 check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
