@@ -113,6 +113,7 @@ def play_apart(name: str, cell: Cell, timeout: float = 120.0, keep_run: bool = F
     command = [sys.executable, "-m", "rankguard.testing.faults.play", name, *asked, "--json"]
     ended = subprocess.run(
         [*command, *(["--keep"] if keep_run else [])],
+        env=dict(os.environ),  # of its own: it may be asked from a thread, and setenv(3) in another moves the table
         stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
     )  # fmt: skip
     if ended.returncode not in (0, 1):
