@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -34,6 +35,7 @@ class Front:
     """The terminal's side of one job."""
 
     def __init__(self, asked: SimpleNamespace, spec: JobSpec) -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # `outset.begin` has done so, where it was called
         self.asked, self.spec = asked, spec
         self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
