@@ -65,6 +65,7 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]") -> None:
         asked = json.loads(data)
         if _fork(fds[0], order["supervisor"]):
             line.detach()
+            asked["env"] = order["env"] | asked["env"]
             _become(asked, fds, order["supervisor"], order["env"], printed)
             return
         for each in fds:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from rankguard.facts import Fact, Looked, Silences
 from rankguard.launchers.terminal import Terminal
+from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
@@ -79,6 +80,8 @@ class Surroundings(Record):
     private_dir: str
     """Where notify sockets are; begins with `@` when no folder could be made (an abstract name)."""
     terminal: Terminal
+    warm: WarmStart
+    """How ranks come to be. It outlives an attempt; all else here may be another one's."""
     passed: tuple[int, ...]
     groups: JobGroups
     kernel_log: KernelLog

@@ -96,13 +96,13 @@ class ExecRanks:
         self._kernel = KernelNews(around, self._by_pid, emit)
         self._traced: set[int] = set()
         self._not_spawned: dict[int, NotSpawned] = {}
-        self._starter, self._answers = Starter(around), -1
+        self._starter, self._warm, self._answers = Starter(around), around.warm, -1
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def spawn(self, first: int, last: int) -> None:
         self._queue.extend(range(first, last + 1))
-        self._answers = self._starter.begin()
+        self._answers = self._warm.begin(self._around.port)
         if self._answers >= 0:
             self._register(self._answers, NEWS_EXIT, self._on_answer)
         self.wake(self._around.clock())
@@ -111,20 +111,20 @@ class ExecRanks:
         if self._answers >= 0:
             self._forget(self._answers)
             self._answers = -1
-            self._starter.on_answer()
+            self._warm.on_answer()
 
     def next_wake(self) -> float | None:
-        if self._queue and self._starter.ready:
+        if self._queue and self._warm.ready:
             return 0.0
         due = [self._ranks[n].mailbox.due_at() for n in self._due]
         due += [fact.at + _IN_ORDER_S for fact in self._not_spawned.values()]
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
-        for _ in range(min(_SLICE, len(self._queue)) if self._starter.ready else 0):
+        for _ in range(min(_SLICE, len(self._queue)) if self._warm.ready else 0):
             self._start(self._ranks[self._queue.popleft()])
             if not self._queue:
-                self._starter.close()
+                self._warm.started()
         if self._not_spawned:
             self._tell_not_spawned(now)
         for number in list(self._due):
@@ -392,14 +392,14 @@ class ExecRanks:
 
     def unreaped(self) -> set[int]:
         """The pids that belong to ranks and are still to be looked at."""
-        return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped} | self._starter.pids
+        return {rank.pid for rank in self._ranks if rank.pid > 0 and not rank.reaped}
 
     def stop_starting(self) -> None:
-        """End what is there to start ranks, which is no part of the job."""
+        """No further rank is started: a server that is still importing for it has nothing to do any more."""
         if self._answers >= 0:
             self._forget(self._answers)
             self._answers = -1
-        self._starter.close()
+        self._warm.stop()
 
     def heard_at(self, rank: int) -> float | None:
         """When a rank last said or printed anything."""

@@ -2,16 +2,17 @@
 
 `inside/warm.py` is the server. It is our child and dies with us; what it forks becomes our child as well, since we are
 a subreaper and its own parent ends at once. Where anything speaks against it ranks are executed, and why is told:
-here before a server is started (`why_not_warm`), by the server itself after each import.
+here before a server is started (`why_not_warm`), by the server itself after each import. How long it lives:
+`warmstart.py`.
 """
 
+import contextlib
 import json
 import os
 import select
 import signal
 import socket
 import struct
-import time
 from typing import Any
 
 from rankguard.inside import BOOTSTRAP
@@ -55,6 +56,7 @@ class WarmServer:
         """Raises `OSError` when the process cannot be made."""
         differ = _own_names(spec) | set(_OF_A_RANK) | set(_OF_AN_ATTEMPT if spec.max_restarts else ())
         env = {n: v for n, v in rank_environment(spec, 0, port, None, None).items() if n not in differ}
+        self._env = env
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             null = devnull()
@@ -86,7 +88,9 @@ class WarmServer:
         try:
             self._send(order)
         except OSError:  # an environment that no message holds (EMSGSIZE), or it has ended already
-            self.close()
+            self.end()
+            os.waitid(os.P_PIDFD, self._process.pidfd, os.WEXITED)
+            os.close(self._process.pidfd)
             raise
 
     def fileno(self) -> int:
@@ -112,7 +116,8 @@ class WarmServer:
         try:
             try:
                 fds = (report, *command.join, *command.stdio, *command.passed)
-                self._send({"env": dict(command.env), "joins": len(command.join)}, fds)
+                own = {name: value for name, value in command.env.items() if self._env.get(name) != value}
+                self._send({"env": own, "joins": len(command.join)}, fds)
             finally:
                 os.close(report)
             pid = self._pid(news)
@@ -121,43 +126,57 @@ class WarmServer:
             os.close(news)
             raise
 
-    def close(self) -> None:
-        """End it; the ranks live on."""
+    def is_alive(self) -> bool:
+        """It has not ended."""
+        return not _readable(self._process.pidfd, 0)
+
+    def end(self) -> None:
+        """Make it end; the ranks live on. `gone` says when it has."""
         self._line.close()
-        signal.pidfd_send_signal(self._process.pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, self._process.pidfd, os.WEXITED)
-        os.close(self._process.pidfd)
         os.close(self._process.news)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process.pidfd, signal.SIGKILL)
+
+    def gone(self) -> bool:
+        """After `end`: it is reaped, here or by whoever reaps strays; then it is no child of ours any more."""
+        try:
+            if os.waitid(os.P_PIDFD, self._process.pidfd, os.WEXITED | os.WNOHANG) is None:
+                return False
+        except ChildProcessError:
+            pass
+        os.close(self._process.pidfd)
+        return True
 
     def _send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         socket.send_fds(self._line, [json.dumps(message).encode()], fds)
 
     def _pid(self, news: int) -> int:
         """What the rank itself says once it is our child. No rank is reaped meanwhile: we do nothing else."""
-        poll = select.poll()
-        poll.register(news, select.POLLIN)
-        until = time.monotonic() + ANSWER_S
-        while poll.poll(max(0.0, until - time.monotonic()) * 1000):
-            data = os.read(news, _RECORD.size)
-            if len(data) < _RECORD.size:
-                raise OSError(0, f"the warm server {self._ended()}")
-            told, value = _RECORD.unpack(data)
-            if told == _PID:
-                return int(value)
-            raise OSError(value, os.strerror(value))
-        raise OSError(0, "the warm server did not answer")
+        if not _readable(news, ANSWER_S):
+            raise OSError(0, "the warm server did not answer")
+        data = os.read(news, _RECORD.size)
+        if len(data) < _RECORD.size:
+            raise OSError(0, f"the warm server {self._ended()}")
+        told, value = _RECORD.unpack(data)
+        if told != _PID:
+            raise OSError(value, f"the warm server was unable to fork: {os.strerror(value)}")
+        return int(value)
 
     def _ended(self) -> str:
         """How; its line is closed a moment before it has ended."""
-        poll = select.poll()
-        poll.register(self._process.pidfd, select.POLLIN)
-        poll.poll(ENDING_S * 1000)
+        _readable(self._process.pidfd, ENDING_S)
         ended = os.waitid(os.P_PIDFD, self._process.pidfd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
         if ended is None:
             return "closed its line"
         if ended.si_code == os.CLD_EXITED:
             return f"ended with exit code {ended.si_status}"
         return f"was ended by {signal.Signals(ended.si_status).name}"
+
+
+def _readable(fd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _own_names(spec: JobSpec) -> set[str]:

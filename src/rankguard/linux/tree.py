@@ -3,13 +3,16 @@
 A subreaper is given every orphan of its tree, sessions and double forks notwithstanding (prctl(2)), so "no child left"
 (waitid(2): ECHILD) proves an empty tree as long as we live. cgroups (`cgroup.py`) do the same in one stroke where they
 can be written.
+
+`spare` is for children of ours that are no part of the job and live on: they are never signalled, and nothing waits for
+their end. They must have no children themselves while a tree is ended.
 """
 
 import contextlib
 import os
 import signal
 import time
-from collections.abc import Container
+from collections.abc import Collection, Container
 
 from rankguard.linux.child import state
 from rankguard.model import Survivor
@@ -30,10 +33,10 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
+def descendants(pid: int, spare: Container[int] = ()) -> list[int]:
     """Everything below a process, parents before children. A fork between two reads may be missed: call again."""
     found: list[int] = []
-    queue = children(pid)
+    queue = [child for child in children(pid) if child not in spare]
     while queue:
         found.extend(queue)
         queue = [grandchild for child in queue for grandchild in children(child)]
@@ -64,7 +67,7 @@ def nearest(pid: int, among: Container[int]) -> int | None:
     return pid if pid in among else None
 
 
-def reap_strays(keep: frozenset[int] | set[int]) -> list[int]:
+def reap_strays(keep: Collection[int]) -> list[int]:
     """Reap every child that has ended, those in `keep` left out (they are somebody's to look at first).
 
     One after another as the kernel names them: a storm of forks makes thousands, and to list all children for each news
@@ -90,8 +93,15 @@ def reap_strays(keep: frozenset[int] | set[int]) -> list[int]:
     return reaped
 
 
-def is_empty() -> bool:
-    """No child of ours is left, neither alive nor waiting to be reaped: the kernel's own word."""
+def is_empty(spare: Collection[int] = ()) -> bool:
+    """No child of ours is left, neither alive nor waiting to be reaped: the kernel's own word.
+
+    With someone to spare it is the list of our children. Whoever becomes one is put at its end (`reparent_leader`,
+    `forget_original_parent` in kernel/exit.c) and nobody but us takes one out of it, so one look that shows nobody else
+    is as good.
+    """
+    if spare:
+        return all(pid in spare and not children(pid) for pid in children(os.getpid()))
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:
@@ -99,16 +109,16 @@ def is_empty() -> bool:
     return False
 
 
-def alive() -> list[int]:
+def alive(spare: Container[int] = ()) -> list[int]:
     """Every descendant that is not a zombie, children before parents."""
-    told = ((pid, state(pid)) for pid in reversed(descendants(os.getpid())))
+    told = ((pid, state(pid)) for pid in reversed(descendants(os.getpid(), spare)))
     return [pid for pid, stat in told if stat is not None and stat[0] not in "ZX"]
 
 
-def signal_all(*numbers: int) -> list[int]:
+def signal_all(*numbers: int, spare: Container[int] = ()) -> list[int]:
     """Send each signal to every descendant once, children before parents. Returns those that were alive."""
     reached = []
-    for pid in alive():
+    for pid in alive(spare):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             for number in numbers:
                 os.kill(pid, number)
@@ -116,25 +126,26 @@ def signal_all(*numbers: int) -> list[int]:
     return reached
 
 
-def kill_all(keep: set[int], for_s: float = 0.02) -> list[int]:
+def kill_all(keep: Collection[int], for_s: float = 0.02, spare: Collection[int] = ()) -> list[int]:
     """SIGKILL every descendant and reap strays, round after round for `for_s` at most; what forks meanwhile is met again.
 
-    Returns the pids that were killed. Call again on the next SIGCHLD until `is_empty`.
+    `keep`: killed, and left for somebody else to reap. Returns the pids that were killed. Call again on the next SIGCHLD
+    until `is_empty`.
     """
     killed: set[int] = set()
     until = time.monotonic() + for_s
     while True:
-        fresh = [pid for pid in signal_all(signal.SIGKILL) if pid not in killed]
+        fresh = [pid for pid in signal_all(signal.SIGKILL, spare=spare) if pid not in killed]
         killed.update(fresh)
-        reap_strays(keep)
+        reap_strays({*keep, *spare})
         if not fresh or time.monotonic() > until:
             return sorted(killed)
 
 
-def survivors() -> tuple[Survivor, ...]:
+def survivors(spare: Container[int] = ()) -> tuple[Survivor, ...]:
     """What is still below us, by name."""
     found = []
-    for pid in alive():
+    for pid in alive(spare):
         told = state(pid)
         with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", errors="replace") as file:
             found.append(Survivor(pid, file.read().strip(), told[0] if told is not None else "?"))

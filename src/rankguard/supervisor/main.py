@@ -30,6 +30,7 @@ from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
+from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux import lock, ports
 from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
@@ -150,11 +151,13 @@ class Supervisor:
         self._survey: Survey | None = None
         self._redact = redactor.text
         self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
+        self._warm = WarmStart(spec, self._note_in_journal, redactor.text)
         around = Surroundings(
             spec=spec,
             port=self._port,
             private_dir=self._private_dir,
             terminal=terminal,
+            warm=self._warm,
             passed=tuple(passed),
             groups=self._groups,
             kernel_log=KernelLog(),
@@ -163,7 +166,7 @@ class Supervisor:
             clock=clock,
             redact=self._redact,
             peer_death=peer_death,
-            note=lambda text: self._files.append(story.note(text)),
+            note=self._note_in_journal,
             on_payload=self._on_payload,
         )
         marked = Marked(self._driver.emit, self._output.remarks.of, around.redact)
@@ -174,7 +177,7 @@ class Supervisor:
         )
         self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact, self._private_dir)
         self._tree = JobTree(
-            self._job, self._wall, self._groups, self._ranks, self._close_helpers, few_fds=not enough_fds
+            self._job, self._wall, self._groups, self._ranks, self._warm, self._close_helpers, few_fds=not enough_fds
         )
         self._driver.launcher, self._driver.tree = self._ranks, self._tree
         self._driver.examine = self._examine
@@ -241,6 +244,9 @@ class Supervisor:
             self._said_error = True
             self._warn(self._files.error)
 
+    def _note_in_journal(self, text: str) -> None:
+        self._files.append(story.note(text))
+
     def _note(self, line: str) -> None:
         """What the warden is to remove if we cannot."""
         with contextlib.suppress(OSError):
@@ -286,6 +292,7 @@ class Supervisor:
         driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
         self._on_message(clock())  # what was asked while we started
         driver.run(self._idle)
+        self._warm.close()
         now = clock()
         self._control.close()
         self._ranks.close(now)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from rankguard.core.job import Job
 from rankguard.launchers.exec import ExecRanks
+from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux import tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.leftovers import SHM, Leftovers
@@ -21,7 +22,8 @@ from rankguard.model import Left, Survivor
 class JobTree:
     """What the driver asks for when the ranks are to go (`driver.Tree`).
 
-    `end_helpers` ends programs of ours, which are no part of the job; `few_fds`: none is left for watching /dev/shm.
+    `end_helpers` ends programs of ours, which are no part of the job; `warm` has one that lives on for the next attempt.
+    `few_fds`: none is left for watching /dev/shm.
     """
 
     def __init__(
@@ -30,12 +32,13 @@ class JobTree:
         wall: float,
         groups: JobGroups,
         ranks: ExecRanks,
+        warm: WarmStart,
         end_helpers: Callable[[], object],
         *,
         few_fds: bool,
     ) -> None:
         self.killed: set[int] = set()
-        self._job, self._groups, self._ranks, self._end_helpers = job, groups, ranks, end_helpers
+        self._job, self._groups, self._ranks, self._warm, self._end_helpers = job, groups, ranks, warm, end_helpers
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
@@ -52,7 +55,7 @@ class JobTree:
 
     def reap_strays(self) -> None:
         """Descendants of ranks that fell to us and have ended."""
-        tree.reap_strays(self._ranks.unreaped())
+        tree.reap_strays(self._ranks.unreaped() | self._warm.pids)
 
     def sweep(self, kill: bool) -> None:
         """Ask what the ranks left behind to end, or make everything end."""
@@ -66,28 +69,29 @@ class JobTree:
             self._hurry()
             self._kill = True
             self._groups.forbid_forks()
-            self.killed.update(tree.alive())
+            self.killed.update(tree.alive(self._warm.pids))
             self._groups.kill()
             self._kill_rest()
         else:
-            tree.signal_all(signal.SIGTERM, signal.SIGCONT)  # who stands still hears nothing
+            tree.signal_all(signal.SIGTERM, signal.SIGCONT, spare=self._warm.pids)  # who stands still hears nothing
 
     def empty(self) -> bool:
         """Every rank reaped and the kernel says that we have no child."""
         if not self._ranks.settle(time.monotonic()):
             return False
-        tree.reap_strays(set())
+        spare = self._warm.kept
+        tree.reap_strays(spare)
         if self._busy():
             return False
-        if tree.is_empty():
+        if tree.is_empty(spare):
             return True
         if self._kill:
             self._kill_rest()
-        return tree.is_empty()
+        return tree.is_empty(spare)
 
     def survivors(self) -> tuple[Survivor, ...]:
         """What refused to die."""
-        return tree.survivors()
+        return tree.survivors(self._warm.kept)
 
     def left(self) -> tuple[Left, ...]:
         """What outlives the job, after what may be removed has been."""
@@ -97,4 +101,4 @@ class JobTree:
         return self._leftovers.clean(pids, self.shm_owners)
 
     def _kill_rest(self) -> None:
-        self.killed.update(tree.kill_all(self._ranks.unreaped()))
+        self.killed.update(tree.kill_all(self._ranks.unreaped(), spare=self._warm.pids))
