@@ -34,7 +34,8 @@ class Job:
         self._spec, self._on_event = spec, on_event
         self._owner = os.getpid()
         self._payloads: dict[int, Any] = {}
-        self._judged: Verdict | None = None
+        self._failed_by: str | None = None
+        self._judged: _Judgement | None = None
         self._final: Verdict | None = None
         self._spawned = False
         self.shipment: object = None
@@ -48,10 +49,14 @@ class Job:
 
         From now on a rank that ends before it is ready has failed. Raises `RankFailed` for any failure of any rank,
         one that had reported included, and `ReadyTimeout` after `timeout` seconds; the job is then being stopped.
+        The error comes at once; its `verdict`, when somebody looks at it, may take some milliseconds longer.
         """
         self._client.send({"do": "expect", "timeout": timeout})
         while True:
             ready = self._ready()
+            # What seemed to be a time-out may be found to be something else.
+            if ready is None and self._failed_by not in (None, "ready-timeout"):
+                raise RankFailed(self._verdict_of_failure)
             if ready is not None:
                 return ready
             self.poll(None)
@@ -102,7 +107,7 @@ class Job:
     @property
     def verdict(self) -> Verdict | None:
         """The final verdict; before that, once a culprit is known, what is known so far; else None."""
-        return self._final or self._judged
+        return self._final or (None if self._judged is None else self._judged.verdict())
 
     # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,39 +146,42 @@ class Job:
         while not self._spawned and self._final is None and self._judged is None:
             self.poll(None)
         culprit = None if self._final is None else self._final.culprit
-        if (
-            self._judged is not None
-            and self._judged.culprit is not None
-            and self._judged.culprit.cause.kind == "cannot-start"
-        ):
-            culprit = self._judged.culprit
+        if self._judged is not None and self._judged.kind == "cannot-start":
+            culprit = self._judged.verdict().culprit
         if culprit is not None and culprit.cause.kind == "cannot-start":
-            verdict = self._final or self._judged
+            verdict = self.verdict
             self.close()
             raise SpawnFailed(culprit.cause.statement, exit_code=verdict.exit_code if verdict is not None else 125)
         return self
 
     def _ready(self) -> list[Any] | None:
-        known = self._judged or self._final
-        if known is not None:
-            self._raise_if_failed(known)
+        if self._judged is not None:
+            raise _error(self._judged.kind)(self._judged.verdict)
+        if self._final is not None:
+            self._raise_if_failed(self._final)
         if len(self._payloads) == self.nprocs:
             return [self._payloads[rank] for rank in range(self.nprocs)]
         if self._final is not None:
             raise UsageError(f"the job has ended ({self._final.statement}); nobody will become ready")
         return None
 
+    def _verdict_of_failure(self) -> Verdict:
+        while (verdict := self.verdict) is None:
+            self.poll(None)
+        return verdict
+
     def _raise_if_failed(self, verdict: Verdict) -> None:
         if verdict.outcome == "failed":
-            kind = None if verdict.culprit is None else verdict.culprit.cause.kind
-            raise (ReadyTimeout if kind == "ready-timeout" else RankFailed)(verdict)
+            raise _error(None if verdict.culprit is None else verdict.culprit.cause.kind)(verdict)
 
     def _take(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["is"]:
             case "payload":
                 self._payloads[message["rank"]] = self._payload(message, fds)
             case "told" if message["what"] == "judged":
-                self._judged = Verdict.from_dict(message["verdict"])
+                self._judged = _Judgement(message["verdict"])
+            case "told" if message["what"] == "failed":
+                self._failed_by = message["text"]
             case "told" if message["what"] == "spawned":
                 self._spawned = True
             case "finished":
@@ -204,6 +212,24 @@ class Job:
         from rankguard.lost import verdict_without_supervisor
 
         return verdict_without_supervisor(self._spec, bug, gone=self._client.wait_gone())
+
+
+class _Judgement:
+    """What the supervisor said of a failure. The error comes first: the verdict is made of it when somebody looks at it."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._told = told
+        self._verdict: Verdict | None = None
+        self.kind: str | None = told["culprit"]["cause"]["kind"] if told["culprit"] else None
+
+    def verdict(self) -> Verdict:
+        if self._verdict is None:
+            self._verdict = Verdict.from_dict(self._told)
+        return self._verdict
+
+
+def _error(kind: str | None) -> type[RankFailed]:
+    return ReadyTimeout if kind == "ready-timeout" else RankFailed
 
 
 def launch(  # noqa: PLR0913  # the contract's door

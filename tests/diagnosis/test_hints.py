@@ -447,8 +447,8 @@ def test_a_lost_gpu_counts_for_a_rank_that_speaks_of_it() -> None:
 
 
 def test_nothing_is_looked_at_without_a_reason() -> None:
-    assert Wants() == wants(case(), raised("ValueError", "x"))
-    assert Wants() == wants(case(), exited(3, "done"))
+    assert Wants() == wants(raised("ValueError", "x"))
+    assert Wants() == wants(exited(3, "done"))
 
 
 @pytest.mark.parametrize(
@@ -464,10 +464,10 @@ def test_nothing_is_looked_at_without_a_reason() -> None:
     ],
 )  # fmt: skip
 def test_the_port_that_is_in_use(rank, port) -> None:
-    assert (() if port is None else (port,)) == wants(case(), rank, 29999).ports
+    assert (() if port is None else (port,)) == wants(rank, 29999).ports
 
 
 def test_a_core_is_looked_for_where_one_was_written() -> None:
-    assert wants(case(), crashed(11, core=True)).cores == (401,)
-    assert wants(case(), crashed(11)).cores == ()
+    assert wants(crashed(11, core=True)).cores == (401,)
+    assert wants(crashed(11)).cores == ()
     assert Ending("signal", number=11) != crashed(11).exited.ending

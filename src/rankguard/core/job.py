@@ -200,7 +200,7 @@ class Job:
             started_at=self.started_at or 0.0,
             started_wall=self.started_wall,
             now=self.now,
-            ranks=tuple(self._rank_case(rank) for rank in self.ranks),
+            ranks=tuple(self.rank_case(rank) for rank in self.ranks),
             expects_ready=self.expects_ready,
             all_ready_at=self.all_ready_at,
             failed_at=self.failed_at,
@@ -227,7 +227,8 @@ class Job:
             warm=self.warm,
         )
 
-    def _rank_case(self, rank: RankState) -> RankCase:
+    def rank_case(self, rank: RankState) -> RankCase:
+        """All that is known of one rank, frozen."""
         signalled_at = self.signalled_at(rank)
         return RankCase(
             rank=rank.rank,

@@ -6,7 +6,7 @@ looked at that no words ask for. Read next: `hints/`.
 
 import re
 
-from rankguard.case import Case, RankCase
+from rankguard.case import RankCase
 from rankguard.diagnosis.evidence import exception_of, said
 from rankguard.record import Record
 
@@ -38,7 +38,7 @@ class Wants(Record):
     gpus: bool = False
 
 
-def wants(case: Case, rank: RankCase, master_port: int | None = None) -> Wants:
+def wants(rank: RankCase, master_port: int | None = None) -> Wants:
     """Of one rank that failed. `master_port` is asked about where a port is in use and torch's store is what failed."""
     words = said(rank)
     port = port_in(rank) if IN_USE.search(words) else None

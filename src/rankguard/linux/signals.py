@@ -54,7 +54,9 @@ class SignalQueue:
             for start in range(0, len(data), _SIZE):
                 number, _errno, code, pid, uid = _SIGNALFD_SIGINFO.unpack_from(data, start)
                 from_kernel = code > 0
-                sender = Sender() if code == _SI_KERNEL else Sender(pid or None, uid, _comm(pid))
+                # Of a child's end nobody asks for its name, and of a thousand at once each would cost a look.
+                comm = None if number == signal.SIGCHLD else _comm(pid)
+                sender = Sender() if code == _SI_KERNEL else Sender(pid or None, uid, comm)
                 yield Received(number, sender, from_kernel)
 
     def close(self) -> None:

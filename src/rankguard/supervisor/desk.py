@@ -62,6 +62,7 @@ class Desk:
         self.sampled: Callable[[], Message] = dict
         """What the ranks held when they were looked at last (`samples.py`)."""
         self._reported: tuple[float, Message] | None = None
+        self._said_failed = False
 
     # ── Asked ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -120,6 +121,15 @@ class Desk:
 
     def listen(self, told: Fact | Order) -> None:
         """Every fact and order, once it is done: the front is told what it waits for, or all if it asked for that."""
+        job = self._job
+        if (
+            not self._said_failed
+            and not job.spec.max_restarts
+            and job.failed_at is not None
+            and job.stopped_at is not None
+        ):
+            self._said_failed = True  # now, before the ranks' ends take the processors; the verdict follows
+            self._wire.send({"is": "told", "what": "failed", "rank": None, "text": job.failed_by})
         if not isinstance(told, Tell):
             if isinstance(told, Exited) and told.rank == self._job.spec.debug_rank:
                 self._wire.send({"is": "told", "what": "let-go", "rank": told.rank, "text": "the terminal is free"})

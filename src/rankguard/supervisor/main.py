@@ -54,6 +54,7 @@ from rankguard.supervisor.desk import Desk
 from rankguard.supervisor.glimpses import Glimpses
 from rankguard.supervisor.marked import Marked
 from rankguard.supervisor.onscreen import OnScreen
+from rankguard.supervisor.rehearsal import Rehearsal
 from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
@@ -147,7 +148,7 @@ class Supervisor:
         self._groups = self._make_groups(ours)
         self._memory = MemoryDomain(groups_before)
         self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
-        self._said_error = False
+        self._said_error = self._child_ended = False
         self._survey: Survey | None = None
         self._redact = redactor.text
         self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
@@ -197,7 +198,7 @@ class Supervisor:
         reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
-        self._parts += [self._output, self._screen, reading]
+        self._parts += [self._output, self._screen, reading, Rehearsal(self._job)]
 
     def _on_demand(self) -> "Iterator[Part]":
         """Parts that most jobs do without."""
@@ -313,6 +314,9 @@ class Supervisor:
 
     def _idle(self, now: float) -> float | None:
         """What was put off: each part does what is due."""
+        if self._child_ended:  # what ranks left behind can wait for the news of ranks
+            self._child_ended = False
+            self._tree.reap_strays()
         for part in self._parts:
             part.wake(now)
         return min((at for at in (part.next_wake() for part in self._parts) if at is not None), default=None)
@@ -327,7 +331,7 @@ class Supervisor:
         for received in self._signals.drain():
             if received.signal == signal.SIGCHLD:
                 self._ranks.look_at_traced(now)
-                self._tree.reap_strays()
+                self._child_ended = True
             else:
                 self._on_signal(received, now)
 

@@ -1,13 +1,15 @@
 """The look round after a failure, in the supervisor: what the hints of the verdict need to give numbers and names.
 
-Begins once the ranks have been told to end, and again for a culprit that was not among the first; delays neither. Small
-files are read at once, the search for who holds a port goes on in slices, the GPUs' driver is asked by a program of its
-own. The end of the job waits for what is under way, `MOST_S` at most.
+Begins once the ranks have been told to end, and again for a culprit that was not among the first; delays neither, nor the
+judgement. Who holds a port is looked for at once, before it is let go, and goes on in slices; small files are read when
+what has happened is told; the GPUs' driver is asked by a program of its own. The end of the job waits for what is under
+way, `MOST_S` at most.
 
 Read next: `../diagnosis/wants.py` (what is asked), `../linux/surroundings.py`, `../linux/portuse.py`, `../linux/gpus.py`.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from selectors import BaseSelector
 
@@ -46,6 +48,7 @@ class Survey:
         self._gpus = GpuReader(selector, priority, self._tell_gpus)
         self._environ = {**os.environ, **spec.env}
         self._looked_at: set[object] = set()
+        self._to_look: deque[Wants] = deque()
         self._search: Iterator[None] | None = None
         self._ports: list[PortUse] = []
         self._until = 0.0
@@ -54,31 +57,36 @@ class Survey:
 
     def stopping(self) -> None:
         """A failure has stopped the job: look round for those that failed first."""
-        case = self._job.case()
-        for rank in [rank for rank in case.ranks if rank.suspect][:_RANKS]:
-            self._look(wants(case, rank, self._port))
+        for rank in [rank for rank in self._job.ranks if rank.suspect][:_RANKS]:
+            self._ask(wants(self._job.rank_case(rank), self._port))
 
     def judged(self, number: int | None) -> None:
         """The culprit is known; mostly there is nothing left to look at."""
         if number is not None:
-            case = self._job.case()
-            self._look(wants(case, case.ranks[number], self._port))
+            self._ask(wants(self._job.rank_case(self._job.ranks[number]), self._port))
 
     def busy(self) -> bool:
         """Something is still being looked at."""
-        return self._search is not None or self._gpus.busy
+        return bool(self._to_look) or self._search is not None or self._gpus.busy
 
     def close(self) -> None:
         """The job's tree is about to be killed."""
+        while self._to_look:
+            self._look(self._to_look.popleft())
         self._gpus.close()
         self._finish_search()
 
     def next_wake(self) -> float | None:
-        return 0.0 if self._search is not None else self._gpus.next_wake()
+        return 0.0 if self._search is not None or self._to_look else self._gpus.next_wake()
 
     def wake(self, now: float) -> None:
-        """Go on with the search; end what takes too long."""
+        """Look at what is asked; go on with the search; end what takes too long."""
+        if self._to_look:
+            self._look(self._to_look.popleft())
         self._gpus.wake(now)
+        self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
         if self._search is None:
             return
         slice_ends = self._clock() + _SLICE_S
@@ -90,6 +98,14 @@ class Survey:
         self._finish_search()
 
     # ── What ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _ask(self, wanted: Wants) -> None:
+        for port in wanted.ports:
+            if self._first(f"port {port}") and self._search is None:
+                self._search = portuse.search(port, self._alive(), self._ports)
+                self._until = self._clock() + MOST_S
+                self._go_on(self._clock())  # at once, before a rank that holds it has ended
+        self._to_look.append(wanted)
 
     def _look(self, wanted: Wants) -> None:
         cwd = self._spec.cwd
@@ -111,11 +127,6 @@ class Survey:
         )
         if told.replace(at=0.0) != Surveyed(0.0):
             self._emit(redacted(told, self._redact))
-        for port in wanted.ports:
-            if self._first(f"port {port}") and self._search is None:
-                self._search = portuse.search(port, self._alive(), self._ports)
-                self._until = self._clock() + MOST_S
-                self.wake(self._clock())  # at once, before a rank that holds it has ended
         if wanted.gpus and self._first("gpus"):
             self._ask_gpus()
 
