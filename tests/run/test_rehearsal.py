@@ -44,7 +44,9 @@ survey.stopping()
 judged = choose(job.case())
 step(job, judged)
 survey.judged(judged.rank)
+assert survey.busy() and survey.next_wake() == 0.0
 survey.wake(2.0)
+assert survey.next_wake() == 0.0  # what it found is still to be handled: nobody sleeps on it
 survey.close()
 for fact in facts:
     step(job, fact)

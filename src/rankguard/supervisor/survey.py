@@ -49,6 +49,7 @@ class Survey:
         self._environ = {**os.environ, **spec.env}
         self._looked_at: set[object] = set()
         self._to_look: deque[Wants] = deque()
+        self._looked = False
         self._search: Iterator[None] | None = None
         self._ports: list[PortUse] = []
         self._until = 0.0
@@ -77,10 +78,12 @@ class Survey:
         self._finish_search()
 
     def next_wake(self) -> float | None:
-        return 0.0 if self._search is not None or self._to_look else self._gpus.next_wake()
+        """At once also when something was just done: its facts are still in the queue, and the end may wait for it."""
+        return 0.0 if self._search is not None or self._to_look or self._looked else self._gpus.next_wake()
 
     def wake(self, now: float) -> None:
         """Look at what is asked; go on with the search; end what takes too long."""
+        self._looked = bool(self._to_look) or self._search is not None
         if self._to_look:
             self._look(self._to_look.popleft())
         self._gpus.wake(now)
