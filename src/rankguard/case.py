@@ -25,7 +25,7 @@ from rankguard.facts import (
     TreeEmpty,
     WardenLost,
 )
-from rankguard.model import JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.model import Attempt, JobSpec, Memory, MemoryState, Moment, Phase
 from rankguard.record import Record
 
 
@@ -108,7 +108,8 @@ class Case(Record):
     """What the machine was like after the failure, in pieces."""
     gpus: GpusRead | None = None
     memory: MemoryState = MemoryState()
-    attempt: int = 0
+    attempts: tuple[Attempt, ...] = ()
+    """Those that failed before this one."""
     warm: bool = False
     """Ranks were forked of the warm server."""
     warnings: tuple[str, ...] = ()

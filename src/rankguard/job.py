@@ -34,6 +34,8 @@ class Job:
         self._spec, self._on_event = spec, on_event
         self._owner = os.getpid()
         self._payloads: dict[int, Any] = {}
+        self.attempt = 0
+        """How many attempts have failed so far (`max_restarts`); known as far as the news has been taken."""
         self._failed_by: str | None = None
         self._judged: _Judgement | None = None
         self._final: Verdict | None = None
@@ -182,6 +184,9 @@ class Job:
                 self._judged = _Judgement(message["verdict"])
             case "told" if message["what"] == "failed":
                 self._failed_by = message["text"]
+            case "told" if message["what"] == "restarting":
+                self.attempt += 1
+                self._payloads.clear()
             case "told" if message["what"] == "spawned":
                 self._spawned = True
             case "finished":
@@ -246,6 +251,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     stall_timeout: float | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     max_restarts: int = 0,
+    restart_window: float | None = None,
     on_event: Callable[[str, dict[str, Any]], None] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     labels: Mapping[str, str] | None = None,
@@ -258,7 +264,8 @@ def launch(  # noqa: PLR0913  # the contract's door
     (`list[str]`). Arguments travel as with `multiprocessing.Process` (spawn). `env`: variables to add for all ranks, or
     a function of the rank. `stall_timeout`: seconds after which a rank without a sign of progress (output, status,
     heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
-    go. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
+    go. `max_restarts`: how often all ranks are started again after a failure that another attempt can heal, in all or within
+    `restart_window` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
     `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
     of that process, where it is safe (else executed; the journal says why); `auto` is `exec`. `preload` null: what the
     function's module (or the program) imports from installed packages at its top level.
@@ -299,6 +306,8 @@ def launch(  # noqa: PLR0913  # the contract's door
             ready_timeout=ready_timeout,
             stall_timeout=stall_timeout,
             grace=grace,
+            max_restarts=max_restarts,
+            restart_window=restart_window,
             labels=dict(labels or {}),
             redact=tuple(redact),
             console=console,
@@ -329,8 +338,8 @@ def _check(nprocs: int, start: str, max_restarts: int, grace: float, stall_timeo
         raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
     if start not in ("auto", "exec", "warm"):
         raise UsageError(f"start={start!r} is not known", "auto, exec or warm")
-    if max_restarts:
-        raise UsageError("max_restarts is not there yet", "0 is the only value")
+    if max_restarts < 0:
+        raise UsageError(f"max_restarts must not be negative: {max_restarts}")
     if grace < 0:
         raise UsageError(f"grace must not be negative: {grace}")
     if stall_timeout is not None and not stall_timeout > 0:

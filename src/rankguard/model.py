@@ -109,6 +109,10 @@ class JobSpec(Record):
     elastic_id: str | None = None
     """TORCHELASTIC_RUN_ID, if it is not the run's own id."""
     max_restarts: int = 0
+    restart_window: float | None = None
+    """Restarts are counted over so many seconds; null: over the whole run."""
+    attempt: int = 0
+    """How many attempts have failed before this one."""
     ignore_hup: bool = False
     nofile: tuple[int, int] = (1024, 1024)
     labels: Mapping[str, str] = {}
@@ -401,12 +405,26 @@ class Moment(Record):
 
 
 class Attempt(Record):
-    """An attempt that failed before this one."""
+    """An attempt that failed before this one. Of its culprit: `rank`, `phase`, `cause` (the kind), `confidence`."""
 
     attempt: int
     cause: str
-    fingerprint: str
+    fingerprint: str | None
     lasted_s: float
+    statement: str = ""
+    rank: int | None = None
+    phase: str = ""
+    confidence: str = ""
+    exit_code: int = 0
+    started_at: str = ""
+    failed_at: str | None = None
+    unready: bool = False
+    """Its culprit was still expected to become ready."""
+    restarted: str = ""
+    """What came of it: `restart 1 of 3`."""
+    delay_s: float = 0.0
+    """From its end to the next attempt's start, as it was planned."""
+    warnings: tuple[str, ...] = ()
 
 
 class Verdict(Record):
@@ -439,10 +457,13 @@ class Verdict(Record):
     memory: MemoryState | None
     ranks: tuple[RankOutcome, ...]
     attempts: tuple[Attempt, ...]
+    """Those that failed before this one, oldest first; everything else here is of this one."""
     teardown: Teardown
     hints: tuple[str, ...]
     warnings: tuple[str, ...]
     timeline: tuple[Moment, ...]
+    not_restarted: str | None = None
+    """Why a failed job was not started again, where `--max-restarts` had allowed it."""
     schema: str = SCHEMA
     rankguard: str = ""
 

@@ -19,7 +19,7 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.diagnosis.words import shown
 from rankguard.errors import RankguardBug, UsageError
 from rankguard.facts import Fact, Judged, SupervisorLost
-from rankguard.model import JobSpec, Phase, Verdict
+from rankguard.model import Attempt, JobSpec, Phase, Verdict
 from rankguard.record import Record
 from rankguard.report.state import RankNow, Sampled, last_look, remembered, sampled
 
@@ -85,7 +85,9 @@ def _replayed(file: object) -> tuple[Job, float | None]:
     job, last = Job(spec), None
     with contextlib.suppress(RankguardBug, ValueError, TypeError, KeyError, AttributeError, IndexError):
         for fact in told:
-            if isinstance(fact, Fact):
+            if isinstance(fact, Attempt):
+                job = story.again(job, fact)
+            elif isinstance(fact, Fact):
                 step(job, fact)
                 last = fact.at
     return job, last

@@ -140,10 +140,12 @@ OPTIONS = (
     ),
     _torch(
         "--max-restarts", "clocks",
-        "no effect yet: a failed job is not started again, and a line says so; ranks are told the number",
-        "how often a failed job may be started again (0; more has no effect yet)", "N", default=0, theirs=0,
-        parse=values.count,
+        "better: not what another attempt cannot heal; after a second failure in a row a growing pause; each attempt has its "
+        "own files and its own port, and the verdict names them all",
+        "how often all ranks are started again after a failure (0)", "N", default=0, theirs=0, parse=values.count,
     ),
+    _ours("--restart-window", "clocks", "count restarts over the last S seconds only (default: over the whole run)", "S",
+          parse=values.seconds),
     # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────
     _torch(
         "-r --redirects", "output",

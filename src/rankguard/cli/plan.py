@@ -44,6 +44,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         grace=asked.grace,
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
+        restart_window=asked.restart_window,
         elastic_id=meeting.elastic_id,
         macros=True,
         start="exec" if asked.start == "auto" else asked.start,

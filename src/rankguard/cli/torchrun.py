@@ -66,11 +66,6 @@ def without_effect(asked: SimpleNamespace, nprocs: int) -> Iterator[Said]:
     """A note for each option that was given and does nothing, a warning for what is surely not meant."""
     for field, why in (*_unused_to_meet(asked), *_unused_inside(asked)):
         yield f"`{_as_given(asked, field)}` has no effect: {why}"
-    if asked.max_restarts:
-        yield (
-            f"`{_as_given(asked, 'max_restarts')}` has no effect yet: a failed job is not started again",
-            "start it again by its exit status: --exit-codes class",
-        )
     for field in ("redirects", "tee"):
         beyond = getattr(asked, field).beyond(nprocs)
         if beyond:

@@ -30,7 +30,7 @@ from rankguard.facts import (
     TreeEmpty,
     WardenLost,
 )
-from rankguard.model import JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.model import Attempt, JobSpec, Memory, MemoryState, Moment, Phase
 from rankguard.orders import Order
 
 
@@ -90,10 +90,10 @@ class RankState:
 
 
 class Job:
-    """A job: its spec, its ranks, and what has happened to it as a whole."""
+    """A job: its spec, its ranks, and what has happened to it as a whole. One attempt at it; `attempts` failed before."""
 
-    def __init__(self, spec: JobSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: JobSpec, attempts: tuple[Attempt, ...] = ()) -> None:
+        self.spec, self.attempts = spec, attempts
         self.ranks = [RankState(rank) for rank in range(spec.nprocs)]
         self.started_at: float | None = None
         self.started_wall = 0.0
@@ -225,6 +225,7 @@ class Job:
             warnings=tuple(self.warnings),
             timeline=tuple(self.timeline),
             warm=self.warm,
+            attempts=self.attempts,
         )
 
     def rank_case(self, rank: RankState) -> RankCase:

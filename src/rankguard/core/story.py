@@ -13,7 +13,7 @@ from rankguard.core.job import Job
 from rankguard.core.machine import JOB_TABLE, RANK_TABLE, step
 from rankguard.errors import UsageError
 from rankguard.facts import Fact
-from rankguard.model import JobSpec
+from rankguard.model import Attempt, JobSpec
 from rankguard.orders import Order
 from rankguard.record import from_data, to_data
 
@@ -34,6 +34,11 @@ def note(text: str) -> str:
     return json.dumps({"note": text}) + "\n"
 
 
+def new_attempt(failed: Attempt) -> str:
+    """The line between an attempt that failed and the next one: a chapter of its own follows."""
+    return json.dumps({"failed": to_data(failed)}) + "\n"
+
+
 def lines(fact: Fact, orders: tuple[Order, ...]) -> str:
     """A fact and its orders, a line each. Fields at their default are left out."""
     return "".join(json.dumps(entry) + "\n" for entry in [_entry("fact", fact), *(_entry("order", o) for o in orders)])
@@ -48,8 +53,8 @@ def _entry(what: str, record: Fact | Order) -> dict[str, Any]:
 _ALWAYS = object()
 
 
-def read(text: Iterable[str]) -> Iterator[JobSpec | Fact]:
-    """The spec and the facts of a journal. A last line that was cut off in mid-write is left out.
+def read(text: Iterable[str]) -> Iterator[JobSpec | Attempt | Fact]:
+    """The spec and the facts of a journal, and each attempt that failed where its facts end. A last line that was cut off in mid-write is left out.
 
     Raises `UsageError` when it is not a journal of a version that we know.
     """
@@ -66,13 +71,26 @@ def read(text: Iterable[str]) -> Iterator[JobSpec | Fact]:
             yield from_data(JobSpec, entry["spec"])
         elif "fact" in entry and entry["fact"] in _FACTS:
             yield from_data(_FACTS[entry["fact"]], entry)
+        elif "failed" in entry:
+            yield from_data(Attempt, entry["failed"])
 
 
 def replay(text: Iterable[str]) -> tuple[Job, list[tuple[Fact, tuple[Order, ...]]]]:
-    """The job that a journal tells of, and what each fact led to."""
+    """The job that a journal tells of, and what each fact led to; of several attempts the last one."""
     told = read(text)
     spec = next(told, None)
     if not isinstance(spec, JobSpec):
         raise UsageError("an empty journal")
     job = Job(spec)
-    return job, [(fact, step(job, fact)) for fact in told if isinstance(fact, Fact)]
+    steps: list[tuple[Fact, tuple[Order, ...]]] = []
+    for entry in told:
+        if isinstance(entry, Attempt):
+            job, steps = again(job, entry), []
+        elif isinstance(entry, Fact):
+            steps.append((entry, step(job, entry)))
+    return job, steps
+
+
+def again(job: Job, failed: Attempt) -> Job:
+    """The same job before its next attempt."""
+    return Job(job.spec.replace(attempt=failed.attempt + 1), (*job.attempts, failed))

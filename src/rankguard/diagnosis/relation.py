@@ -68,7 +68,7 @@ def log_path(case: Case, rank: RankCase) -> str | None:
     if not case.spec.run_dir or case.spec.adopted or rank.not_spawned:
         return None
     stream = rank.exited.log if rank.exited else "stderr"
-    return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.attempt}/{stream}.log" if stream else None
+    return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.spec.attempt}/{stream}.log" if stream else None
 
 
 def _one_of_many(case: Case, rank: RankCase, culprit: RankCase) -> bool:

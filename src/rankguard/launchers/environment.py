@@ -24,9 +24,7 @@ THIS_RUN = (
 """What a rank must not inherit from whoever started us: it would speak for another job."""
 
 
-def rank_environment(
-    spec: JobSpec, rank: int, port: int, notify: str | None, error_file: str | None, attempt: int = 0
-) -> dict[str, str]:
+def rank_environment(spec: JobSpec, rank: int, port: int, notify: str | None, error_file: str | None) -> dict[str, str]:
     """The whole environment of one rank. On one node, local rank and rank are the same."""
     env = {name: value for name, value in spec.env.items() if name not in THIS_RUN}
     size = str(spec.nprocs)
@@ -42,7 +40,7 @@ def rank_environment(
         "ROLE_WORLD_SIZE": size,
         "MASTER_ADDR": spec.master_addr,
         "MASTER_PORT": str(port),
-        "TORCHELASTIC_RESTART_COUNT": str(attempt),
+        "TORCHELASTIC_RESTART_COUNT": str(spec.attempt),
         "TORCHELASTIC_MAX_RESTARTS": str(spec.max_restarts),
         "TORCHELASTIC_RUN_ID": spec.elastic_id or spec.run_id,
         # No agent hosts a store here: with `True` rank 0 would only be a client and every job would hang.

@@ -254,7 +254,7 @@ def _filter(spec: JobSpec, which: int, keep_open: bool) -> _Filtered | None:
 def _log(spec: JobSpec, rank: int, stream: str, keep_open: bool) -> RankLog | None:
     if spec.run_dir is None or spec.log_max == 0:
         return None
-    return RankLog(log_path(spec.run_dir, rank, 0, stream), spec.log_max, keep_open)
+    return RankLog(log_path(spec.run_dir, rank, spec.attempt, stream), spec.log_max, keep_open)
 
 
 def log_path(run_dir: str, rank: int, attempt: int, stream: str) -> str:

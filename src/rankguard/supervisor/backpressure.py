@@ -15,7 +15,7 @@ from rankguard.wire import Wire
 
 
 class Backpressure:
-    """Of one job. `pause(paused, now)` makes the ranks wait, or go on."""
+    """Of one run. `paused`: the ranks wait. `pause(paused, now)` makes the ranks wait, or go on."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Backpressure:
         self._selector, self._wire, self._on_message, self._pause = selector, wire, on_message, pause
         self._consoles = [console for console in consoles if console is not None]
         self._watched = [False] * len(self._consoles)
-        self._wire_watched = self._paused = False
+        self._wire_watched = self.paused = False
         self._again: float | None = None
 
     def next_wake(self) -> float | None:
@@ -46,8 +46,8 @@ class Backpressure:
             with contextlib.suppress(KeyError):
                 self._selector.modify(self._wire, events, (URGENT, self._on_message))
         paused = any(console.wants_pause(now) for console in self._consoles)
-        if paused != self._paused:
-            self._paused = paused
+        if paused != self.paused:
+            self.paused = paused
             self._pause(paused, now)
         self._again = now + PATIENCE if paused else None
 

@@ -33,7 +33,9 @@ NAMED = 16
 
 
 class Desk:
-    """Of one job. `emit` takes facts; `heard_at(rank)` is when a rank last said anything."""
+    """Of one job. `emit` takes facts; `heard_at(rank)` is when a rank last said anything; `heals(verdict)`
+    whether a failure is followed by another attempt: whoever waits for the job is then not told that it has failed.
+    """
 
     def __init__(
         self,
@@ -43,9 +45,10 @@ class Desk:
         emit: Callable[[Fact], None],
         clock: Callable[[], float],
         heard_at: Callable[[int], float | None],
+        heals: Callable[[Verdict], bool],
     ) -> None:
         self._wire, self._job, self._files, self._emit, self._clock = wire, job, files, emit, clock
-        self._heard_at = heard_at
+        self._heard_at, self._heals = heard_at, heals
         self.asks: dict[str, Callable[[Message, float], Message | None]] = {
             "expect": lambda ask, now: self._emit(ReadinessExpected(now, ask["timeout"])),
             "stop": lambda ask, now: self._emit(_stop(ask, now)),
@@ -139,7 +142,9 @@ class Desk:
         message: Message = {"is": "told", "what": told.what, "rank": told.rank, "text": told.because}
         if told.what in ("all-ready", "judged", "spawned"):
             known = self.known()
-            if told.what == "judged":
+            if told.what == "judged" and self._heals(known):
+                message["what"] = "attempt-failed"
+            elif told.what == "judged":
                 message["verdict"] = known.to_dict()
             self._wire.send(message)
             self._files.state(known)

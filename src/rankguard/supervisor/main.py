@@ -1,8 +1,9 @@
 """The supervisor: the process that is every rank's parent, from the front's first message to the verdict.
 
-Forked by the warden before anything was loaded (`../warden.py`); single-threaded; subreaper. It builds the parts, gives
-them to the `Driver`, and is the only one that writes the run's files. It never blocks on the front, on a reader of the
-ranks' output or on a rank. Read next: `../driver.py` (the loop), `../launchers/exec.py` (the ranks), `../client.py` (the front).
+Forked by the warden before anything was loaded (`../warden.py`); single-threaded; subreaper. What a run has as a whole
+is made here, and each attempt at the job (`attempt.py`) stands on it; mostly there is one. The only one that writes the
+run's files. It never blocks on the front, on a reader of the ranks' output or on a rank.
+Read next: `attempt.py`, `../driver.py` (the loop), `restarts.py` (once more?), `../client.py` (the front).
 """
 
 import contextlib
@@ -13,58 +14,36 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from functools import cached_property
+from collections.abc import Callable
 from selectors import EVENT_READ, EpollSelector
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from rankguard._version import __version__
 from rankguard.core import story
-from rankguard.core.job import Job
-from rankguard.diagnosis.peers import peer_death
-from rankguard.diagnosis.verdict import verdict
-from rankguard.driver import URGENT, Driver
+from rankguard.driver import URGENT
 from rankguard.errors import SpawnFailed
-from rankguard.facts import Fact, FrontLost, JobStarted, Judged, StopRequested, WardenLost
-from rankguard.launchers.contract import Surroundings
-from rankguard.launchers.exec import ExecRanks
+from rankguard.facts import Fact, FrontLost, WardenLost
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
 from rankguard.launchers.warmstart import WarmStart
-from rankguard.linux import lock, ports
+from rankguard.linux import lock
 from rankguard.linux.awake import Awake
-from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.hierarchies import own_groups
-from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
-from rankguard.linux.signals import Received, SignalQueue
-from rankguard.model import JobSpec
-from rankguard.orders import Order, SignalAll, Tell
+from rankguard.linux.signals import SignalQueue
+from rankguard.model import JobSpec, Verdict
 from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
-from rankguard.report.output import Output
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.unkept import say_unkept
+from rankguard.supervisor.attempt import Ground, LiveAttempt
 from rankguard.supervisor.backpressure import Backpressure
-from rankguard.supervisor.consoles import consoles, losses
+from rankguard.supervisor.consoles import consoles, losses, terminal_of
 from rankguard.supervisor.control import Control
-from rankguard.supervisor.desk import Desk
-from rankguard.supervisor.glimpses import Glimpses
-from rankguard.supervisor.marked import Marked
-from rankguard.supervisor.onscreen import OnScreen
-from rankguard.supervisor.rehearsal import Rehearsal
-from rankguard.supervisor.samples import Samples
-from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
-from rankguard.supervisor.snapshots import Snapshots
-from rankguard.supervisor.tree import JobTree
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
-    from rankguard.supervisor.examination import Examination
-    from rankguard.supervisor.records import Records
-    from rankguard.supervisor.survey import Survey
+    from rankguard.supervisor.restarts import Restarter
 
 clock = time.monotonic
 FLUSH_S = 2.0
@@ -107,7 +86,7 @@ def _first_message(wire: Wire, front: int) -> tuple[Message, list[int]]:
 
 
 class Supervisor:
-    """The parts of one job and the threads between them; `run` is its life."""
+    """One run: what its attempts have in common. `run` is its life."""
 
     def __init__(
         self,
@@ -119,131 +98,65 @@ class Supervisor:
         tell: int,
         front_pid: int,
     ) -> None:
-        enough_fds = ensure_fds(spec.nprocs)
+        few_fds = not ensure_fds(spec.nprocs)
         self._wire, self._signals, self._tell = wire, signals, tell
-        self._wall = time.time()
         self._warden_pid = os.getppid()
-        self._files = RunFiles(spec.run_dir, lock.hold)
-        if self._files.folder is None:  # two runs never share one
+        self._files = files = RunFiles(spec.run_dir, lock.hold)
+        if files.folder is None:  # two runs never share one
             spec = spec.replace(run_dir=None)
         redactor = job_redactor(spec)
-        self._job, self._spec = Job(for_telling(spec, redactor)), spec
+        self._run_id = spec.run_id
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
         terminal = Terminal(spec, (stdin, out, err), front_pid)
         self._consoles = consoles(spec, out, err)
-        self._screen = OnScreen(spec, self._consoles, err)
+        on_terminal = terminal_of(err) is not None
         for fd in (out, err):
             os.close(fd)
         if spec.verbose:
-            self._files.reader = lambda text: wire.send({"is": "journal", "text": text})
-        self._files.append(story.first_line(self._job.spec))
+            files.reader = lambda text: wire.send({"is": "journal", "text": text})
+        files.append(story.first_line(for_telling(spec, redactor)))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
-        self._port, self._port_lock = _master_port(spec)
-        self._files.append(
-            story.note(f"MASTER_PORT is {self._port}, {'given' if self._port_lock is None else 'a free one'}")
-        )
-        groups_before = own_groups()
-        self._groups = self._make_groups(ours)
-        self._memory = MemoryDomain(groups_before)
-        self._output = Output(spec, self._screen.sinks, self._warn, not enough_fds)
-        self._said_error = self._child_ended = False
-        self._survey: Survey | None = None
-        self._redact = redactor.text
-        self._driver = Driver(self._job, self._selector, clock, self._record, self._listen, Awake())
+        self._reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
+        self._restarter = self._make_restarter(spec)
         self._warm = WarmStart(spec, self._note_in_journal, redactor.text)
-        around = Surroundings(
+        self._ground = Ground(
             spec=spec,
-            port=self._port,
-            private_dir=self._private_dir,
+            wire=wire,
+            files=files,
+            selector=self._selector,
+            consoles=self._consoles,
+            on_terminal=on_terminal,
             terminal=terminal,
-            warm=self._warm,
             passed=tuple(passed),
-            groups=self._groups,
-            kernel_log=KernelLog(),
-            memory=self._memory,
-            output=self._output,
-            clock=clock,
-            redact=self._redact,
-            peer_death=peer_death,
-            note=self._note_in_journal,
-            on_payload=self._on_payload,
+            private_dir=self._private_dir,
+            memory=MemoryDomain(),
+            redact=redactor.text,
+            ours=ours,
+            few_fds=few_fds,
+            note=self._note,
+            reading=self._reading,
+            warm=self._warm,
+            awake=Awake(),
+            pids=set(),
+            heals=self._restarter.heals if self._restarter is not None else _never,
         )
-        marked = Marked(self._driver.emit, self._output.remarks.of, around.redact)
-        self._ranks = ExecRanks(around, self._selector, marked.emit)
-        self._desk = Desk(wire, self._job, self._files, self._driver.emit, clock, self._ranks.heard_at)
-        self._desk.asks |= self._screen.answer(
-            Glimpses(self._job, self._memory, self._ranks.heard_at, wire.send), self._output
-        )
-        self._snapshots = Snapshots(self._job, self._files, self._selector, clock, around.redact, self._private_dir)
-        self._tree = JobTree(
-            self._job, self._wall, self._groups, self._ranks, self._warm, self._close_helpers, few_fds=not enough_fds
-        )
-        self._driver.launcher, self._driver.tree = self._ranks, self._tree
-        self._driver.examine = self._examine
-        self._driver.muster = self._muster
-        self._records: Records | None = None
-        self._desk.later["stacks"] = self._snapshots.ask
-        few = not enough_fds
-        self._samples = Samples(
-            self._job, self._memory, self._files, clock, self._driver.emit, self._groups, groups_before, few_fds=few
-        )
-        self._desk.sampled, self._driver.remember = self._samples.told, self._samples.remember
-        self._control = Control(self._private_dir, self._selector, self._desk.ask, few_fds=not enough_fds)
+        self._attempt = LiveAttempt(self._ground, ())
+        self._control = Control(self._private_dir, self._selector, self._ask, few_fds=few_fds)
         if self._control.error is None:
-            self._files.link(CONTROL, self._control.address)
+            files.link(CONTROL, self._control.address)
         else:
-            self._files.append(story.note(self._control.error))
-        reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
-        self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
-        # What the parts say is shown first, then what is shown is written.
-        self._parts += [self._output, self._screen, reading, Rehearsal(self._job)]
+            files.append(story.note(self._control.error))
 
-    def _on_demand(self) -> "Iterator[Part]":
-        """Parts that most jobs do without."""
-        if self._tree.shm_owners is not None:
-            yield self._tree.shm_owners
-        if self._spec.stall_timeout is not None:
-            yield self._examination
+    def _make_restarter(self, spec: JobSpec) -> "Restarter | None":
+        if not spec.max_restarts:
+            return None
+        from rankguard.supervisor.restarts import Restarter  # no start without restarts waits for it
 
-    @cached_property
-    def _examination(self) -> "Examination":
-        from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
-
-        return Examination(self._job, self._snapshots, self._ranks.signs, self._driver.emit, self._redact)
-
-    def _examine(self, number: int, now: float) -> None:
-        if self._examination not in self._parts:  # somebody was not ready in time
-            self._parts.insert(0, self._examination)
-        self._examination.begin(number, now)
-
-    def _close_helpers(self) -> None:
-        """Programs of ours are no part of the job's tree."""
-        self._snapshots.close()
-        if self._records is not None:
-            self._records.close()
-
-    def _muster(self, spoken: tuple[int, ...], now: float) -> None:
-        from rankguard.supervisor.muster import Muster  # no start waits for it
-        from rankguard.supervisor.records import Records
-
-        remarks = self._output.remarks.of
-        records = self._records = Records(self._spec, self._selector, self._wall)
-        muster = Muster(
-            self._job, self._snapshots, records, self._ranks.signs, remarks, self._driver.emit, self._redact
-        )
-        self._parts.insert(0, muster)
-        muster.begin(spoken, now)
+        return Restarter(spec, self._files, self._wire)
 
     # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
-
-    def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
-        """Every fact and order is on its way to the disk before it is acted on."""
-        self._files.append(story.lines(fact, orders))
-        if self._files.error is not None and not self._said_error:
-            self._said_error = True
-            self._warn(self._files.error)
 
     def _note_in_journal(self, text: str) -> None:
         self._files.append(story.note(text))
@@ -256,153 +169,104 @@ class Supervisor:
     def _make_private_dir(self) -> str:
         """A short private folder for the notify sockets: AF_UNIX paths end at 107 bytes, and run folders may be on NFS."""
         for parent in private_parents():
-            path = f"{parent}/{PREFIX}{self._spec.run_id}"
+            path = f"{parent}/{PREFIX}{self._run_id}"
             self._note(f"folder {path}")
             with contextlib.suppress(OSError):
                 os.mkdir(path, 0o700)
                 return path
-        return f"@rankguard-{self._spec.run_id}"
+        return f"@rankguard-{self._run_id}"
 
-    def _make_groups(self, ours: frozenset[int]) -> JobGroups:
-        """Groups of the ranks, where they can be made; `ours` are the processes that are none."""
-        run_id = self._spec.run_id
-        for own in own_groups().values():  # told before they are made: we may be killed in between
-            self._note(f"cgroup {own.path}/rankguard-{run_id}")
-            self._note(f"cgroup {own.path}/rankguard-{run_id}.sup")
-        groups = JobGroups.create(run_id, self._spec.nprocs, ours)
-        for note in (*groups.made(), *groups.missing):
-            self._files.append(story.note(note))
-        return groups
+    def _remove_private_dir(self) -> None:
+        if not self._private_dir.startswith("@"):
+            with contextlib.suppress(OSError):
+                for name in os.listdir(self._private_dir):
+                    os.unlink(f"{self._private_dir}/{name}")
+                os.rmdir(self._private_dir)
 
-    # ── The life of the job ──────────────────────────────────────────────────────────────────────────────────────
+    # ── The life of the run ──────────────────────────────────────────────────────────────────────────────────────
 
     def run(self, front: int, front_pid: int, warden: int) -> None:
         """From launch to verdict."""
-        driver = self._driver
         watch = self._selector.register
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
-        owners = self._tree.shm_owners
-        if owners is not None and owners.fileno() >= 0:
-            watch(owners, EVENT_READ, (NEWS_ASIDE, owners.on_news))
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
-        if self._samples.fileno() >= 0:
-            watch(self._samples, EVENT_READ, (URGENT, self._samples.on_news))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
-        driver.emit(JobStarted(clock(), self._wall, self._memory.state()))
-        self._on_message(clock())  # what was asked while we started
-        driver.run(self._idle)
+        final = self._attempt.run()
+        if self._restarter is not None:
+            final = self._go_on(final, self._restarter)
         self._warm.close()
-        now = clock()
         self._control.close()
-        self._ranks.close(now)
-        self._groups.remove()
         self._remove_private_dir()
-        final = verdict(self._job.case().replace(now=now), __version__)
-        self._screen.close()
         for console in self._consoles:
             if console is not None:
                 console.flush_within(FLUSH_S)
-        lost = [*self._output.finish(), *losses(self._consoles)]
-        final = final.replace(warnings=(*final.warnings, *lost))
+        final = final.replace(warnings=(*final.warnings, *losses(self._consoles)))
         known = self._files.error
         self._files.finish(final)
         if self._files.error is not None and known is None:  # it cannot be in the file that could not be written
             final = final.replace(warnings=(*final.warnings, self._files.error))
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
 
-    def _idle(self, now: float) -> float | None:
-        """What was put off: each part does what is due."""
-        if self._child_ended:  # what ranks left behind can wait for the news of ranks
-            self._child_ended = False
-            self._tree.reap_strays()
-        for part in self._parts:
-            part.wake(now)
-        return min((at for at in (part.next_wake() for part in self._parts) if at is not None), default=None)
+    def _go_on(self, final: Verdict, restarter: "Restarter") -> Verdict:
+        """Attempt after attempt, until one does not fail or is the last; its verdict."""
+        while final.outcome == "failed":
+            before = self._attempt
+            delay = restarter.after(final, before.asked_to_end, before.lasted_s)
+            if delay is not None:
+                self._rest(delay)
+                if before.asked_to_end is None:
+                    restarter.begin()
+                else:
+                    restarter.give_up("it was asked to end before it was started again")
+            if restarter.given_up is not None:
+                return final.replace(not_restarted=restarter.given_up)
+            before.close()
+            try:
+                self._attempt = LiveAttempt(self._ground, restarter.failed)
+            except SpawnFailed as error:
+                return final.replace(not_restarted=f"it could not be: {error.statement}")
+            final = self._attempt.run(before.carried())
+        return final
 
-    def _pause(self, paused: bool, now: float) -> None:
-        self._ranks.pause_output(paused)
-        self._output.hold(paused, now)
+    def _rest(self, seconds: float) -> None:
+        """Between two attempts: answer the front, write what is shown, end the rest when asked to end."""
+        until = clock() + seconds
+        while self._attempt.asked_to_end is None and (now := clock()) < until:
+            self._reading.wake(now)
+            due = self._reading.next_wake()
+            news = self._selector.select(max(0.0, min(until, due or until) - now))
+            for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
+                key.data[1](clock())
 
     # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_signals(self, now: float) -> None:
         for received in self._signals.drain():
             if received.signal == signal.SIGCHLD:
-                self._ranks.look_at_traced(now)
-                self._child_ended = True
+                self._attempt.on_child(now)
             else:
-                self._on_signal(received, now)
-
-    def _on_signal(self, received: Received, now: float) -> None:
-        pid = received.sender.pid
-        if pid is not None and self._ranks.complaint(pid, received.signal, now):
-            return
-        if received.signal == signal.SIGHUP and self._spec.ignore_hup:
-            return
-        if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            self._driver.emit(StopRequested(now, received.signal, received.sender, to="supervisor"))
+                self._attempt.on_signal(received, now)
 
     def _on_message(self, now: float) -> None:
-        self._desk.on_message(now)
-        if self._desk.front_is_gone(now):
+        self._attempt.desk.on_message(now)
+        if self._attempt.desk.front_is_gone(now):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._wire)
 
+    def _ask(self, message: Message, now: float, reply: Callable[[Message], None]) -> None:
+        """Of another terminal."""
+        self._attempt.desk.ask(message, now, reply)
+
     def _lost(self, fd: int, fact: Fact) -> None:
         self._selector.unregister(fd)
-        self._driver.emit(fact)
+        self._attempt.take(fact)
 
-    def _on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
-        self._desk.payload(rank, payload, fd)
-
-    def _listen(self, told: Fact | Order) -> None:
-        if isinstance(told, Tell) and told.what == "all-ready":
-            self._tree.note()
-        if isinstance(told, SignalAll) and told.ends and self._job.failed_at is not None:
-            self._look_round().stopping()
-        elif isinstance(told, Judged) and told.rank is not None:
-            self._look_round().judged(told.rank)
-        self._screen.listen(told)
-        self._desk.listen(told)
-
-    def _look_round(self) -> "Survey":
-        if self._survey is None:
-            from rankguard.supervisor.survey import Survey  # no start waits for it
-
-            self._survey = Survey(
-                self._job, self._spec, self._port, self._selector, NEWS_ASIDE, clock, self._driver.emit, self._redact
-            )
-            self._tree.wait_for(self._survey.busy, self._survey.close)
-            self._parts.insert(0, self._survey)
-        return self._survey
-
-    def _warn(self, statement: str) -> None:
-        self._driver.warn(statement)
-
-    def _remove_private_dir(self) -> None:
-        if self._private_dir is not None and not self._private_dir.startswith("@"):
-            with contextlib.suppress(OSError):
-                for name in os.listdir(self._private_dir):
-                    os.unlink(f"{self._private_dir}/{name}")
-                os.rmdir(self._private_dir)
+    def _pause(self, paused: bool, now: float) -> None:
+        self._attempt.pause(paused, now)
 
 
-def _master_port(spec: JobSpec) -> tuple[int, socket.socket | None]:
-    """The port that is given, or a free one with what holds it. Raises `SpawnFailed`."""
-    if spec.master_port is not None:
-        return spec.master_port, None
-    try:
-        return ports.hold_free_port()
-    except OSError as error:
-        raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
-
-
-class Part(Protocol):
-    """What does its work now and then: `wake(now)` does what is due, `next_wake()` says when it wants to be called."""
-
-    @property
-    def wake(self) -> Callable[[float], None]: ...
-    @property
-    def next_wake(self) -> Callable[[], float | None]: ...
+def _never(_failed: Verdict) -> bool:
+    """What becomes of a failed job that may not be started again."""
+    return False

@@ -13,7 +13,6 @@ from rankguard.model import JobSpec
 from rankguard.orders import Order, Tell
 from rankguard.report.output import Output, Sink
 from rankguard.report.screen import Screen
-from rankguard.supervisor.consoles import terminal_of
 from rankguard.supervisor.glimpses import Glimpses
 from rankguard.wire import Message
 
@@ -21,14 +20,14 @@ from rankguard.wire import Message
 class OnScreen:
     """The terminal that stderr is, if it is one. `sinks` are what the ranks' lines go to, in place of the consoles."""
 
-    def __init__(self, spec: JobSpec, both: tuple[Console | None, Console | None], err: int) -> None:
+    def __init__(self, spec: JobSpec, both: tuple[Console | None, Console | None], on_terminal: bool) -> None:
         self._screen: Screen | None = None
         self._reads = spec.stdin_rank
         self._glimpses: Glimpses | None = None
         self._output: Output | None = None
         self.sinks: tuple[Sink | None, Sink | None] = both
         out, error = both
-        if error is not None and terminal_of(err) is not None:
+        if error is not None and on_terminal:
             self._screen = Screen(error, self._prompting)
             self.sinks = (self._screen if out is error else out), self._screen
 

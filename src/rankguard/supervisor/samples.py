@@ -346,6 +346,11 @@ class Samples:
         self._emitted = True
         self._emit(fact)
 
+    def close(self) -> None:
+        """Nothing more is looked at or told; what is known stays."""
+        self._end()
+        self._news.close()
+
     def _end(self) -> None:
         self._over, self._due = True, None
         self._todo.clear()

@@ -7,7 +7,7 @@ shared memory. Read next: `../linux/tree.py` (the subreaper's loop), `../linux/c
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rankguard.core.job import Job
 from rankguard.launchers.exec import ExecRanks
@@ -23,7 +23,7 @@ class JobTree:
     """What the driver asks for when the ranks are to go (`driver.Tree`).
 
     `end_helpers` ends programs of ours, which are no part of the job; `warm` has one that lives on for the next attempt.
-    `few_fds`: none is left for watching /dev/shm.
+    `few_fds`: none is left for watching /dev/shm; `earlier`: pids of ranks of attempts before this one.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class JobTree:
         end_helpers: Callable[[], object],
         *,
         few_fds: bool,
+        earlier: Iterable[int] = (),
     ) -> None:
         self.killed: set[int] = set()
         self._job, self._groups, self._ranks, self._warm, self._end_helpers = job, groups, ranks, warm, end_helpers
+        self._earlier = earlier
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
@@ -95,7 +97,7 @@ class JobTree:
 
     def left(self) -> tuple[Left, ...]:
         """What outlives the job, after what may be removed has been."""
-        pids = {rank.pid for rank in self._job.ranks if rank.pid is not None}
+        pids = {rank.pid for rank in self._job.ranks if rank.pid is not None} | set(self._earlier)
         if self._job.spec.clean_shm == "report":
             return self._leftovers.find(pids)
         return self._leftovers.clean(pids, self.shm_owners)

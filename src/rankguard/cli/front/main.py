@@ -51,9 +51,7 @@ class Front:
         )
         self._deaf = Deaf()
         self._began = time.monotonic()
-        self._progress = Progress(
-            spec.nprocs, self._began, quiet=asked.quiet or asked.report == "none" or spec.debug_rank is not None
-        )
+        self._progress = self._new_progress()
         self._voice = Voice(self._err, spec.log_format == "json")
         self._story: Callable[[str], Iterable[str]] | None = None
         if spec.verbose:
@@ -170,11 +168,7 @@ class Front:
             case "bug":
                 self._lost(message["text"])
             case "told":
-                if self._view is not None:
-                    self._view.told(message["what"], time.monotonic())
-                self._say(self._progress.told(message, time.monotonic()))
-                self._signals.told(self.client, message["what"])
-                self._hand.told(message["what"])
+                self._told(message)
             case "glimpse" | "spoken" | "cleared" if self._view is not None:
                 self._view.answered(message, time.monotonic())
             case "said":
@@ -186,6 +180,29 @@ class Front:
                 self._voice.say(message["text"].rstrip("\n"))
             case "payload":
                 self._progress.ready(message["rank"], time.monotonic())
+
+    def _told(self, message: dict[str, Any]) -> None:
+        if message["what"] == "restarting":
+            self._begin_again(message["text"])
+            return
+        if self._view is not None:
+            self._view.told(message["what"], time.monotonic())
+        self._say(self._progress.told(message, time.monotonic()))
+        self._signals.told(self.client, message["what"])
+        self._hand.told(message["what"])
+
+    def _begin_again(self, because: str) -> None:
+        """An attempt has failed, and the next one begins: nobody is ready yet."""
+        if self.asked.report != "none":
+            self._say(because)
+        self._began = time.monotonic()
+        self._progress = self._new_progress()
+        self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
+
+    def _new_progress(self) -> Progress:
+        asked, spec = self.asked, self.spec
+        quiet = asked.quiet or asked.report == "none" or spec.debug_rank is not None
+        return Progress(spec.nprocs, self._began, quiet=quiet)
 
     def _lines(self, message: dict[str, Any]) -> Iterable[str | None]:
         """What is said of a start that takes long, and of decisions (`-v`)."""

@@ -28,7 +28,7 @@ class Progress:
         match message["what"]:
             case "readiness-expected":
                 self._waiting = True
-            case "judged" | "stopping":
+            case "judged" | "attempt-failed" | "stopping":
                 self._waiting = False
                 self._quiet = True
             case "note":

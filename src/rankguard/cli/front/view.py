@@ -67,8 +67,8 @@ class View:
         self._ask({"do": "glimpse", "rows": _rows(self._nprocs, size[1])})
 
     def told(self, what: str, now: float) -> None:
-        """What the supervisor told: `all-ready`, `judged` and `stopping` end the view."""
-        if what in ("all-ready", "judged", "stopping"):
+        """What the supervisor told: `all-ready`, `stopping` and a failure end the view."""
+        if what in ("all-ready", "judged", "attempt-failed", "stopping"):
             self._over = True
             self.hide()
         elif what == "readiness-expected":

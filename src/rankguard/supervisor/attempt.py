@@ -1,0 +1,364 @@
+"""One attempt at a job, from launch to verdict: the parts that live as long as it does, and the threads between them.
+
+What lasts longer (the front's wire, the run's files, the consoles, a selector) is the `Ground` it stands on; with
+`--max-restarts` one attempt follows another on it. Read next: `main.py` (the run), `../driver.py` (the loop),
+`../launchers/exec.py` (the ranks), `tree.py` (how they end).
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from selectors import EVENT_READ, BaseSelector
+from socket import socket
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from rankguard._version import __version__
+from rankguard.core import story
+from rankguard.core.job import Job
+from rankguard.diagnosis.peers import peer_death
+from rankguard.diagnosis.verdict import verdict
+from rankguard.driver import URGENT, Driver
+from rankguard.errors import SpawnFailed
+from rankguard.facts import (
+    Fact,
+    FrontLost,
+    JobStarted,
+    Judged,
+    ReadinessExpected,
+    Resumed,
+    StopRequested,
+    Suspended,
+    WardenLost,
+)
+from rankguard.launchers.contract import Surroundings
+from rankguard.launchers.exec import ExecRanks
+from rankguard.launchers.terminal import Terminal
+from rankguard.launchers.warmstart import WarmStart
+from rankguard.linux import ports
+from rankguard.linux.awake import Awake
+from rankguard.linux.cgroup import JobGroups
+from rankguard.linux.console import Console
+from rankguard.linux.hierarchies import own_groups
+from rankguard.linux.kmsg import KernelLog
+from rankguard.linux.memory import MemoryDomain
+from rankguard.linux.signals import Received
+from rankguard.model import Attempt, JobSpec, Verdict
+from rankguard.orders import Order, SignalAll, Tell
+from rankguard.report.files import RunFiles
+from rankguard.report.output import Output
+from rankguard.report.redact import for_telling
+from rankguard.supervisor.backpressure import Backpressure
+from rankguard.supervisor.desk import Desk
+from rankguard.supervisor.glimpses import Glimpses
+from rankguard.supervisor.marked import Marked
+from rankguard.supervisor.onscreen import OnScreen
+from rankguard.supervisor.rehearsal import Rehearsal
+from rankguard.supervisor.samples import Samples
+from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
+from rankguard.supervisor.snapshots import Snapshots
+from rankguard.supervisor.tree import JobTree
+from rankguard.wire import Wire
+
+if TYPE_CHECKING:
+    from rankguard.supervisor.examination import Examination
+    from rankguard.supervisor.records import Records
+    from rankguard.supervisor.survey import Survey
+
+clock = time.monotonic
+
+
+class Ground(NamedTuple):
+    """What outlives an attempt; `main.py` makes it. `redact` hides the job's secrets, `ours` are pids of rankguard."""
+
+    spec: JobSpec
+    wire: Wire
+    files: RunFiles
+    selector: BaseSelector
+    consoles: tuple[Console | None, Console | None]
+    on_terminal: bool
+    """Stderr is a terminal."""
+    terminal: Terminal
+    passed: tuple[int, ...]
+    private_dir: str
+    memory: MemoryDomain
+    redact: Callable[[str], str]
+    ours: frozenset[int]
+    few_fds: bool
+    note: Callable[[str], None]
+    """Tells the warden what to remove if we cannot."""
+    reading: Backpressure
+    warm: WarmStart
+    awake: Awake
+    pids: set[int]
+    """Those of ranks of attempts that are over."""
+    heals: Callable[[Verdict], bool]
+    """Whether a failure is followed by another attempt, as far as is known now."""
+
+
+class LiveAttempt:
+    """The parts of one attempt; `run` is its life, `close` lets go of all that it held. Raises `SpawnFailed`."""
+
+    def __init__(self, ground: Ground, before: tuple[Attempt, ...]) -> None:
+        self._ground = ground
+        self._spec = spec = ground.spec.replace(attempt=len(before))
+        self._files, self._selector = files, selector = ground.files, ground.selector
+        self._wall, few = time.time(), ground.few_fds
+        self.asked_to_end: Fact | None = None
+        """Somebody wants this run to end, or one of our own processes is gone."""
+        self._expected: ReadinessExpected | None = None
+        self._suspended = False
+        self.job = Job(for_telling(spec), before)
+        self._port, self._port_lock = _master_port(spec)
+        files.append(story.note(f"MASTER_PORT is {self._port}, {'given' if self._port_lock is None else 'a free one'}"))
+        groups_before = own_groups()
+        self._groups = self._make_groups()
+        self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
+        self._output = Output(spec, self._screen.sinks, self._warn, few)
+        self._said_error = self._child_ended = False
+        self._survey: Survey | None = None
+        self._records: Records | None = None
+        self.driver = Driver(self.job, selector, clock, self._record, self._listen, ground.awake)
+        self._kernel_log = KernelLog()
+        around = Surroundings(
+            spec=spec,
+            port=self._port,
+            private_dir=ground.private_dir,
+            terminal=ground.terminal,
+            warm=ground.warm,
+            passed=ground.passed,
+            groups=self._groups,
+            kernel_log=self._kernel_log,
+            memory=ground.memory,
+            output=self._output,
+            clock=clock,
+            redact=ground.redact,
+            peer_death=peer_death,
+            note=lambda text: files.append(story.note(text)),
+            on_payload=self._on_payload,
+        )
+        marked = Marked(self.driver.emit, self._output.remarks.of, ground.redact)
+        self._ranks = ExecRanks(around, selector, marked.emit)
+        self.desk = Desk(ground.wire, self.job, files, self.take, clock, self._ranks.heard_at, ground.heals)
+        self.desk.asks |= self._screen.answer(
+            Glimpses(self.job, ground.memory, self._ranks.heard_at, ground.wire.send), self._output
+        )
+        self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir)
+        self._tree = JobTree(
+            self.job,
+            self._wall,
+            self._groups,
+            self._ranks,
+            ground.warm,
+            self._close_helpers,
+            few_fds=few,
+            earlier=ground.pids,
+        )
+        self.driver.launcher, self.driver.tree = self._ranks, self._tree
+        self.driver.examine = self._examine
+        self.driver.muster = self._muster
+        self.desk.later["stacks"] = self._snapshots.ask
+        self._samples = Samples(
+            self.job, ground.memory, files, clock, self.driver.emit, self._groups, groups_before, few_fds=few
+        )
+        self.desk.sampled, self.driver.remember = self._samples.told, self._samples.remember
+        self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
+        # What the parts say is shown first, then what is shown is written.
+        self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
+
+    def _on_demand(self) -> "Iterator[Part]":
+        """Parts that most jobs do without."""
+        if self._tree.shm_owners is not None:
+            yield self._tree.shm_owners
+        if self._spec.stall_timeout is not None:
+            yield self._examination
+
+    @cached_property
+    def _examination(self) -> "Examination":
+        from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
+
+        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact)
+
+    def _examine(self, number: int, now: float) -> None:
+        if self._examination not in self._parts:  # somebody was not ready in time
+            self._parts.insert(0, self._examination)
+        self._examination.begin(number, now)
+
+    def _close_helpers(self) -> None:
+        """Programs of ours are no part of the job's tree."""
+        self._snapshots.close()
+        if self._records is not None:
+            self._records.close()
+
+    def _muster(self, spoken: tuple[int, ...], now: float) -> None:
+        from rankguard.supervisor.muster import Muster  # no start waits for it
+        from rankguard.supervisor.records import Records
+
+        remarks, redact = self._output.remarks.of, self._ground.redact
+        records = self._records = Records(self._spec, self._selector, self._wall)
+        muster = Muster(self.job, self._snapshots, records, self._ranks.signs, remarks, self.driver.emit, redact)
+        self._parts.insert(0, muster)
+        muster.begin(spoken, now)
+
+    # ── What others must know of if we are killed ────────────────────────────────────────────────────────────────
+
+    def _record(self, fact: Fact, orders: tuple[Order, ...]) -> None:
+        """Every fact and order is on its way to the disk before it is acted on."""
+        self._files.append(story.lines(fact, orders))
+        if self._files.error is not None and not self._said_error:
+            self._said_error = True
+            self._warn(self._files.error)
+
+    def _make_groups(self) -> JobGroups:
+        """Groups of the ranks, where they can be made."""
+        run_id = self._spec.run_id
+        for own in own_groups().values():  # told before they are made: we may be killed in between
+            self._ground.note(f"cgroup {own.path}/rankguard-{run_id}")
+            self._ground.note(f"cgroup {own.path}/rankguard-{run_id}.sup")
+        groups = JobGroups.create(run_id, self._spec.nprocs, self._ground.ours)
+        for note in (*groups.made(), *groups.missing):
+            self._files.append(story.note(note))
+        return groups
+
+    # ── Its life ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, carried: Iterable[Fact] = ()) -> Verdict:
+        """From launch until nothing is left of it. `carried`: what was said in an earlier attempt and still holds."""
+        watch, owners = self._selector.register, self._tree.shm_owners
+        if owners is not None and owners.fileno() >= 0:
+            watch(owners, EVENT_READ, (NEWS_ASIDE, owners.on_news))
+        if self._samples.fileno() >= 0:
+            watch(self._samples, EVENT_READ, (URGENT, self._samples.on_news))
+        self.driver.emit(JobStarted(clock(), self._wall, self._ground.memory.state()))
+        for fact in carried:
+            self.take(fact)
+        if self._ground.reading.paused:
+            self.pause(True, clock())
+        self.desk.on_message(clock())  # what was asked while we started
+        self.driver.run(self.idle)
+        now = clock()
+        self._ranks.close(now)
+        self._groups.remove()
+        final = verdict(self.job.case().replace(now=now), __version__)
+        self._screen.close()
+        lost = self._output.finish()
+        return final.replace(warnings=(*final.warnings, *lost))
+
+    @property
+    def lasted_s(self) -> float:
+        """From its launch to the end of its last rank."""
+        return max(0.0, (self.job.ended_at or self.job.now) - (self.job.started_at or self.job.now))
+
+    def carried(self) -> Iterator[Fact]:
+        """What holds for the next attempt as well: readiness is expected, by the same instant; the job is suspended."""
+        now, wish = clock(), self._expected
+        if wish is not None and wish.timeout is not None and self.job.all_ready_at is None:
+            yield ReadinessExpected(now, max(0.0, wish.at + wish.timeout - now))
+        elif self.job.expects_ready:
+            yield ReadinessExpected(now)
+        if self._suspended:
+            yield Suspended(now)
+
+    def close(self) -> None:
+        """What another attempt makes anew."""
+        owners = self._tree.shm_owners
+        for watched in (self._samples, *(() if owners is None else (owners,))):
+            if watched.fileno() >= 0:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(watched)
+        self._samples.close()
+        if owners is not None:
+            owners.close()
+        self._kernel_log.close()
+        if self._port_lock is not None:
+            self._port_lock.close()
+        self._ground.pids.update(rank.pid for rank in self.job.ranks if rank.pid is not None)
+
+    def idle(self, now: float) -> float | None:
+        """What was put off: each part does what is due."""
+        if self._child_ended:  # what ranks left behind can wait for the news of ranks
+            self._child_ended = False
+            self._tree.reap_strays()
+        for part in self._parts:
+            part.wake(now)
+        return min((at for at in (part.next_wake() for part in self._parts) if at is not None), default=None)
+
+    def pause(self, paused: bool, now: float) -> None:
+        """Leave what the ranks print in their pipes, or read on."""
+        self._ranks.pause_output(paused)
+        self._output.hold(paused, now)
+
+    # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def take(self, fact: Fact) -> None:
+        """A fact from outside the job, for the core; what concerns further attempts is remembered."""
+        if isinstance(fact, StopRequested | FrontLost | WardenLost):
+            self.asked_to_end = self.asked_to_end or fact
+        elif isinstance(fact, ReadinessExpected):
+            self._expected = fact
+        elif isinstance(fact, Suspended | Resumed):
+            self._suspended = isinstance(fact, Suspended)
+        self.driver.emit(fact)
+
+    def on_child(self, now: float) -> None:
+        """SIGCHLD has come."""
+        self._ranks.look_at_traced(now)
+        self._child_ended = True
+
+    def on_signal(self, received: Received, now: float) -> None:
+        """A signal from a rank is a fact about that rank; others ask us to end."""
+        pid = received.sender.pid
+        if pid is not None and self._ranks.complaint(pid, received.signal, now):
+            return
+        if received.signal == signal.SIGHUP and self._spec.ignore_hup:
+            return
+        if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.take(StopRequested(now, received.signal, received.sender, to="supervisor"))
+
+    def _on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
+        self.desk.payload(rank, payload, fd)
+
+    def _listen(self, told: Fact | Order) -> None:
+        if isinstance(told, Tell) and told.what == "all-ready":
+            self._tree.note()
+        if isinstance(told, SignalAll) and told.ends and self.job.failed_at is not None:
+            self._look_round().stopping()
+        elif isinstance(told, Judged) and told.rank is not None:
+            self._look_round().judged(told.rank)
+        self._screen.listen(told)
+        self.desk.listen(told)
+
+    def _look_round(self) -> "Survey":
+        if self._survey is None:
+            from rankguard.supervisor.survey import Survey  # no start waits for it
+
+            redact, emit = self._ground.redact, self.driver.emit
+            self._survey = Survey(self.job, self._spec, self._port, self._selector, NEWS_ASIDE, clock, emit, redact)
+            self._tree.wait_for(self._survey.busy, self._survey.close)
+            self._parts.insert(0, self._survey)
+        return self._survey
+
+    def _warn(self, statement: str) -> None:
+        self.driver.warn(statement)
+
+
+def _master_port(spec: JobSpec) -> tuple[int, socket | None]:
+    """The port that is given, or a free one with what holds it: each attempt has its own, since what an earlier one left
+    on its port is not known. Raises `SpawnFailed`.
+    """
+    if spec.master_port is not None:
+        return spec.master_port, None
+    try:
+        return ports.hold_free_port()
+    except OSError as error:
+        raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
+
+
+class Part(Protocol):
+    """What does its work now and then: `wake(now)` does what is due, `next_wake()` says when it wants to be called."""
+
+    @property
+    def wake(self) -> Callable[[float], None]: ...
+    @property
+    def next_wake(self) -> Callable[[], float | None]: ...

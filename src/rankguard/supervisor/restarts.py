@@ -1,0 +1,73 @@
+"""The failed attempts of one run, and what is said of them: to the front, in the journal, in the last verdict.
+
+The decision is `../core/restarts.py`; the waiting and the next attempt are `main.py`'s. Loaded by `--max-restarts` only.
+"""
+
+import random
+import time
+
+from rankguard.core import story
+from rankguard.core.restarts import Again, Restarts, unready
+from rankguard.facts import Fact
+from rankguard.model import Attempt, JobSpec, Verdict
+from rankguard.report.files import RunFiles
+from rankguard.wire import Wire
+
+
+class Restarter:
+    """Of one run. `failed`: its attempts so far; `given_up`: why there is no further one."""
+
+    def __init__(self, spec: JobSpec, files: RunFiles, wire: Wire) -> None:
+        self._budget = Restarts(spec.max_restarts, spec.restart_window)
+        self._files, self._wire = files, wire
+        self.failed: tuple[Attempt, ...] = ()
+        self.given_up: str | None = None
+        self._next: Attempt | None = None
+        self.heals = self._budget.heals
+
+    def after(self, final: Verdict, asked_to_end: Fact | None, lasted_s: float) -> float | None:
+        """An attempt is over, and nothing is left of it: the seconds to wait before the next, or null when it was the last."""
+        if asked_to_end is not None:
+            self.give_up("it was asked to end")
+            return None
+        attempt = _attempt(final, len(self.failed), lasted_s)
+        answer = self._budget.after(final, attempt, time.monotonic(), random.random())  # noqa: S311  # no secret
+        if not isinstance(answer, Again):
+            self.give_up(answer)
+            return None
+        self._next = attempt.replace(restarted=answer.because, delay_s=answer.delay_s)
+        when = f"in {answer.delay_s:.1f} s" if answer.delay_s else "now"
+        text = f"{final.statement}; all ranks are started again {when} ({answer.because})"
+        self._files.append(story.note(text))
+        self._wire.send({"is": "told", "what": "restarting", "rank": attempt.rank, "text": text})
+        return answer.delay_s
+
+    def begin(self) -> None:
+        """The next attempt begins."""
+        assert self._next is not None
+        self.failed = (*self.failed, self._next)
+        self._files.append(story.new_attempt(self._next))
+
+    def give_up(self, because: str) -> None:
+        """There is no further attempt."""
+        self.given_up = because
+        self._files.append(story.note(f"not started again: {because}"))
+
+
+def _attempt(final: Verdict, number: int, lasted_s: float) -> Attempt:
+    culprit = final.culprit
+    return Attempt(
+        attempt=number,
+        cause=culprit.cause.kind if culprit is not None else "unknown",
+        confidence=culprit.cause.confidence if culprit is not None else "unknown",
+        fingerprint=final.fingerprint,
+        lasted_s=round(lasted_s, 6),
+        statement=final.statement,
+        rank=culprit.rank if culprit is not None else None,
+        phase=culprit.phase if culprit is not None else "",
+        exit_code=final.exit_code,
+        started_at=final.started_at,
+        failed_at=final.failed_at,
+        unready=unready(final),
+        warnings=final.warnings,
+    )
