@@ -140,7 +140,7 @@ def test_a_bad_cwd_is_spawn_failed() -> None:
         rankguard.launch(["true"], cwd="/no/such/folder")
 
 
-@pytest.mark.parametrize("bad", [{"nprocs": 0}, {"start": "warmish"}, {"grace": -1}, {"max_restarts": 2}])
+@pytest.mark.parametrize("bad", [{"nprocs": 0}, {"start": "warmish"}, {"grace": -1}, {"max_restarts": -2}])
 def test_usage_errors(bad: dict[str, object]) -> None:
     with pytest.raises(rankguard.UsageError):
         rankguard.launch(["true"], **bad)  # type: ignore[arg-type]  # on purpose

@@ -226,7 +226,7 @@ def killed() -> Verdict:
             outcome(6, **ready),
             outcome(7, ending=KILL, **ready),
         ),
-        attempts=(Attempt(0, "killed", "9c1f04aa", 7200.4),),
+        attempts=(Attempt(0, "killed", "9c1f04aa", 7200.4, "rank 2 of 8 was killed by SIGKILL", 2),),
         teardown=Teardown(
             took_s=5.0,
             killed=(40215,),

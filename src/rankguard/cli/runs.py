@@ -66,13 +66,15 @@ def _row(run: Run) -> dict[str, Any]:
     cause = _dict(culprit.get("cause"))
     spec = {} if data else run.spec()
     command = data.get("command") or spec.get("command")
-    started = _instant(data.get("started_at"))
+    first = next(iter(attempts), {}) if isinstance(attempts := data.get("attempts"), list) else {}
+    since = _dict(first).get("started_at") or data.get("started_at")  # what failed before belongs to the run
+    started = _instant(since)
     ended = _instant(data.get("ended_at")) or (time.time() if live else run.last_at())
     outcome = data.get("outcome") if run.ended else "running" if live else None
     return {
         "run": run.id,
         "folder": str(run.folder),
-        "started_at": data.get("started_at") if started is not None else None,
+        "started_at": since if started is not None else None,
         "at": started if started is not None else run.at,
         "took_s": round(max(0.0, ended - started), 3) if started is not None else None,
         "world_size": _int(data.get("world_size", spec.get("nprocs"))),

@@ -90,12 +90,22 @@ def raw(journal: Iterable[Entry | None]) -> Iterator[Told]:
             named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank")}
             who = f"rank {entry['rank']} " if isinstance(entry.get("rank"), int) else ""
             open_ = Told(since_launch(at, began), f"{who}{say.printable(str(entry['fact']), 40)}{fields_of(named)}")
+        elif "failed" in entry:
+            began, open_ = None, Told(None, _chapter(entry))
         elif "note" in entry:
             open_ = Told(None, f"note: {say.printable(str(entry['note']), 300)}")
         else:
             open_ = None
     if open_ is not None:
         yield open_
+
+
+def _chapter(entry: Entry) -> str:
+    """The next attempt begins; its times are its own."""
+    failed = entry["failed"] if isinstance(entry["failed"], dict) else {}
+    number = as_number(failed.get("attempt"))
+    which = f"attempt {number + 2:.0f}" if number is not None else "another attempt"
+    return f"{which} begins, {plain(failed.get('restarted'))}; from here on times count from its launch"
 
 
 class _Group:
@@ -139,6 +149,10 @@ class _Teller:
         elif "note" in entry:
             yield from self._close()
             self._open = Told(None, f"note: {say.printable(str(entry['note']), 300)}")
+        elif "failed" in entry:
+            yield from self.flush()
+            self._began = None
+            yield Told(None, _chapter(entry))
         elif isinstance(entry.get("spec"), dict) and isinstance(entry["spec"].get("nprocs"), int):
             self._nprocs = entry["spec"]["nprocs"]
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rankguard.diagnosis import projection
 from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
 from rankguard.report import wording as say
+from rankguard.report.attempts import earlier, succeeded_line
 from rankguard.report.wording import Block, Room
 
 SILENT_AFTER_S = 25.0
@@ -32,7 +33,8 @@ def final_report(
     last = last_line(verdict)
     if verdict.outcome == "succeeded":
         left = "; ".join(_leftovers(verdict, 2))
-        notes = ([f"left behind: {left}"] if left else []) + list(verdict.warnings[:2])
+        notes = [line for line in (succeeded_line(verdict),) if line is not None]
+        notes += ([f"left behind: {left}"] if left else []) + list(verdict.warnings[:2])
         return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
     rows = _failed_rows if verdict.outcome == "failed" else _other_rows
     lines = say.fitted(lambda room: rows(verdict, saved, home, Block(width, room)), ["", last])
@@ -105,6 +107,7 @@ def _failed_rows(verdict: Verdict, saved: bool | str, home: str | None, block: B
         _memory(verdict, culprit, block)
         block.cells(_reasons(verdict, culprit))
     block.cells(_consequences(verdict, culprit, room))
+    block.cells(earlier(verdict))
     if culprit is not None:
         block.lines += _own_words(culprit, room)
     block.cell("more", _more(verdict, culprit, saved, home, block.room))
@@ -130,6 +133,7 @@ def _other_rows(verdict: Verdict, saved: bool | str, home: str | None, block: Bl
     by = say.stopper(verdict.stopped_by) if verdict.stopped_by and verdict.stopped_by.pid is not None else None
     block.cell("when", "; ".join(filter(None, [say.when(verdict.ended_at), by])))
     block.cells(_consequences(verdict, None, block.room))
+    block.cells(earlier(verdict))
     block.cell("more", _more(verdict, None, saved, home, block.room))
     return block.lines
 
@@ -154,8 +158,6 @@ def _when(verdict: Verdict) -> str:
             ready = sum(after <= culprit.elapsed_s for after in reports)
             parts.append(f"{ready} of {verdict.world_size} ranks {'was' if ready == 1 else 'were'} ready")
         parts += [f"attempt {culprit.attempt + 1}"] if culprit.attempt else []
-    for before in verdict.attempts[-1:]:
-        parts.append(f"attempt {before.attempt + 1} failed after {say.seconds(before.lasted_s)} ({before.cause})")
     return "; ".join(parts)
 
 
