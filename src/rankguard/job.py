@@ -277,7 +277,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             "launch() was called while a rank imports the main module",
             "put it under `if __name__ == '__main__':`",
         )
-    _check(nprocs, start, max_restarts, grace, stall_timeout)
+    _check(nprocs, start, max_restarts, restart_window, grace, stall_timeout)
     shipment = None
     if callable(target):
         from rankguard.launchers.function import ship
@@ -333,13 +333,24 @@ def _file_of(target: object) -> tuple[str, ...]:
     return (os.path.abspath(file),) if file else ()
 
 
-def _check(nprocs: int, start: str, max_restarts: int, grace: float, stall_timeout: float | None) -> None:
+def _check(
+    nprocs: int,
+    start: str,
+    max_restarts: int,
+    restart_window: float | None,
+    grace: float,
+    stall_timeout: float | None,
+) -> None:
     if not isinstance(nprocs, int) or nprocs < 1:
         raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
     if start not in ("auto", "exec", "warm"):
         raise UsageError(f"start={start!r} is not known", "auto, exec or warm")
     if max_restarts < 0:
         raise UsageError(f"max_restarts must not be negative: {max_restarts}")
+    if restart_window is not None and not restart_window > 0:
+        raise UsageError(
+            f"restart_window must be more than 0 seconds, not {restart_window!r}", "None counts over the whole run"
+        )
     if grace < 0:
         raise UsageError(f"grace must not be negative: {grace}")
     if stall_timeout is not None and not stall_timeout > 0:

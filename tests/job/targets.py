@@ -67,3 +67,18 @@ def use_everything(rank: rankguard.Rank, queue: "Queue[int]", event: Event, shar
     queue.put(rank.rank)
     event.wait()
     sys.exit(0)
+
+
+def dies_at_first(rank: rankguard.Rank, ready_first: bool) -> None:
+    """Rank 1 is killed in the first attempt, before or after it was ready; the second one serves."""
+    first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    if not first or ready_first:
+        rank.ready([rank.rank, first])
+    if first and rank.rank == 1:
+        os.kill(os.getpid(), 9)
+    signal.pause()
+
+
+def never_ready(_rank: rankguard.Rank) -> None:
+    """Loads for ever."""
+    signal.pause()

@@ -66,8 +66,9 @@ def _row(run: Run) -> dict[str, Any]:
     cause = _dict(culprit.get("cause"))
     spec = {} if data else run.spec()
     command = data.get("command") or spec.get("command")
-    first = next(iter(attempts), {}) if isinstance(attempts := data.get("attempts"), list) else {}
-    since = _dict(first).get("started_at") or data.get("started_at")  # what failed before belongs to the run
+    before = data.get("attempts")  # what failed before belongs to the run
+    first = _dict(before[0]) if isinstance(before, list) and before else data
+    since = first.get("started_at")
     started = _instant(since)
     ended = _instant(data.get("ended_at")) or (time.time() if live else run.last_at())
     outcome = data.get("outcome") if run.ended else "running" if live else None

@@ -246,6 +246,16 @@ class LiveAttempt:
         return final.replace(warnings=(*final.warnings, *lost))
 
     @property
+    def last(self) -> str | None:
+        """Why no attempt may follow, whatever became of this one."""
+        if self.asked_to_end is not None:
+            return "it was asked to end"
+        wish, ready = self._expected, self.job.all_ready_at is not None
+        if wish is not None and wish.timeout is not None and not ready and clock() >= wish.at + wish.timeout:
+            return "whoever waited for it to be ready does not wait any longer"
+        return None
+
+    @property
     def lasted_s(self) -> float:
         """From its launch to the end of its last rank."""
         return max(0.0, (self.job.ended_at or self.job.now) - (self.job.started_at or self.job.now))

@@ -140,7 +140,7 @@ class Supervisor:
             warm=self._warm,
             awake=Awake(),
             pids=set(),
-            heals=self._restarter.heals if self._restarter is not None else _never,
+            heals=self._heals,
         )
         self._attempt = LiveAttempt(self._ground, ())
         self._control = Control(self._private_dir, self._selector, self._ask, few_fds=few_fds)
@@ -213,7 +213,7 @@ class Supervisor:
         """Attempt after attempt, until one does not fail or is the last; its verdict."""
         while final.outcome == "failed":
             before = self._attempt
-            delay = restarter.after(final, before.asked_to_end, before.lasted_s)
+            delay = restarter.after(final, before.last, before.lasted_s)
             if delay is not None:
                 self._rest(delay)
                 if before.asked_to_end is None:
@@ -221,14 +221,19 @@ class Supervisor:
                 else:
                     restarter.give_up("it was asked to end before it was started again")
             if restarter.given_up is not None:
-                return final.replace(not_restarted=restarter.given_up)
+                final = final.replace(not_restarted=restarter.given_up)
+                break
             before.close()
             try:
                 self._attempt = LiveAttempt(self._ground, restarter.failed)
             except SpawnFailed as error:
-                return final.replace(not_restarted=f"it could not be: {error.statement}")
+                final = final.replace(not_restarted=f"it could not be: {error.statement}")
+                break
             final = self._attempt.run(before.carried())
-        return final
+        return restarter.with_what_is_left(final)
+
+    def _heals(self, failed: Verdict) -> bool:
+        return self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed)
 
     def _rest(self, seconds: float) -> None:
         """Between two attempts: answer the front, write what is shown, end the rest when asked to end."""
@@ -265,8 +270,3 @@ class Supervisor:
 
     def _pause(self, paused: bool, now: float) -> None:
         self._attempt.pause(paused, now)
-
-
-def _never(_failed: Verdict) -> bool:
-    """What becomes of a failed job that may not be started again."""
-    return False

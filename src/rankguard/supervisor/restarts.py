@@ -3,13 +3,13 @@
 The decision is `../core/restarts.py`; the waiting and the next attempt are `main.py`'s. Loaded by `--max-restarts` only.
 """
 
+import os
 import random
 import time
 
 from rankguard.core import story
 from rankguard.core.restarts import Again, Restarts, unready
-from rankguard.facts import Fact
-from rankguard.model import Attempt, JobSpec, Verdict
+from rankguard.model import Attempt, JobSpec, Left, Verdict
 from rankguard.report.files import RunFiles
 from rankguard.wire import Wire
 
@@ -23,12 +23,14 @@ class Restarter:
         self.failed: tuple[Attempt, ...] = ()
         self.given_up: str | None = None
         self._next: Attempt | None = None
+        self._left: tuple[Left, ...] = ()
         self.heals = self._budget.heals
 
-    def after(self, final: Verdict, asked_to_end: Fact | None, lasted_s: float) -> float | None:
-        """An attempt is over, and nothing is left of it: the seconds to wait before the next, or null when it was the last."""
-        if asked_to_end is not None:
-            self.give_up("it was asked to end")
+    def after(self, final: Verdict, last: str | None, lasted_s: float) -> float | None:
+        """An attempt is over: the seconds to wait before the next, or null when it was the last. `last`: why it is."""
+        self._left = (*self._left, *final.teardown.left)
+        if last is not None:
+            self.give_up(last)
             return None
         attempt = _attempt(final, len(self.failed), lasted_s)
         answer = self._budget.after(final, attempt, time.monotonic(), random.random())  # noqa: S311  # no secret
@@ -47,6 +49,12 @@ class Restarter:
         assert self._next is not None
         self.failed = (*self.failed, self._next)
         self._files.append(story.new_attempt(self._next))
+
+    def with_what_is_left(self, final: Verdict) -> Verdict:
+        """The run's verdict, with the files in shared memory that earlier attempts have left and that are still there."""
+        own = {left.path for left in final.teardown.left}
+        still = [left for left in self._left if left.path not in own and not left.removed and os.path.exists(left.path)]
+        return final.replace(teardown=final.teardown.replace(left=(*still, *final.teardown.left))) if still else final
 
     def give_up(self, because: str) -> None:
         """There is no further attempt."""

@@ -1,0 +1,45 @@
+"""`launch(max_restarts=…)`: who waits for readiness is told of the attempt that can be waited for."""
+
+import pytest
+from tests.job import targets
+
+import rankguard
+from rankguard import RankFailed, ReadyTimeout
+
+
+def test_ready_in_the_second_attempt() -> None:
+    with rankguard.launch(targets.dies_at_first, 2, (False,), max_restarts=1) as job:
+        assert job.wait_ready(timeout=60) == [[0, False], [1, False]]
+        assert job.attempt == 1
+        verdict = job.stop()
+    assert [each.cause for each in verdict.attempts] == ["killed"]
+
+
+def test_readiness_is_forgotten_with_its_attempt() -> None:
+    with rankguard.launch(targets.dies_at_first, 2, (True,), max_restarts=1) as job:
+        while job.attempt == 0:
+            job.poll(None)
+        assert job.wait_ready(timeout=60) == [[0, False], [1, False]]
+
+
+def test_the_last_failure_is_raised() -> None:
+    with rankguard.launch(targets.kill_one, 2, (1, 9), max_restarts=1) as job, pytest.raises(RankFailed) as caught:
+        job.wait()
+    assert caught.value.verdict.not_restarted == "it was started again once, as often as --max-restarts allows"
+    assert caught.value.verdict.culprit.attempt == 1
+
+
+def test_the_caller_s_time_is_for_all_attempts() -> None:
+    with rankguard.launch(targets.never_ready, 2, max_restarts=5) as job:
+        with pytest.raises(ReadyTimeout):
+            job.wait_ready(timeout=0.5)
+        while (verdict := job.poll(None)) is None:
+            pass
+    assert verdict.attempts == ()
+    assert verdict.not_restarted == "whoever waited for it to be ready does not wait any longer"
+
+
+@pytest.mark.parametrize("bad", [{"max_restarts": -1}, {"max_restarts": 1, "restart_window": 0}])
+def test_usage(bad: dict[str, int]) -> None:
+    with pytest.raises(rankguard.UsageError):
+        rankguard.launch(targets.never_ready, 1, **bad)

@@ -1,0 +1,69 @@
+"""Asked to end, or killed, while a failed job waits to be started again."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.signals.jobs import Job, until_in
+
+FAILS = """
+say("up")
+if int(os.environ["TORCHELASTIC_RESTART_COUNT"]) >= 3:
+    say("again")
+    forever()
+sys.exit(5)
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> Iterator[Job]:
+    """A job that has failed three times and waits, for 1.5 s at least."""
+    with Job(tmp_path, 2, FAILS, "--max-restarts", "9") as job:
+        until_in(job.run_dir / "events.jsonl", "(restart 3 of 9)")
+        yield job
+
+
+def test_asked_to_end(waiting: Job) -> None:
+    waiting.kill(signal.SIGTERM)
+
+    status, told, err = waiting.ended()
+
+    assert (status, told["outcome"], told["culprit"]["attempt"], len(told["attempts"])) == (5, "failed", 2, 2), err
+    assert told["not_restarted"] == "it was asked to end before it was started again"
+
+
+@pytest.mark.parametrize("who", ["front", "supervisor", "warden"])
+def test_one_of_ours_is_killed(waiting: Job, who: str) -> None:
+    ours = waiting.ours()
+    pidfds = [os.pidfd_open(pid) for pid in ours.values()]
+
+    os.kill(ours[who], signal.SIGKILL)
+
+    for pidfd in pidfds:
+        assert _ended(pidfd)
+        os.close(pidfd)
+    lines = [json.loads(line) for line in (waiting.run_dir / "events.jsonl").read_text().splitlines()]
+    assert [each["failed"]["attempt"] for each in lines if "failed" in each] == [0, 1]
+
+
+def test_suspended_meanwhile(waiting: Job) -> None:
+    """Ctrl-Z reaches the attempt that follows."""
+    waiting.kill(signal.SIGTSTP)
+    waiting.until_fact("Suspended")
+
+    waiting.kill(signal.SIGCONT)
+    waiting.until("again", 2)
+    waiting.kill(signal.SIGTERM)
+    status, told, _err = waiting.ended()
+    assert (status, told["outcome"]) == (143, "interrupted")
+
+
+def _ended(pidfd: int) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(20_000))
