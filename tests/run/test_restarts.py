@@ -116,14 +116,27 @@ def test_readiness_is_counted_anew(ranks: Ranks) -> None:
     assert ended.stderr.count("all 3 ranks ready in ") >= 1
 
 
-def test_each_attempt_begins_with_the_same_descriptors(ranks: Ranks) -> None:
-    """What an attempt held (pipes, sockets, pidfds, groups, event descriptors) is given back, and so are its folders."""
-    tell = "if RANK == 0: print(len(os.listdir(f'/proc/{os.getppid()}/fd')), flush=True)\n"
+COUNTS = """
+counted = os.path.join(sys.argv[1], f"counted-{ATTEMPT}")
+if RANK == 0:
+    several = []
+    for _ in range(20):  # while ranks start, some pipes more are open
+        several.append(len(os.listdir(f"/proc/{os.getppid()}/fd")))
+        time.sleep(0.01)
+    print(min(several), flush=True)
+    open(counted, "w").close()
+    if ATTEMPT < 2: signal.pause()
+while not os.path.exists(counted): time.sleep(0.01)
+if ATTEMPT < 2: os.kill(os.getpid(), 9)
+"""
 
-    ended = ranks.run(2, tell + failing(2, "time.sleep(0.05); os.kill(os.getpid(), 9)"), "--max-restarts", "2")
+
+def test_each_attempt_begins_with_the_same_descriptors(ranks: Ranks, tmp_path: Path) -> None:
+    """What an attempt held (pipes, sockets, pidfds, groups, event descriptors) is given back, and so are its folders."""
+    ended = ranks.run(2, ATTEMPT + COUNTS, "--max-restarts", "2", "--sample", "0", args=(str(tmp_path),))
 
     counts = [int((ended.folder / f"rank-0/attempt-{k}/stdout.log").read_text()) for k in range(3)]
-    assert counts[2] <= counts[0] + 1, counts
+    assert counts[0] == counts[1] == counts[2]
     assert ended.status == 0
     groups = [
         path for note in notes(ended) for path in note.split() if path.endswith(f"rankguard-{ended.verdict['run_id']}")

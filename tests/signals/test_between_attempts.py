@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_one_of_ours_is_killed(waiting: Job, who: str) -> None:
 
     os.kill(ours[who], signal.SIGKILL)
 
+    assert waiting.process is not None
+    waiting.process.communicate(timeout=40)
     for pidfd in pidfds:
         assert _ended(pidfd)
         os.close(pidfd)
@@ -62,8 +65,6 @@ def test_suspended_meanwhile(waiting: Job) -> None:
 
 
 def _ended(pidfd: int) -> bool:
-    import select
-
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(20_000))
