@@ -61,7 +61,7 @@ class Attempts:
         out, end = os.pipe()
         null = devnull()
         try:
-            env = rank_environment(self.spec, number, 20000 + attempt, None, None, attempt)
+            env = rank_environment(self.spec.replace(attempt=attempt), number, 20000 + attempt, None, None)
             command = spawn.Command(argv=self.spec.argv, env=env, cwd="/", stdio=(null, end, null), nofile=(256, 256))
             started = self.start.fork(command)
         finally:
