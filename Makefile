@@ -45,14 +45,14 @@ format: .venv/.stamp-dev ## let ruff lay out the code
 docs: .venv/.stamp-dev ## write anew every page that is made: from the tables, and the scenes
 	@for maker in docs/make_*.py; do $(BIN)/python $$maker || exit 1; done
 
-bench: .venv/.stamp-dev ## what a fact costs, from 10 to 100,000 simulated ranks
-	@$(BIN)/python bench/core_cost.py $(ARGS)
+bench: .venv/.stamp-dev ## rankguard beside its peers, all rows, 12 minutes on a quiet machine (ARGS="--rows a,e" narrows)
+	@$(BIN)/python -m bench --write $(ARGS)
 
 cascades: .venv/.stamp-dev ## who failed first, when one failure ends all the others: real jobs, 50 of each kind (ARGS=1000)
 	@$(BIN)/python bench/cascades.py $(ARGS)
 
 clean: ## remove everything that make has made
-	@rm -rf .venv .venv-torch .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-torch .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ── Environments: a stamp says that one is complete, so a second call costs nothing ──────────────────────────────────

@@ -83,6 +83,16 @@ def once(command: list[str], n: int, size: int, total: int, where: str, prefixed
     return (ended - began) / 1e9, torn, cpu
 
 
+def commands(n: int, torchrun: str | None) -> dict[str, tuple[list[str], int]]:
+    """Of each launcher its first words, with FOLDER in place of a folder, and how many bytes it puts before each line."""
+    ours = [sys.executable, "-m", "rankguard", "run", "-n", str(n), "--run-dir", "FOLDER/run", "-q", "--log-max", "1G"]
+    found = {"rankguard": (ours, len("[0] ") if n > 1 else 0)}
+    if torchrun is not None:
+        theirs = [torchrun, "--standalone", "--nproc-per-node", str(n), "--tee", "3", "--log-dir", "FOLDER/logs"]
+        found["torchrun"] = (theirs, len("[default0]:"))
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--torchrun", default=str(ROOT / ".venv-torch/bin/torchrun"))
@@ -113,11 +123,7 @@ def main() -> int:
 
 def row(asked: argparse.Namespace, n: int, name: str, size: int, where: str) -> float:
     total = int(asked.megabytes * 1e6) * (1 if n == 8 else 4) * (3 if name == "long" else 1)
-    ours = [sys.executable, "-m", "rankguard", "run", "-n", str(n), "--run-dir", "FOLDER/run", "-q", "--log-max", "1G"]
-    launchers = {"rankguard": (ours, len("[0] ") if n > 1 else 0)}
-    if asked.torchrun is not None:
-        theirs = [asked.torchrun, "--nproc-per-node", str(n), "--tee", "3", "--log-dir", "FOLDER/logs"]
-        launchers["torchrun"] = (theirs, len("[default0]:"))
+    launchers = commands(n, asked.torchrun)
     took: dict[str, list[float]] = {launcher: [] for launcher in launchers}
     cpus: dict[str, list[float]] = {launcher: [] for launcher in launchers}
     torn = dict.fromkeys(launchers, 0)

@@ -1,0 +1,22 @@
+"""The rows of the table, a file each: `run(setting)` gives its lines. The docstring says what is measured and how."""
+
+from importlib import import_module
+from types import ModuleType
+
+FILES = {
+    "a": "a_loading",
+    "b": "b_run",
+    "c": "c_barrier",
+    "d": "d_restart",
+    "e": "e_nothing",
+    "f": "f_thousand",
+    "g": "g_idle",
+    "h": "h_culprit",
+    "i": "i_fact",
+    "j": "j_output",
+}
+
+
+def row(letter: str) -> ModuleType:
+    """The module of a row; each is imported when it is its turn."""
+    return import_module(f"bench.rows.{FILES[letter]}")
