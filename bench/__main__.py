@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one repeat of each, small: to see that it works")
     parser.add_argument("--no-torch", action="store_true", help="leave out what needs torch")
     parser.add_argument("--no-install", action="store_true", help="only peers that are there")
-    parser.add_argument("--write", action="store_true", help="keep the figures, and make bench/results and the README's table")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the figures, and make bench/results and the README's table"
+    )
     asked = parser.parse_args()
     chosen = [letter for letter in rows.FILES if letter in asked.rows.split(",")]
     if set(asked.rows.split(",")) - set(rows.FILES):

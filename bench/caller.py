@@ -7,7 +7,8 @@ through all repeats, so no kind pays for its imports. Nobody is ready at any tim
 Kinds: `pidfd` a bare poll on rank 5's pidfd; `wait_ready`, and its two other shapes `delivered` (rank 5 had been ready)
 and `mid-message` (it dies in the middle of its message); `sglang`, `_wait_for_scheduler_ready` as the wheel unpacked
 in FOLDER has it, with pipes made as SGLang makes them; `spawn`, `torch.multiprocessing.spawn`'s join; `launch`, and
-`launch-pidfd`, a bare poll beside it; `launch-busy`: a launched job whose caller's thread computes in pure Python.
+`launch-pidfd`, a bare poll beside it; `launch-busy`: a launched job whose caller's thread computes in pure Python;
+`launch-busy-c`: the same, of ranks of FOLDER's C program (`ranks/rest.c`), which have next to nothing to take down.
 Children of spawn and forkserver import this file: what they do not need is imported where it is used.
 """
 
@@ -109,10 +110,10 @@ def of_multiprocessing(kind, method, folder):
             if kind == "pidfd":
                 return bare(pids[CULPRIT])
             if kind == "sglang":
-                wait = lambda: their_wait(readers, started)
-                return caught(wait, RuntimeError, lambda error: f"Rank {CULPRIT} " in str(error))
-            wait = lambda: rankguard.wait_ready(started, readers)
-            return caught(wait, rankguard.RankFailed, lambda error: error.verdict.culprit.rank == CULPRIT)
+                error, right = RuntimeError, lambda error: f"Rank {CULPRIT} " in str(error)
+                return caught(lambda: their_wait(readers, started), error, right)
+            error, right = rankguard.RankFailed, lambda error: error.verdict.culprit.rank == CULPRIT
+            return caught(lambda: rankguard.wait_ready(started, readers), error, right)
 
     return once
 
@@ -138,10 +139,21 @@ def of_torch():
     return once
 
 
-def of_launch(kind):
+def of_launch(kind, folder):
     import rankguard
 
     context = mp.get_context("spawn")
+
+    def once_of_c():
+        fifo = f"{folder}/caller-fifo"
+        if not os.path.exists(fifo):
+            os.mkfifo(fifo)
+        said = os.open(fifo, os.O_RDWR)
+        with os.fdopen(said) as lines, rankguard.launch([f"{folder}/rest", fifo], nprocs=RANKS, console="none") as job:
+            pids = dict(map(int, lines.readline().split()[:2]) for _ in range(RANKS))
+            print(*(pids[number] for number in range(RANKS)), flush=True)
+            compute()
+            return caught(job.wait, rankguard.RankFailed, lambda error: error.verdict.culprit.rank == CULPRIT)
 
     def once():
         up, up_writer = context.Pipe(duplex=False)
@@ -154,7 +166,7 @@ def of_launch(kind):
                 compute()
             return caught(job.wait_ready, rankguard.RankFailed, lambda error: error.verdict.culprit.rank == CULPRIT)
 
-    return once
+    return once_of_c if kind == "launch-busy-c" else once
 
 
 def compute():
@@ -170,7 +182,7 @@ def main(kind, method="spawn", folder=""):
     if kind == "spawn":
         once = of_torch()
     elif kind.startswith("launch"):
-        once = of_launch(kind)
+        once = of_launch(kind, folder)
     else:
         once = of_multiprocessing(kind, method, folder)
     print("here", flush=True)

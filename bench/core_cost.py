@@ -22,7 +22,7 @@ from rankguard.model import Ending, Memory
 from rankguard.testing.player import new_spec
 
 SIZES = (10, 100, 1_000, 10_000, 100_000)
-REPETITIONS = 7
+REPETITIONS = 10
 LEAST_FACTS = 20_000
 LIMIT_US, LIMIT_RATIO = 20.0, 2.5
 

@@ -89,7 +89,9 @@ class Job:
                 elif news:
                     raise Failed(f"the launcher ended with {self._process.wait()}: {self.last_words()}")
                 else:
-                    raise Failed(f"{len(found)} of {count} ranks are here after {PATIENCE_S:.0f} s: {self.last_words()}")
+                    raise Failed(
+                        f"{len(found)} of {count} ranks are here after {PATIENCE_S:.0f} s: {self.last_words()}"
+                    )
         finally:
             os.close(pidfd)
         return sorted(found)

@@ -54,10 +54,14 @@ def page(run: dict[str, Any], kept: list[dict[str, Any]]) -> str:
     failed = [(line, series) for line in _lines(run) for series in (line.ours, *line.peers) if series.failed]
     if failed:
         parts.append("\n## Repeats that failed\n\n")
-        parts += [f"- {line.row}, {line.what}, {series.name}: {why}\n" for line, series in failed for why in series.failed]
+        parts += [
+            f"- {line.row}, {line.what}, {series.name}: {why}\n" for line, series in failed for why in series.failed
+        ]
     if len(kept) > 1:
         parts.append("\n## The last runs\n\nMedians of rankguard, the newest first.\n\n")
-        parts.append(f"| | work | {' | '.join(each['machine']['date'] for each in kept)} |\n|{'---|' * (len(kept) + 2)}\n")
+        parts.append(
+            f"| | work | {' | '.join(each['machine']['date'] for each in kept)} |\n|{'---|' * (len(kept) + 2)}\n"
+        )
         medians = [{(line.row, line.what): line for line in _lines(each)} for each in kept]
         for row, what in medians[0]:
             cells = [_median(each.get((row, what))) for each in medians]
@@ -78,7 +82,11 @@ def _where(run: dict[str, Any]) -> str:
     here = run["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     others = f"others used {run['others_before'] * 100:.0f} % of the processors before and {run['others_during'] * 100:.0f} % during it"
-    quiet = "quiet" if machine.quiet(run["others_before"], run["others_during"]) else "**not quiet, so the times are noise**"
+    quiet = (
+        "quiet"
+        if machine.quiet(run["others_before"], run["others_during"])
+        else "**not quiet, so the times are noise**"
+    )
     return (
         f"{here['date']}, {here['processors']} processors ({here['model']}), {here['memory_bytes'] / 2**30:.0f} GiB, "
         f"{here['system']}, Linux {here['kernel']}, Python {here['python']}; {versions}. "

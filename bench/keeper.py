@@ -34,7 +34,7 @@ def kept(work: Callable[[], int]) -> int:
             status = asked.code if isinstance(asked.code, int) else 1
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
-        except BaseException:  # noqa: BLE001  # shown, and a status: this process is a fork and must not go on as its parent
+        except BaseException:  # shown, and a status: this process is a fork and must not go on as its parent
             sys.excepthook(*sys.exc_info())
             status = 1
         finally:

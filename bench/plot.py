@@ -33,8 +33,8 @@ def svg(lines: list[Line]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="times of rankguard and its peers">',
         f'<style>{STYLE}</style><rect class="paper" width="{WIDTH}" height="{height}"/>',
-        f'<circle class="ours" cx="14" cy="18" r="5"/><text x="26" y="22">rankguard</text>',
-        f'<circle class="peer" cx="114" cy="18" r="5"/><text x="126" y="22">its peers</text>',
+        '<circle class="ours" cx="14" cy="18" r="5"/><text x="26" y="22">rankguard</text>',
+        '<circle class="peer" cx="114" cy="18" r="5"/><text x="126" y="22">its peers</text>',
         '<text class="dim" x="200" y="22">median, least to most; logarithmic; to the left is better</text>',
     ]
     for power in range(low, high + 1):
@@ -60,7 +60,9 @@ def _dot(series: Series, scale: float, across, y: float, kind: str) -> list[str]
         f'<circle class="{kind}" cx="{middle:.1f}" cy="{y}" r="5"><title>{escape(series.name)}: {series.median:.3g}</title></circle>',
     ]
     if kind == "peer":
-        parts.append(f'<text class="dim" x="{middle:.1f}" y="{y - 7}" text-anchor="middle">{escape(_brief(series.name))}</text>')
+        parts.append(
+            f'<text class="dim" x="{middle:.1f}" y="{y - 7}" text-anchor="middle">{escape(_brief(series.name))}</text>'
+        )
     return parts
 
 

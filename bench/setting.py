@@ -17,7 +17,9 @@ VICTIM = 5
 class Setting:
     """`quick`: one repeat of each, small, to see that it works."""
 
-    def __init__(self, folder: Path, peers: Peers, quick: bool = False, tell: Callable[[str], None] = lambda text: None):
+    def __init__(
+        self, folder: Path, peers: Peers, quick: bool = False, tell: Callable[[str], None] = lambda text: None
+    ):
         self.folder, self.peers, self.quick, self.tell = folder, peers, quick, tell
         self.rankguard = str(Path(sys.executable).parent / "rankguard")
         os.environ["RANKGUARD_HOME"] = str(folder / "runs")

@@ -54,7 +54,7 @@ class _Anything(type):
 
 
 class _StandIn(types.ModuleType):
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_Anything("stub", (), {}), name)

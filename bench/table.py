@@ -4,7 +4,14 @@ from collections.abc import Iterable
 
 from bench.measure import RIGHT, Line, Series, times
 
-HEAD = ("", "work", "rankguard: median [least – most], repeats", "beside it (rankguard as a multiple of it)", "to reach", "")
+HEAD = (
+    "",
+    "work",
+    "rankguard: median [least – most], repeats",
+    "beside it (rankguard as a multiple of it)",
+    "to reach",
+    "",
+)
 REACHED = {True: "yes", False: "**no**", None: "–"}
 
 
@@ -23,7 +30,9 @@ def terminal(line: Line) -> str:
     """A line of the table as soon as it is known."""
     verdict = {True: "reached", False: "NOT REACHED", None: "unknown"}[line.reached] if line.reach else ""
     text = [f"{line.row}  {line.what}" + (f" ({line.note})" if line.note else "")]
-    text.append(f"     {'rankguard':28} {cell(line.ours, line.unit)}" + (f"   {line.reach}: {verdict}" if line.reach else ""))
+    text.append(
+        f"     {'rankguard':28} {cell(line.ours, line.unit)}" + (f"   {line.reach}: {verdict}" if line.reach else "")
+    )
     for peer in line.peers:
         multiple = times(line.ours, peer)
         beside = f"   × {_number(multiple)}" if multiple is not None and line.unit != RIGHT else ""

@@ -26,10 +26,22 @@ def run(setting: Setting) -> list[Line]:
         try:
             return (max(each.at for each in job.here(NPROCS, attempt + 1)) - began) / 1e9
         except Failed as why:
-            raise NotThere(f"no restart ({why})") if attempt == 0 and "ended with" in str(why) else why
+            if attempt == 0 and "ended with" in str(why):
+                raise NotThere(f"no restart ({why})") from why
+            raise
 
     def ours(_number: int) -> dict[str, float]:
-        words = [setting.torch_rankguard(), "run", "-n", NPROCS, "--start", "warm", "--max-restarts", RESTARTS, *PROGRAM]
+        words = [
+            setting.torch_rankguard(),
+            "run",
+            "-n",
+            NPROCS,
+            "--start",
+            "warm",
+            "--max-restarts",
+            RESTARTS,
+            *PROGRAM,
+        ]
         with Job(words, setting.folder) as job:
             return {"s": again(job, 0)}
 

@@ -39,7 +39,10 @@ def run(setting: Setting) -> list[Line]:
 
     launchers = {"rankguard": (ours, 20), "torchrun": (torchrun, 10), "mpirun": (mpirun, 20)}
     found = setting.turns(
-        [Contender(name, lambda _, w=words: true(w("true")), setting.repeats(n)) for name, (words, n) in launchers.items()]
+        [
+            Contender(name, lambda _, w=words: true(w("true")), setting.repeats(n))
+            for name, (words, n) in launchers.items()
+        ]
     )
     series, *peers = (found[name].series("s") for name in launchers)
     what = "`run -n 1 true`, all in all"

@@ -40,7 +40,12 @@ def run(setting: Setting) -> list[Line]:
         found = setting.turns(
             [
                 Contender("rankguard", lambda _, k=kind, c=cell: _ours(bench, k, c), setting.repeats(RUNS), False),
-                Contender("torchrun", lambda _, k=kind, c=cell: _theirs(setting, bench, k, c), setting.repeats(PEER_RUNS), False),
+                Contender(
+                    "torchrun",
+                    lambda _, k=kind, c=cell: _theirs(setting, bench, k, c),
+                    setting.repeats(PEER_RUNS),
+                    False,
+                ),
             ]
         )
         lines.append(_line(what, found))

@@ -121,7 +121,7 @@ class Course:
         """Walk the way of a failure once, with a few processes and to no effect, while there is still time.
 
         After a fork every page that is written for the first time has to be copied, for a reference count too: with
-        eight forked ranks a third of the time from a death to its verdict (4.8 instead of 3.6 ms, `bench/wait_ready.py`).
+        eight forked ranks a third of the time from a death to its verdict (4.8 instead of 3.6 ms, row a of `make bench`).
         """
         few = self._processes[:FEW]
         if not few or not self.undisturbed:
