@@ -1,14 +1,17 @@
 """One warm server for all attempts of a run: it outlives what ends the ranks, and nothing is imported twice."""
 
+import functools
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.linux._evidence_helpers import inside as inside_child
 from tests.warm.conftest import Warm
 
 from rankguard import inside
@@ -30,10 +33,9 @@ TELLS = (
 
 
 class Attempts:
-    """A `WarmStart` in this process, which plays the supervisor: ranks that wait, forked of it."""
+    """A `WarmStart` in this process, which plays the supervisor (`apart`): ranks that wait, forked of it."""
 
     def __init__(self, warm: Warm, restarts: int = 3, program: str = TELLS) -> None:
-        become_subreaper()
         self.notes: list[str] = []
         self.spec = JobSpec(
             run_id="test",
@@ -70,6 +72,13 @@ class Attempts:
         with open(out) as said:
             return None if started is None else (started, said.readline())
 
+    def close(self) -> None:
+        """The run is over, and nothing is left."""
+        self.start.close()
+        while self.start.pids:
+            pass
+        assert tree.is_empty()
+
 
 def readable(fd: int) -> bool:
     poll = select.poll()
@@ -82,16 +91,31 @@ def release(started: spawn.Started) -> None:
     os.close(started.news)
 
 
+def apart(test: Callable[..., None]) -> Callable[..., None]:
+    """The test in a process of its own: what it ends and reaps is everything below it."""
+
+    @functools.wraps(test)
+    def run(**fixtures: Any) -> None:
+        def work() -> str | None:
+            become_subreaper()
+            try:
+                test(**fixtures)
+            except pytest.skip.Exception as skipped:
+                return str(skipped)
+            fixtures["attempts"].close()
+            return None
+
+        if (why := inside_child(None, work)) is not None:
+            pytest.skip(why)
+
+    return run
+
+
 @pytest.fixture
-def attempts(warm: Warm) -> Iterator[Attempts]:
+def attempts(warm: Warm) -> Attempts:
     warm.env["COUNT"] = str(warm.packages / "count")
     warm.package("heavy", "import os\nopen(os.environ['COUNT'], 'a').write(f'{os.getpid()}\\n')\n")
-    made = Attempts(warm)
-    yield made
-    made.start.close()
-    while made.start.pids:
-        pass
-    assert tree.is_empty()
+    return Attempts(warm)
 
 
 def sweep(attempts: Attempts) -> None:
@@ -104,6 +128,7 @@ def imports(warm: Warm) -> int:
     return len(Path(warm.env["COUNT"]).read_text().split())
 
 
+@apart
 def test_a_second_attempt_imports_nothing_again(warm: Warm, attempts: Attempts) -> None:
     for attempt in range(3):
         assert attempts.begin(attempt) is (attempt == 0)
@@ -122,6 +147,7 @@ def test_a_second_attempt_imports_nothing_again(warm: Warm, attempts: Attempts) 
     assert "imported their modules already" in attempts.notes[-1]
 
 
+@apart
 def test_a_server_that_has_died_meanwhile_is_replaced_once(warm: Warm, attempts: Attempts) -> None:
     attempts.begin(0)
     for attempt in (1, 2):
@@ -141,6 +167,7 @@ def test_a_server_that_has_died_meanwhile_is_replaced_once(warm: Warm, attempts:
     assert imports(warm) == 2
 
 
+@apart
 def test_a_server_that_dies_while_it_is_asked(attempts: Attempts) -> None:
     attempts.begin(0)
     (server,) = attempts.start.kept
@@ -152,6 +179,7 @@ def test_a_server_that_dies_while_it_is_asked(attempts: Attempts) -> None:
     assert attempts.start.kept == frozenset()
 
 
+@apart
 def test_a_server_that_is_still_importing_is_ended_with_the_attempt(attempts: Attempts) -> None:
     assert attempts.start.begin(20000) >= 0
 
@@ -161,6 +189,7 @@ def test_a_server_that_is_still_importing_is_ended_with_the_attempt(attempts: At
     assert attempts.start.ready
 
 
+@apart
 def test_no_other_attempt_no_server(warm: Warm, attempts: Attempts) -> None:
     once = Attempts(warm, restarts=0)
     once.begin(0)
@@ -172,6 +201,7 @@ def test_no_other_attempt_no_server(warm: Warm, attempts: Attempts) -> None:
 
 
 @pytest.mark.parametrize(("restarts", "start"), [(0, "warm"), (3, "exec")])
+@apart
 def test_what_differs_between_attempts_may_not_be_read_by_a_module(
     warm: Warm, attempts: Attempts, restarts: int, start: str
 ) -> None:
@@ -189,6 +219,7 @@ def test_what_differs_between_attempts_may_not_be_read_by_a_module(
 
 
 @pytest.mark.parametrize("groups", [True, False])
+@apart
 def test_the_groups_of_a_job_do_not_reach_its_server(warm: Warm, attempts: Attempts, groups: bool) -> None:
     made = JobGroups.create(f"warm-{os.getpid()}", 2)
     if not made.can_kill:
@@ -222,6 +253,7 @@ def test_the_groups_of_a_job_do_not_reach_its_server(warm: Warm, attempts: Attem
         made.remove()
 
 
+@apart
 def test_who_reaps_strays_may_come_first(attempts: Attempts) -> None:
     attempts.begin(0)
     (server,) = attempts.start.kept
