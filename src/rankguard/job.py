@@ -252,6 +252,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     run_dir: str | os.PathLike[str] | None = None,
     max_restarts: int = 0,
     restart_window: float | None = None,
+    restart_delay: float = 60.0,
     on_event: Callable[[str, dict[str, Any]], None] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     labels: Mapping[str, str] | None = None,
@@ -265,7 +266,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     a function of the rank. `stall_timeout`: seconds after which a rank without a sign of progress (output, status,
     heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
     go. `max_restarts`: how often all ranks are started again after a failure that another attempt can heal, in all or within
-    `restart_window` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
+    `restart_window` seconds, after a pause of up to `restart_delay` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
     `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
     of that process, where it is safe (else executed; the journal says why); `auto` is `exec`. `preload` null: what the
     function's module (or the program) imports from installed packages at its top level.
@@ -308,6 +309,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             grace=grace,
             max_restarts=max_restarts,
             restart_window=restart_window,
+            restart_delay=restart_delay,
             labels=dict(labels or {}),
             redact=tuple(redact),
             console=console,

@@ -111,6 +111,8 @@ class JobSpec(Record):
     max_restarts: int = 0
     restart_window: float | None = None
     """Restarts are counted over so many seconds; null: over the whole run."""
+    restart_delay: float = 60.0
+    """The longest pause before a restart; it begins with 1 s, at the second one in a row."""
     attempt: int = 0
     """How many attempts have failed before this one."""
     ignore_hup: bool = False
@@ -418,6 +420,7 @@ class Attempt(Record):
     exit_code: int = 0
     started_at: str = ""
     failed_at: str | None = None
+    either: tuple[int, ...] = ()
     unready: bool = False
     """Its culprit was still expected to become ready."""
     restarted: str = ""

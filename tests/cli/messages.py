@@ -186,7 +186,7 @@ case("run-choice-near", "rankguard run --report jsn train.py")
 BAD_VALUES = {
     "--nproc-per-node": "many", "--numa-binding": "near", "--start": "warmish", "--master-port": "70000",
     "--ready-timeout": "soon", "--stall-timeout": "0s", "--grace": "-1", "--sample": "often", "--shutdown-timeout": "nan", "--signals-to-handle": "SIGKILL",
-    "--max-restarts": "often", "--restart-window": "-2", "--redirects": "4", "--tee": "0:9", "--local-ranks-filter": "a-b",
+    "--max-restarts": "often", "--restart-window": "-2", "--restart-delay": "soon", "--redirects": "4", "--tee": "0:9", "--local-ranks-filter": "a-b",
     "--log-format": "xml", "--stdin": "9", "--debug": "two", "--report": "html", "--log-max": "lots",
     "--clean-shm": "mine", "--exit-codes": "none", "--redact": "[", "--label": "model", "--nnodes": "2:4",
     "--node-rank": "1", "--rdzv-backend": "etcd", "--monitor-interval": "often", "--start-method": "thread",

@@ -144,6 +144,8 @@ OPTIONS = (
         "own files and its own port, and the verdict names them all",
         "how often all ranks are started again after a failure (0)", "N", default=0, theirs=0, parse=values.count,
     ),
+    _ours("--restart-delay", "clocks", "the longest pause before a restart; it grows from 1 s, the first restart is at once (60)",
+          "S", default=60.0, parse=values.seconds),
     _ours("--restart-window", "clocks", "count restarts over the last S seconds only (default: over the whole run)", "S",
           parse=values.seconds),
     # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────

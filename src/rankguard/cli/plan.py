@@ -45,6 +45,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         shutdown_timeout=_shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
         restart_window=asked.restart_window,
+        restart_delay=asked.restart_delay,
         elastic_id=meeting.elastic_id,
         macros=True,
         start="exec" if asked.start == "auto" else asked.start,

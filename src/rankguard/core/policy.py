@@ -42,9 +42,9 @@ COMPLAINT = 5.0
 """For a rank to end after it sent its parent a signal that would end it. Engines send SIGQUIT on an exception and then
 end, most often with 0; SGLang's clean-up before that takes up to 3 s."""
 
-BACKOFF, BACKOFF_MOST = 1.0, 60.0
-"""Before the second restart in a row, and before any. The first is at once: most often it heals, and ranks of a warm server
-are back in a fraction of a second (a kubelet begins with 10 s and ends with 300)."""
+BACKOFF = 1.0
+"""Before the second restart in a row; it doubles up to `--restart-delay` (60 s). The first is at once: most often it heals,
+and ranks of a warm server are back in a fraction of a second (a kubelet begins with 10 s and ends with 300)."""
 
 STEADY = 60.0
 """An attempt that lasted so long was none of a row of failures: the next restart is a first one again."""

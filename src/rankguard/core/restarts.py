@@ -7,7 +7,7 @@ docs/restarts.md.
 
 from collections import deque
 
-from rankguard.core.policy import BACKOFF, BACKOFF_MOST, STEADY
+from rankguard.core.policy import BACKOFF, STEADY
 from rankguard.model import Attempt, Verdict
 from rankguard.record import Record
 
@@ -25,10 +25,12 @@ class Again(Record):
 
 
 class Restarts:
-    """The budget of one run. `most`: restarts that are allowed, in any `window` seconds or, if that is null, in all."""
+    """The budget of one run. `most`: restarts that are allowed, in any `window` seconds or, if that is null, in all.
+    `longest`: seconds that a pause before one may take.
+    """
 
-    def __init__(self, most: int, window: float | None = None) -> None:
-        self.most, self._window = most, window
+    def __init__(self, most: int, window: float | None = None, longest: float = 60.0) -> None:
+        self.most, self._window, self._longest = most, window, longest
         self._begun: deque[float] = deque()
         self._short = 0
         """Failures in a row of attempts that did not last."""
@@ -49,7 +51,10 @@ class Restarts:
         self._last = attempt
         self._short = self._short + 1 if attempt.lasted_s < STEADY else 1
         self._begun.append(at)
-        return Again(round(backoff(self._short, luck), 3), f"restart {len(self._begun)} of {self.most}{self._within()}")
+        return Again(
+            round(backoff(self._short, self._longest, luck), 3),
+            f"restart {len(self._begun)} of {self.most}{self._within()}",
+        )
 
     def _refused(self, failed: Verdict, at: float) -> str | None:
         if failed.teardown.survivors:
@@ -88,13 +93,13 @@ def unready(failed: Verdict) -> bool:
     return failed.culprit is not None and failed.culprit.phase in ("launching", "starting")
 
 
-def backoff(failures: int, luck: float) -> float:
-    """Seconds to wait after so many failures in a row: none at first, then doubling up to a bound, a quarter more or less
+def backoff(failures: int, longest: float, luck: float) -> float:
+    """Seconds to wait after so many failures in a row: none at first, then doubling up to the longest, a quarter more or less
     by `luck`, so that a hundred jobs which one fault has felled do not come back in one instant.
     """
     if failures <= 1:
         return 0.0
-    return min(BACKOFF_MOST, BACKOFF * 2.0 ** min(failures - 2, 32)) * (0.75 + 0.5 * luck)
+    return min(longest, BACKOFF * 2.0 ** min(failures - 2, 32)) * (0.75 + 0.5 * luck)
 
 
 def _times(number: int) -> str:

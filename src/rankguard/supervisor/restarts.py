@@ -18,7 +18,7 @@ class Restarter:
     """Of one run. `failed`: its attempts so far; `given_up`: why there is no further one."""
 
     def __init__(self, spec: JobSpec, files: RunFiles, wire: Wire) -> None:
-        self._budget = Restarts(spec.max_restarts, spec.restart_window)
+        self._budget = Restarts(spec.max_restarts, spec.restart_window, spec.restart_delay)
         self._files, self._wire = files, wire
         self.failed: tuple[Attempt, ...] = ()
         self.given_up: str | None = None
@@ -76,6 +76,7 @@ def _attempt(final: Verdict, number: int, lasted_s: float) -> Attempt:
         exit_code=final.exit_code,
         started_at=final.started_at,
         failed_at=final.failed_at,
+        either=final.either,
         unready=unready(final),
         warnings=final.warnings,
     )
