@@ -1,9 +1,12 @@
-"""One torch rank of a cascade, for bench/cascades.py: gloo collectives or DDP, until the culprit fails at step 5.
+"""One torch rank of a cascade: gloo collectives or DDP, until the culprit fails at step 5.
 
-`torch_rank.py DIR CULPRIT ddp|reduce raise|kill|exit 0|1`; 1: `destroy_process_group` in a `finally`.
+`torch_rank.py DIR CULPRIT ddp|reduce raise|kill|exit 0|1` (bench/cascades.py); 1: `destroy_process_group` in a `finally`.
+`torch_rank.py DIR drawn SEED raise|kill|exit` (bench/torch_cascades.py): all else is drawn by the number of the attempt.
+The culprit writes the instant, and what was drawn, into `failed.CULPRIT` or `failed.ATTEMPT`.
 """
 
 import os
+import random
 import signal
 import sys
 import time
@@ -12,12 +15,20 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-folder, culprit, model, fault, goodbye = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == "1"
+folder, attempt = sys.argv[1], os.environ.get("TORCHELASTIC_RESTART_COUNT")
+if sys.argv[2] == "drawn":
+    chance = random.Random(f"{sys.argv[3]}-{attempt}")
+    culprit, fault = chance.randrange(int(os.environ["WORLD_SIZE"])), sys.argv[4]
+    model, goodbye = chance.choice(("reduce", "ddp")), chance.choice((True, False))
+    note, drawn = f"{folder}/failed.{attempt}", (str(culprit), model, str(goodbye))
+else:
+    culprit, model, fault, goodbye = int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5] == "1"
+    note, drawn = f"{folder}/failed.{culprit}", ()
 
 
 def fail():
-    with open(f"{folder}/failed.{culprit}", "w") as file:
-        file.write(f"{time.monotonic():.9f}\n")
+    with open(note, "w") as file:
+        file.write(" ".join([f"{time.monotonic():.9f}", *drawn]))
     if fault == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if fault == "exit":
