@@ -21,6 +21,7 @@ from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import JobSpec, Verdict
+from rankguard.record import prepare
 from rankguard.spec import job_spec
 
 
@@ -43,6 +44,7 @@ class Job:
         self.shipment: object = None
         """The arguments: a semaphore's name is gone with its last reference here, and ranks open it by name."""
         self._client = Client(spec, passed=passed)
+        prepare(Verdict)  # while our own processes start
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -122,6 +122,15 @@ def _hints(kind: type) -> dict[str, Any]:
     return _hint_cache[kind]
 
 
+def prepare(kind: type) -> None:
+    """Look up the types of all fields, and of theirs, so that the first `from_data` need not."""
+    if kind not in _hint_cache:
+        for hint in _hints(kind).values():
+            for part in (hint, *get_args(hint), *(inner for arg in get_args(hint) for inner in get_args(arg))):
+                if isinstance(part, type) and issubclass(part, Record):
+                    prepare(part)
+
+
 def _decode(hint: Any, value: Any) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if value is None:

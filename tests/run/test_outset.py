@@ -7,6 +7,10 @@ import sys
 
 import pytest
 
+import rankguard
+
+PACKAGE = os.path.dirname(os.path.dirname(rankguard.__file__))
+
 WATCH = """
 import posix, sys
 spawn = posix.posix_spawn
@@ -60,3 +64,48 @@ def test_wrong_usage_ends_what_was_begun(words: list[str]) -> None:
 
     assert done.returncode == (0 if "--help" in words else 2)
     assert (b"error: " in said) == ("--help" not in words)
+
+
+LATER = {
+    "hashlib", "random", "textwrap", "shutil", "traceback", "unicodedata", "threading", "subprocess", "asyncio", "logging",
+    "dataclasses", "argparse", "multiprocessing", "rich", "rankguard.diagnosis.hints", "rankguard.diagnosis.stalls",
+    "rankguard.diagnosis.collectives", "rankguard.supervisor.survey", "rankguard.supervisor.muster", "rankguard.inside.warm",
+}  # fmt: skip
+"""What only some jobs need, or only a failure: no start waits for it."""
+
+
+def _loaded(*words: str) -> set[str]:
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_supervisor_loads_what_every_job_needs() -> None:
+    loaded = _loaded(
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.append({PACKAGE!r}); import rankguard.supervisor.main; print(*sys.modules)",
+    )
+
+    assert LATER & loaded == set()
+    assert {"rankguard.driver", "rankguard.diagnosis.verdict"} <= loaded
+
+
+FRONT = """
+import sys
+import rankguard.cli
+rankguard.cli._leave = lambda status: print(*sys.modules) if status == 0 else None
+sys.argv = ["rankguard", "run", "-q", "-n", "1", "true"]
+sys.exit(rankguard.cli.main())
+"""
+
+
+def test_the_command_loads_what_every_job_needs() -> None:
+    loaded = _loaded("-I", "-c", FRONT)
+
+    assert LATER & loaded == set()
+    assert {"rankguard.cli.front.main", "rankguard.report.text"} <= loaded
+    assert {
+        name for name in loaded if name.startswith(("rankguard.core", "rankguard.supervisor", "rankguard.driver"))
+    } == set()

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import stat
 import sys
 from types import SimpleNamespace
@@ -103,10 +102,16 @@ def rank_command(asked: SimpleNamespace) -> tuple[list[str], bool]:
     found = "python" if asked.run_path else _kind(asked.program)
     if found != "python" or (asked.no_python and not asked.run_path):  # torchrun: --run-path goes before --no-python
         path = asked.program
-        if "/" not in path and found == "executable" and shutil.which(path) is None:
+        if "/" not in path and found == "executable" and not _on_path(path):
             path = f"./{path}"
         return [path, *asked.args], False
     return [*python, asked.program, *asked.args], True
+
+
+def _on_path(name: str) -> bool:
+    from shutil import which  # only for the few programs that lie in the current folder
+
+    return which(name) is not None
 
 
 def _kind(program: str) -> str:

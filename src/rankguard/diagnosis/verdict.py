@@ -7,7 +7,6 @@ to use is the final verdict's. Secrets are gone already: `spec.command` arrives 
 Read next: `advice.py` (owner, retry, hints), `relation.py` (the rows), `report/` (the layout).
 """
 
-import hashlib
 import re
 from datetime import UTC, datetime
 
@@ -64,7 +63,9 @@ def fingerprint(phase: Phase, cause: Cause, frames: tuple[str, ...] = (), ended_
     known = exception.frames if exception and exception.frames else frames
     own = [frame for frame in known if not _LIBRARY.search(frame)] or list(known)
     parts += [_frame(frame) for frame in reversed(own[-3:])]
-    return hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
+    from hashlib import sha256  # no start waits for it
+
+    return sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/(python|pypy)\d|/rankguard/inside/|^<(frozen |string>)")

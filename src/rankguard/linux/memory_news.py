@@ -38,6 +38,8 @@ class MemoryNews:
         self.told, self.missing = [], []
         self._v1: dict[int, str] = {}  # eventfd of OOMs → its group
         self._v2: dict[int, tuple[str, dict[str, int]]] = {}  # memory.events → its group and what it said last
+        self._groups = groups
+        self._psi = -1
         self._look: dict[int, int] = {}  # eventfd of pressure levels, PSI trigger → what to wait for
         self._epoll: select.epoll | None = None
         if few_fds:
@@ -49,7 +51,6 @@ class MemoryNews:
             if "memory" in groups:
                 self._watch_v1(groups["memory"].path, limited)
             self._watch_v2(groups, limited)
-            self._watch_psi(groups)
         except OSError as error:
             self.missing.append(f"no memory events: {error.strerror}")
 
@@ -87,10 +88,24 @@ class MemoryNews:
             assert self._epoll is not None
             self._epoll.modify(fd, mask)
 
+    def watch_pressure(self) -> None:
+        """Be told of pressure, too. Not at the start: the kernel may take 25 ms to set the first trigger (seen on 6.12)."""
+        if self._epoll is not None and self._psi < 0:
+            self._watch_psi(self._groups)
+
+    def forget_pressure(self) -> None:
+        """The job is being stopped: nobody looks at its memory any more. To close a trigger waits for every processor to
+        pass through the scheduler (`psi_trigger_destroy`: synchronize_rcu), 8 to 20 ms, which the ranks' ends take anyway.
+        """
+        if self._psi >= 0:
+            self._look.pop(self._psi, None)
+            os.close(self._psi)
+            self._psi = -1
+
     def close(self) -> None:
         for fd in (*self._v1, *self._v2, *self._look):
             os.close(fd)
-        self._v1, self._v2, self._look = {}, {}, {}
+        self._v1, self._v2, self._look, self._psi = {}, {}, {}, -1
         if self._epoll is not None:
             self._epoll.close()
             self._epoll = None
@@ -143,6 +158,7 @@ class MemoryNews:
                 os.close(fd)
                 continue
             self._look[fd] = select.EPOLLPRI | select.EPOLLONESHOT
+            self._psi = fd
             self.told.append(f"pressure of {path}")
             return
         self.missing.append("no memory pressure: a trigger could not be set")

@@ -9,7 +9,6 @@ Pure. Read next: `pane.py` (who draws), `wording.py` (`printable`, for the repor
 """
 
 import re
-import unicodedata
 from functools import lru_cache
 
 RESET = b"\x1b[0m"
@@ -167,6 +166,8 @@ def fitted(text: bytes, columns: int) -> bytes:
 
 @lru_cache(1024)
 def _width(char: str) -> int:
-    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf"):
+    from unicodedata import category, combining, east_asian_width  # no start waits for it
+
+    if combining(char) or category(char) in ("Mn", "Me", "Cf"):
         return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return 2 if east_asian_width(char) in "WF" else 1

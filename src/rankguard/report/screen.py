@@ -14,7 +14,6 @@ Not who decides what a frame shows: that is the front (`cli/front/view.py`). Not
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Protocol
@@ -181,6 +180,12 @@ class Screen:
         return columns, rows
 
 
+def _cells_of(char: str) -> int:
+    from unicodedata import combining, east_asian_width  # no start waits for it
+
+    return 0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1
+
+
 def cells(line: bytes) -> int:
     r"""How many columns of a terminal a line takes, the widest of its states if it has `\r`; -1 when nobody can tell."""
     widest = 0
@@ -189,7 +194,6 @@ def cells(line: bytes) -> int:
         for char in state:
             if char < " " or char == "\x7f":
                 return -1
-            if not unicodedata.combining(char):
-                width += 2 if unicodedata.east_asian_width(char) in "WF" else 1
+            width += 1 if char.isascii() else _cells_of(char)
         widest = max(widest, width)
     return widest

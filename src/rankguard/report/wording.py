@@ -7,7 +7,6 @@ Read next: `text.py`.
 """
 
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -244,7 +243,9 @@ def row(label: str, text: str, width: int) -> list[str]:
     number parted from its unit.
     """
     whole = _UNIT.sub("\u00a0", text)  # textwrap breaks at ASCII blanks only
-    lines = textwrap.wrap(whole, max(width, 40) - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
+    from textwrap import wrap  # no start waits for it
+
+    lines = wrap(whole, max(width, 40) - INDENT, break_long_words=False, break_on_hyphens=False) or [""]
     lines = [line.replace("\u00a0", " ") for line in lines]
     return [f"  {label:<6}  {lines[0]}", *(" " * INDENT + line for line in lines[1:])]
 

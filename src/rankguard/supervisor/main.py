@@ -13,7 +13,6 @@ import select
 import signal
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from selectors import EVENT_READ, EpollSelector
 from typing import TYPE_CHECKING
@@ -65,8 +64,10 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
         wire.send({"is": "spawn-failed", "statement": error.statement, "hint": error.hint, "code": error.exit_code})
         code = 0
     except BaseException:  # noqa: BLE001  # whatever it was, it has to be told
+        from traceback import format_exc
+
         # The warden ends whatever is left; the front says what happened.
-        wire.send({"is": "bug", "text": traceback.format_exc()})
+        wire.send({"is": "bug", "text": format_exc()})
         code = 125
     wire.flush_within(FLUSH_S)
     os._exit(code)

@@ -36,6 +36,8 @@ _TURN_S = 0.004
 """At work at most, before news gets its turn; and so long each time for what costs more (children, page cache)."""
 _AT_ONCE = 64
 """Ranks that are looked at when the kernel tells of an OOM, as the victim gives its memory back within milliseconds."""
+_SETTLED_S = 0.8
+"""Looks are frequent enough until then to do without what the kernel says of pressure."""
 _SOONER = 16
 """So many times oftener at most: at the start, and when a limit is near. Then as often that ten looks are left until then."""
 _LEAST_S = 0.05
@@ -76,8 +78,8 @@ class Samples:
         self._keep = bool(self._every) and not few_fds and may_keep(job.spec.nprocs, 2)
         self._news = MemoryNews(around, domain.limits, few_fds=few_fds)
         self._together = kills_all_at_once(around)
-        for note in (*self._news.told, *self._news.missing):
-            files.append(story.note(f"memory: {note}"))
+        self._noted: set[str] = set()
+        self._note_news()
         self._pause = self._shortest = max(_LEAST_S, self._every / _SOONER)
         self._due: float | None = clock() + self._pause
         self._todo: deque[int] = deque()
@@ -95,6 +97,7 @@ class Samples:
         self._ooms = 0
         self._oom_at = float("-inf")
         self._emitted = self._over = False
+        self._began = clock()
 
     def fileno(self) -> int:
         """Readable when the kernel has news of memory: `on_news`. -1: it tells nothing here."""
@@ -112,6 +115,16 @@ class Samples:
             self._due = min(self._due or now, max(now, self._at + self._shortest))
         if ooms and self._every:
             self._look_at_once(now)
+
+    def _note_news(self) -> None:
+        told = [note for note in (*self._news.told, *self._news.missing) if note not in self._noted]
+        for note in told:
+            self._files.append(story.note(f"memory: {note}"))
+        self._noted.update(told)
+
+    def _watch_pressure(self) -> None:
+        self._news.watch_pressure()
+        self._note_news()
 
     def next_wake(self) -> float | None:
         """At once also when something was just told: it is still in the queue."""
@@ -241,6 +254,8 @@ class Samples:
         """All ranks were looked at: how full is it, when will it be, and is that worth a word?"""
         self._at = now
         self._news.look_done()
+        if now - self._began > _SETTLED_S:
+            self._watch_pressure()
         for state, outlook_ in self._take_states(now):
             if self._shared[state.limit_from][1].rings(outlook_):
                 self._warn(now, state, outlook_)
@@ -356,6 +371,7 @@ class Samples:
         self._todo.clear()
         for found in self._found.values():
             found.close()
+        self._news.forget_pressure()
 
 
 def _still_growing(looks: Sequence[_L], growth: Callable[[_L], float]) -> _L | None:

@@ -25,6 +25,7 @@ from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
 from rankguard.linux.console import Console
 from rankguard.model import JobSpec, Verdict
+from rankguard.record import prepare
 from rankguard.runs import run_name
 
 TEXT_S, JSON_S = 5.0, 10.0
@@ -70,6 +71,7 @@ class Front:
             self._voice.ask = self.client.send
             self._say_previous()
             self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
+            self._prepare()
             self._loop()
         except SpawnFailed as error:
             from rankguard.lost import verdict_never_begun
@@ -236,6 +238,12 @@ class Front:
 
         if (told := previous(self.spec)) is not None:
             self._say(f"warning: {told}")
+
+    def _prepare(self) -> None:
+        """What the end needs, loaded while our own processes start: it would else stand between the job's end and ours."""
+        if self.asked.report == "text":
+            import rankguard.report.text  # noqa: F401  # for its module
+        prepare(Verdict)
 
     def _take_back(self) -> None:
         if first := self._hand.take_back():
