@@ -29,10 +29,11 @@ def main() -> int:
         parser.error(f"`--rows {asked.rows}`: expected letters of {', '.join(rows.FILES)}")
     if asked.quick and asked.write:
         parser.error("`--quick` gives no figures that could be kept")
-    return kept(lambda: bench(chosen, asked))
+    with tempfile.TemporaryDirectory(prefix="rankguard-bench-", dir="/var/tmp") as folder:
+        return kept(lambda: bench(chosen, asked, Path(folder)))
 
 
-def bench(chosen: list[str], asked: argparse.Namespace) -> int:
+def bench(chosen: list[str], asked: argparse.Namespace, folder: Path) -> int:
     """Ends with 1 where something that has to be reached was not, or a repeat failed."""
     here = machine.describe()
     peers = Peers(install=not asked.no_install, torch=not asked.no_torch)
@@ -40,10 +41,9 @@ def bench(chosen: list[str], asked: argparse.Namespace) -> int:
     before = machine.look() if not asked.quick else 0.0
     print(f"{here['processors']} processors, load {here['load_at_start']}, others use {before * 100:.0f} % of them")
     began, others, lines = time.monotonic(), machine.Others(), []
-    with tempfile.TemporaryDirectory(prefix="rankguard-bench-", dir="/var/tmp") as folder:
-        setting = Setting(Path(folder), peers, asked.quick, tell=_tell)
-        for letter in chosen:
-            lines += _row(letter, setting)
+    setting = Setting(folder, peers, asked.quick, tell=_tell)
+    for letter in chosen:
+        lines += _row(letter, setting)
     took, during = time.monotonic() - began, others.share()
     quiet = machine.quiet(before, during)
     print(f"{took:.0f} s; the machine was {'quiet' if quiet else 'NOT QUIET: the times are noise'}", end=" ")

@@ -56,10 +56,12 @@ class Job:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """End it as a user would, with SIGTERM; what has not ended then, by SIGKILL."""
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        """End it as a user would, with SIGTERM; what has not ended then, and at Ctrl-C, by SIGKILL."""
         mine = [self.pid, *descendants(self.pid)]
         try:
+            if kind is not None and not issubclass(kind, Exception):
+                self._process.kill()
             if self._process.poll() is None:
                 self._process.terminate()
                 self.wait()

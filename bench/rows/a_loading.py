@@ -13,14 +13,16 @@ pidfds in the bench: the caller has no say in it. Of ranks that are Python, as a
 to take eight interpreters down beside the busy caller; so there is a line with ranks of a C program, too.
 """
 
+import select
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from bench.jobs import Ends, kill, settle
+from bench.jobs import PATIENCE_S, Ends, end, kill, settle
 from bench.measure import Contender, Failed, Line, NotThere, at_most, times
-from bench.setting import NPROCS, VICTIM, Setting
+from bench.setting import VICTIM, Setting
+from rankguard.linux.tree import descendants
 
 BUSY = {"launch-busy": "Python ranks", "launch-busy-c": "C ranks"}
 CALLER = Path(__file__).parents[1] / "caller.py"
@@ -83,62 +85,72 @@ def run(setting: Setting) -> list[Line]:
 
 
 class Caller:
-    """`caller.py` of one kind, started at its first turn."""
+    """`caller.py` of one kind, started at its first turn, and anew after a turn that went wrong."""
 
     def __init__(self, setting: Setting, kind: str, method: str) -> None:
         self._setting, self._kind, self._method = setting, kind, method
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unread = b""
         self.spread_s: list[float] = []
         """How long after the beginning of the wait the kill comes, by number of repeat."""
 
     def once(self, number: int) -> dict[str, float]:
         if self._process is None:
-            self._process = self._start()
-        print(file=self._process.stdin, flush=True)
-        pids = [int(word) for word in self._answer().split()]
-        if len(pids) != NPROCS:
-            raise Failed(f"{len(pids)} pids")
-        with Ends(pids) as ends:
-            if self._kind in BUSY:
-                settle()
-            else:
-                self._asleep()
-            if self.spread_s:
-                time.sleep(self.spread_s[number])
-            began = kill(pids[VICTIM])
-            gone = ends.wait() if self._kind in BUSY else None
-            learnt = int(self._answer())
+            self._start()
+        try:
+            self._process.stdin.write(b"\n")
+            pids = [int(word) for word in self._answer().split()]
+            with Ends(pids) as ends:
+                if self._kind in BUSY:
+                    settle()
+                else:
+                    self._asleep()
+                if self.spread_s:
+                    time.sleep(self.spread_s[number])
+                began = kill(pids[VICTIM])
+                gone = ends.wait() if self._kind in BUSY else None
+                learnt = int(self._answer())
+        except BaseException:
+            self.close()
+            raise
         return {"ms": (learnt - began) / 1e6} | ({} if gone is None else {"gone_ms": (gone - began) / 1e6})
 
     def close(self) -> None:
+        """End it and its ranks: between its turns it has none."""
         if self._process is not None:
+            for pid in (*descendants(self._process.pid), self._process.pid):
+                end(pid)
+            self._process.wait()
             self._process.stdin.close()
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
             self._process.stdout.close()
+            self._process, self._unread = None, b""
 
-    def _start(self) -> subprocess.Popen[str]:
+    def _start(self) -> None:
         python: object = sys.executable
         if self._kind == "spawn":
             python = self._setting.peers.torch() / "python"
-        folder = str(self._setting.peers.sglang() if self._kind == "sglang" else self._setting.folder)
-        words = [str(python), str(CALLER), self._kind, self._method or "spawn", folder]
+        folder = self._setting.peers.sglang() if self._kind == "sglang" else self._setting.folder
+        words = [str(python), str(CALLER), self._kind, self._method or "spawn", str(folder)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(words, text=True, start_new_session=True, **pipes)
-        if process.stdout.readline() != "here\n":
-            process.kill()
-            process.wait()
+        self._process = subprocess.Popen(words, bufsize=0, start_new_session=True, **pipes)
+        if self._answer() != "here":
+            self.close()
             raise NotThere(f"`caller.py {self._kind}` cannot start")
-        return process
 
     def _answer(self) -> str:
-        line = self._process.stdout.readline()
-        if not line or line.startswith("error"):
-            raise Failed(line.strip() or "the caller ended")
-        return line
+        """Its next line; it may be waiting in vain."""
+        waiter, until = select.poll(), time.monotonic() + PATIENCE_S
+        waiter.register(self._process.stdout, select.POLLIN)
+        while b"\n" not in self._unread:
+            if not waiter.poll(max(0.0, until - time.monotonic()) * 1000):
+                raise Failed(f"the caller waits in vain, {PATIENCE_S:.0f} s by now")
+            if not (data := self._process.stdout.read(4096)):
+                raise Failed("the caller ended")
+            self._unread += data
+        line, _newline, self._unread = self._unread.partition(b"\n")
+        if line.startswith(b"error"):
+            raise Failed(line.decode(errors="replace"))
+        return line.decode()
 
     def _asleep(self) -> None:
         """Until the caller's own thread has been asleep five times in a row: it waits."""

@@ -27,7 +27,7 @@ def run(setting: Setting) -> list[Line]:
             return (max(each.at for each in job.here(NPROCS, attempt + 1)) - began) / 1e9
         except Failed as why:
             if attempt == 0 and "ended with" in str(why):
-                raise NotThere(f"no restart ({why})") from why
+                raise NotThere(f"no restart: {str(why).partition(':')[0]}") from why
             raise
 
     def ours(_number: int) -> dict[str, float]:
