@@ -9,7 +9,7 @@ from pathlib import Path
 import rankguard
 from bench import keep, machine, rows, table
 from bench.keeper import kept
-from bench.measure import Line
+from bench.measure import Line, Series
 from bench.peers import Peers
 from bench.setting import Setting
 
@@ -61,7 +61,14 @@ def bench(chosen: list[str], asked: argparse.Namespace, folder: Path) -> int:
 def _row(letter: str, setting: Setting) -> list[Line]:
     began, heading = time.monotonic(), f"row {letter}"
     setting.tell = lambda text: _tell(f"{heading}: {text}")
-    lines = rows.row(letter).run(setting)
+    try:
+        lines = rows.row(letter).run(setting)
+    except Exception as error:  # the other rows are worth having
+        lines = [
+            Line(
+                letter, "this row could not be measured", "", Series("rankguard", failed=[repr(error)[:400]]), reach="–"
+            )
+        ]
     _tell("")
     for line in lines:
         print(table.terminal(line))

@@ -114,7 +114,9 @@ class Job:
         return self._process.wait()
 
     def last_words(self) -> str:
-        return " ".join(self.stderr.read_text(errors="replace").split())[-300:]
+        text = self.stderr.read_text(errors="replace")
+        said = [line for line in text.splitlines() if line.startswith("error:")]
+        return said[0] if said else " ".join(text.split())[-300:]
 
 
 class Ends:

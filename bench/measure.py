@@ -56,6 +56,8 @@ class Line:
     """What has to be reached, in words; empty: nothing was promised."""
     reached: bool | None = None
     note: str = ""
+    label: str = ""
+    """A few words, for the plot."""
 
     def data(self) -> dict[str, Any]:
         return asdict(self)

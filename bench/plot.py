@@ -5,12 +5,15 @@ in the table alone.
 """
 
 import math
+from collections.abc import Callable
 from html import escape
 
 from bench.measure import Line, Series
 
 SECONDS = {"µs": 1e-6, "ms": 1e-3, "s": 1.0}
-WIDTH, LEFT, RIGHT_MARGIN, TOP, STEP = 960, 400, 30, 56, 26
+WIDTH, LEFT, RIGHT_MARGIN, TOP, STEP = 960, 330, 40, 60, 34
+NAME = 56
+"""How much room a name takes."""
 STYLE = """
 svg { font: 12px system-ui, sans-serif; --ink: #1f2328; --dim: #59636e; --grid: #d1d9e0; --ours: #0969da; --paper: #ffffff }
 @media (prefers-color-scheme: dark) { svg { --ink: #f0f6fc; --dim: #9198a1; --grid: #3d444d; --ours: #4493f8; --paper: #0d1117 } }
@@ -44,8 +47,7 @@ def svg(lines: list[Line]) -> str:
     for number, line in enumerate(timed):
         y = TOP + STEP * number + 8
         parts.append(f'<text x="8" y="{y + 4}">{escape(_label(line))}</text>')
-        for series in reversed(_seen(line)):
-            parts += _dot(series, SECONDS[line.unit], across, y, "ours" if series is line.ours else "peer")
+        parts += _dots(line, y, across)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -53,16 +55,20 @@ def _seen(line: Line) -> list[Series]:
     return [each for each in (line.ours, *line.peers) if each.median]
 
 
-def _dot(series: Series, scale: float, across, y: float, kind: str) -> list[str]:
-    middle, (least, most) = (across(series.median * scale), (across(value * scale) for value in series.span))
-    parts = [
-        f'<line class="{kind}" x1="{least:.1f}" y1="{y}" x2="{most:.1f}" y2="{y}" stroke-width="2"/>',
-        f'<circle class="{kind}" cx="{middle:.1f}" cy="{y}" r="5"><title>{escape(series.name)}: {series.median:.3g}</title></circle>',
-    ]
-    if kind == "peer":
-        parts.append(
-            f'<text class="dim" x="{middle:.1f}" y="{y - 7}" text-anchor="middle">{escape(_brief(series.name))}</text>'
-        )
+def _dots(line: Line, y: float, across: Callable[[float], float]) -> list[str]:
+    """Of one line; ours on top. A name that would lie on the one before it goes below its dot."""
+    parts, last, scale = [], -math.inf, SECONDS[line.unit]
+    for series in sorted(_seen(line), key=lambda each: (each is line.ours, each.median)):
+        kind = "ours" if series is line.ours else "peer"
+        middle, least, most = (across(value * scale) for value in (series.median, *series.span))
+        parts.append(f'<line class="{kind}" x1="{least:.1f}" y1="{y}" x2="{most:.1f}" y2="{y}" stroke-width="2"/>')
+        title = f"<title>{escape(series.name)}: {series.median:.3g} {line.unit}</title>"
+        parts.append(f'<circle class="{kind}" cx="{middle:.1f}" cy="{y}" r="5">{title}</circle>')
+        if kind == "peer":
+            below = middle - last < NAME
+            last = -math.inf if below else middle
+            at = f'x="{middle:.1f}" y="{y + 15 if below else y - 8}"'
+            parts.append(f'<text class="dim" {at} text-anchor="middle">{escape(_brief(series.name))}</text>')
     return parts
 
 
@@ -71,8 +77,8 @@ def _brief(name: str) -> str:
 
 
 def _label(line: Line) -> str:
-    text = f"{line.row}  {line.what.replace('`', '')}"
-    return text if len(text) <= 66 else f"{text[:64]}…"
+    text = f"{line.row}  {line.label or line.what.replace('`', '')}"
+    return text if len(text) <= 50 else f"{text[:48]}…"
 
 
 def _tick(power: int) -> str:

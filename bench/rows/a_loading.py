@@ -57,10 +57,13 @@ def run(setting: Setting) -> list[Line]:
         for each in callers:
             each.close()
 
-    def line(what: str, ours: str, bare: str, peers: tuple[str, ...] = (), *, promised: bool = True) -> Line:
+    def line(
+        what: str, label: str, ours: str, bare: str, peers: tuple[str, ...] = (), *, promised: bool = True
+    ) -> Line:
         series, floor = found[ours].series("ms"), found[bare].series("ms")
         series.name, floor.name = "rankguard", "bare pidfd"
         made = Line("a", what, "ms", series, [floor, *(found[name].series("ms") for name in peers)])
+        made.label = f"rank killed → error in hand: {label}"
         if promised:
             made.reach = f"≤ {LIMIT_MS:.0f} ms and ≤ {LIMIT_TIMES:.0f} × bare pidfd"
             multiple, enough = times(series, floor), at_most(series, LIMIT_MS)
@@ -71,16 +74,41 @@ def run(setting: Setting) -> list[Line]:
     lines = []
     for method in methods:
         peers = ("SGLang", "torch.multiprocessing.spawn") if method == methods[-1 if setting.quick else 1] else ()
-        lines.append(line(f"{kill_to} `wait_ready`, {method}", f"wait_ready {method}", f"pidfd {method}", peers))
-    lines.append(line("… rank 5 had been ready (fork)", "delivered fork", "pidfd fork", promised=False))
-    lines.append(line("… in the middle of its message (fork)", "mid-message fork", "pidfd fork", promised=False))
+        lines.append(
+            line(
+                f"{kill_to} `wait_ready`, {method}",
+                f"wait_ready, {method}",
+                f"wait_ready {method}",
+                f"pidfd {method}",
+                peers,
+            )
+        )
+    lines.append(
+        line("… rank 5 had been ready (fork)", "it had been ready", "delivered fork", "pidfd fork", promised=False)
+    )
+    lines.append(
+        line(
+            "… in the middle of its message (fork)", "in mid-message", "mid-message fork", "pidfd fork", promised=False
+        )
+    )
     peers = ("SGLang", "torch.multiprocessing.spawn")
-    lines.append(line(f"{kill_to} `launch(…).wait_ready`", "launch", "launch-pidfd", peers))
+    lines.append(line(f"{kill_to} `launch(…).wait_ready`", "launch", "launch", "launch-pidfd", peers))
     for kind, of in BUSY.items():
         busy = found[kind].series("gone_ms")
         busy.name = "rankguard"
         what = f"… the caller's thread busy in Python → all ranks of `launch` gone ({of})"
-        lines.append(Line("a", what, "ms", busy, [], f"≤ {BUSY_MS:.0f} ms", at_most(busy, BUSY_MS)))
+        lines.append(
+            Line(
+                "a",
+                what,
+                "ms",
+                busy,
+                [],
+                f"≤ {BUSY_MS:.0f} ms",
+                at_most(busy, BUSY_MS),
+                label=f"… caller busy → all gone ({of})",
+            )
+        )
     return lines
 
 

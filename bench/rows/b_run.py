@@ -33,7 +33,18 @@ def run(setting: Setting) -> list[Line]:
     found = setting.turns(contenders)
     series, *peers = (found[each.name].series("ms") for each in contenders)
     what = "rank 5 of 8 killed under `run` → all gone, report out, launcher gone"
-    return [Line("b", what, "ms", series, peers, f"≤ {LIMIT_MS:.0f} ms", at_most(series, LIMIT_MS))]
+    return [
+        Line(
+            "b",
+            what,
+            "ms",
+            series,
+            peers,
+            f"≤ {LIMIT_MS:.0f} ms",
+            at_most(series, LIMIT_MS),
+            label="rank killed under run → all over",
+        )
+    ]
 
 
 def once(words: list[object], folder: Path, named: str, *, reaped: bool = False) -> dict[str, float]:

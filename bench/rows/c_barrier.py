@@ -37,7 +37,7 @@ def run(setting: Setting) -> list[Line]:
         multiple = times(series, theirs)
         what = f"8 torch ranks: command → all through the first gloo barrier, `{each.name}`"
         line = Line("c", what, "s", series, [theirs])
-        series.name = "rankguard"
+        series.name, line.label = "rankguard", f"8 torch ranks → first barrier, {each.name}"
         if each.name != "--start exec":
             line.reach, line.reached = f"≤ {LIMIT} × torchrun", None if multiple is None else multiple <= LIMIT
         lines.append(line)

@@ -74,4 +74,15 @@ def run(setting: Setting) -> list[Line]:
     multiple = times(series, theirs)
     what = "one of 8 torch ranks killed → all 8 in `main` again, torch imported (`--start warm --max-restarts 3`)"
     reached = None if multiple is None else multiple <= LIMIT
-    return [Line("d", what, "s", series, [theirs], f"≤ {LIMIT} × torchrun", reached)]
+    return [
+        Line(
+            "d",
+            what,
+            "s",
+            series,
+            [theirs],
+            f"≤ {LIMIT} × torchrun",
+            reached,
+            label="torch rank killed → all 8 in main again",
+        )
+    ]

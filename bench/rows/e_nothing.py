@@ -46,7 +46,7 @@ def run(setting: Setting) -> list[Line]:
     )
     series, *peers = (found[name].series("s") for name in launchers)
     what = "`run -n 1 true`, all in all"
-    lines = [Line("e", what, "s", series, peers, f"≤ {LIMIT_S} s", at_most(series, LIMIT_S))]
+    lines = [Line("e", what, "s", series, peers, f"≤ {LIMIT_S} s", at_most(series, LIMIT_S), label="run -n 1 true")]
 
     found = setting.turns(
         [

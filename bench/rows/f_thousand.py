@@ -49,18 +49,18 @@ def run(setting: Setting) -> list[Line]:
     python = found["warm"].series("s")
     python.name = "rankguard"
 
-    def line(what: str, figure: str, limit: float | None) -> Line:
-        made = Line("f", what, "s", c.series(figure))
+    def line(what: str, label: str, figure: str, limit: float | None) -> Line:
+        made = Line("f", what, "s", c.series(figure), label=label)
         if limit is not None:
             made.reach, made.reached = f"≤ {limit:g} s", at_most(made.ours, limit)
         return made
 
     return [
-        line(f"{count:,} ranks of a C program: command → all started", "started", STARTED_S),
-        line("… one killed → all ranks gone", "gone", GONE_S),
-        line("… and the launcher's own processes, too", "over", None),
+        line(f"{count:,} ranks of a C program: command → all started", "1,000 C ranks → all started", "started", STARTED_S),
+        line("… one killed → all ranks gone", "… one killed → all gone", "gone", GONE_S),
+        line("… and the launcher's own processes, too", "… and we are gone", "over", None),
         Line(
             "f", f"{count:,} warm Python ranks: command → all in `main`", "s", python, [],
-            f"≤ {WARM_S:g} s", at_most(python, WARM_S),
+            f"≤ {WARM_S:g} s", at_most(python, WARM_S), label="1,000 warm Python ranks → all in main",
         ),
     ]  # fmt: skip
