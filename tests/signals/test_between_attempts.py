@@ -50,6 +50,14 @@ def test_one_of_ours_is_killed(waiting: Job, who: str) -> None:
         os.close(pidfd)
     lines = [json.loads(line) for line in (waiting.run_dir / "events.jsonl").read_text().splitlines()]
     assert [each["failed"]["attempt"] for each in lines if "failed" in each] == [0, 1]
+    if who == "supervisor":  # the front tells what the journal knows: of the attempt that had failed
+        told = waiting.verdict()
+        assert (told["outcome"], told["exit_code"], told["culprit"]["attempt"], len(told["attempts"])) == (
+            "failed",
+            5,
+            2,
+            2,
+        )
 
 
 def test_suspended_meanwhile(waiting: Job) -> None:
