@@ -22,7 +22,7 @@ from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import JobSpec, Verdict
 from rankguard.record import prepare
-from rankguard.spec import job_spec
+from rankguard.spec import job_spec, settled
 
 
 class Job:
@@ -270,8 +270,9 @@ def launch(  # noqa: PLR0913  # the contract's door
     go. `max_restarts`: how often all ranks are started again after a failure that another attempt can heal, in all or within
     `restart_window` seconds, after a pause of up to `restart_delay` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
     `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
-    of that process, where it is safe (else executed; the journal says why); `auto` is `exec`. `preload` null: what the
-    function's module (or the program) imports from installed packages at its top level.
+    of that process, where it is safe (else executed; the journal says why); `auto` is `warm` where it pays and nothing
+    speaks against it (docs/warm-start.md), else `exec`. `preload` null: what the function's module imports from installed
+    packages at its top level.
 
     Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
     """
@@ -303,9 +304,10 @@ def launch(  # noqa: PLR0913  # the contract's door
             cwd=cwd,
             run_dir=run_dir,
             python=shipment is not None,
-            start="exec" if start == "auto" else start,
+            start=start,
             preload=None if preload is None else tuple(preload),
             imports_of=_file_of(target),
+            import_path=() if shipment is None else shipment.path,
             ready_timeout=ready_timeout,
             stall_timeout=stall_timeout,
             grace=grace,
@@ -319,6 +321,7 @@ def launch(  # noqa: PLR0913  # the contract's door
         )
         if warning is not None:
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        spec = settled(spec, () if shipment is None else shipment.files)
         job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
         job.shipment = shipment
     finally:

@@ -73,6 +73,12 @@ class JobSpec(Record):
     """Modules that a warm start imports first; null for what the program imports at its top level."""
     imports_of: tuple[str, ...] = ()
     """The words that name the file whose imports are meant, where they are not those of the program itself."""
+    chosen: bool = False
+    """`warm` was chosen for the program (`auto`), not asked for: a doubt more is a reason to execute."""
+    not_warm: str | None = None
+    """Why `auto` came out as `exec`, where there was a choice."""
+    import_path: tuple[str, ...] = ()
+    """`sys.path` of a function's ranks, which is its caller's; empty for a program's own."""
     python: bool = True
     """The ranks are Python under our bootstrap."""
     expect_ready: bool = False

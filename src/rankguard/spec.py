@@ -50,6 +50,17 @@ def job_spec(
     return without_secrets(spec), warning
 
 
+def settled(spec: JobSpec, functions: Sequence[str] | None = None) -> JobSpec:
+    """The spec with `auto` decided. `functions`: the files that the ranks of a function import; null for a program."""
+    if spec.start != "auto":
+        return spec
+    if not spec.python or spec.nprocs < 2:
+        return spec.replace(start="exec")  # there is nothing to choose
+    from rankguard.launchers.auto import decide  # reads the program's text: no other start waits for its modules
+
+    return decide(spec, functions)
+
+
 def _cwd() -> str:
     try:
         return os.getcwd()

@@ -1,5 +1,6 @@
 """One warm server for all attempts of a run: it outlives what ends the ranks, and nothing is imported twice."""
 
+import contextlib
 import functools
 import os
 import select
@@ -98,6 +99,10 @@ def apart(test: Callable[..., None]) -> Callable[..., None]:
     def run(**fixtures: Any) -> None:
         def work() -> str | None:
             become_subreaper()
+            for name in os.listdir("/proc/self/fd"):  # of whoever started pytest; the warden closes such
+                with contextlib.suppress(OSError):
+                    if int(name) > 2:
+                        os.set_inheritable(int(name), False)
             try:
                 test(**fixtures)
             except pytest.skip.Exception as skipped:

@@ -105,7 +105,7 @@ OPTIONS = (
         "CPUs and memory near each rank's GPU: node, socket, exclusive or core-complex", "MODE",
         choices=("node", "socket", "exclusive", "core-complex"), pet=False,
     ),
-    _ours("--start", "ranks", "how Python ranks come to be: exec, warm (import once, fork each) or auto, which is exec", "HOW",
+    _ours("--start", "ranks", "how Python ranks come to be: exec, warm (import once, fork each) or auto (warm where it is safe)", "HOW",
           default="auto", choices=("auto", "exec", "warm")),
     _ours("--preload", "ranks", "what a warm start imports: auto (the program's own imports), none, or MOD,…", "MOD,…",
           default="auto"),

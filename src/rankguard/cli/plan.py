@@ -15,7 +15,7 @@ from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
 from rankguard.launchers.environment import SIGNALS_TO_HANDLE
 from rankguard.model import JobSpec
-from rankguard.spec import job_spec
+from rankguard.spec import job_spec, settled
 
 SHUTDOWN_TIMEOUT = 30.0
 
@@ -47,7 +47,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         restart_delay=asked.restart_delay,
         elastic_id=meeting.elastic_id,
         macros=True,
-        start="exec" if asked.start == "auto" else asked.start,
+        start=asked.start,
         preload=_preload(asked.preload),
         env=_told(asked),
         run_dir=asked.run_dir,
@@ -77,7 +77,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
     elif warning is not None and asked.log_dir != os.devnull:  # which is torchrun's way to ask for no files
         said.append((warning, "--run-dir DIR, a folder that can be written"))
     said += filter(None, [torchrun.not_kept(asked, nprocs, spec.run_dir)])
-    return spec, said + list(hand.said)
+    return settled(spec), said + list(hand.said)
 
 
 def _preload(asked: str) -> tuple[str, ...] | None:

@@ -45,7 +45,11 @@ if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # put there for the script that Python believes to run: us
     if "RANKGUARD_WARM" in os.environ:
-        _part("warm").serve(int(os.environ["RANKGUARD_WARM"]), lambda program: _part("imports").find(program))
+        _part("warm").serve(
+            int(os.environ["RANKGUARD_WARM"]),
+            lambda program: _part("imports").find(program),
+            lambda: _part("program").fresh_main(_as_python_made_it),
+        )
     _line = _part("line")
     _part("ownstack").offer(os.environ.get("NOTIFY_SOCKET", ""), _line.out_of_the_way)
     _words = _part("lastwords").LastWords(_line.Line(os.environ.get("NOTIFY_SOCKET", "")))

@@ -34,7 +34,7 @@ def main(
     `first_names` are those of a main module that has run nothing yet; `function` loads our `function.py`.
     """
     _enable_faulthandler()
-    fresh = _fresh_main(first_names)
+    fresh = fresh_main(first_names)
     script = False
     try:
         if arguments[0] == "-m":
@@ -72,7 +72,8 @@ def _enable_faulthandler() -> None:
         pass  # stderr is closed: there is nowhere to write to
 
 
-def _fresh_main(names: "Mapping[str, Any]") -> "ModuleType":
+def fresh_main(names: "Mapping[str, Any]") -> "ModuleType":
+    """A main module that has run nothing yet, in its place."""
     module = type(sys)("__main__")
     module.__dict__.update(names)
     module.__dict__.update(__doc__=None, __loader__=None, __spec__=None)

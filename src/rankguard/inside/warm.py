@@ -5,8 +5,8 @@ socket to the supervisor; so `/proc/PID/cmdline` and `sys.orig_argv` of a rank a
 forked through a middle process that ends at once: the supervisor, a subreaper, becomes its true parent.
 
 What cannot be forked safely is not: after each module and before every fork there is one thread, no child, no
-descriptor that was not there before, no CUDA driver that has been initialised; and no module may have read a variable
-that differs between the ranks. Else the supervisor is told which module it was, and executes the ranks.
+descriptor that was not there before, no CUDA driver that has been initialised, no timer, no memory that would be shared;
+and no module may have read a variable that differs between the ranks. Else the supervisor is told which module it was, and executes the ranks.
 
 Standard library only, none of ours can be imported. The other half: `launchers/warm.py`. What to import: `imports.py`.
 Sources: fork(2), prctl(2), the measured hazards in docs/warm-start.md.
@@ -37,7 +37,7 @@ class Refused(Exception):  # a decision, not an error
     """Ranks cannot be forked from this process; the text says which module is at fault."""
 
 
-def serve(fd: int, find: "Callable[[list[str]], list[str]]") -> None:
+def serve(fd: int, find: "Callable[[list[str]], list[str]]", fresh_main: "Callable[[], Any]") -> None:
     """Import, tell, and fork; returns in each rank, ready to run the program. `find(arguments)`: modules to import."""
     os.set_inheritable(fd, False)
     del os.environ["RANKGUARD_WARM"]
@@ -49,7 +49,11 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]") -> None:
     said = _Said()
     try:
         modules = order["modules"] if order["modules"] is not None else _found(find(order["program"]))
-        took = _import(modules, frozenset(order["differ"]))
+        _watched()
+        fds = said.fds | {fd}
+        setting = _Setting(order["program"], order["path"], fresh_main)
+        took = _import(modules, frozenset(order["differ"]), fds, order["strict"])
+        setting.give_back(order["program"])
         answer: dict[str, Any] = {"is": "ready", "modules": took}
     except Refused as refused:
         answer = {"is": "refused", "because": str(refused)}
@@ -59,16 +63,19 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]") -> None:
     if answer["is"] == "refused":
         os._exit(0)
     while True:
-        data, fds, _flags, _address = socket.recv_fds(line, MESSAGE_MOST, FDS_MOST)
+        data, given, _flags, _address = socket.recv_fds(line, MESSAGE_MOST, FDS_MOST)
         if not data:
             os._exit(0)  # the supervisor needs us no longer
-        asked = json.loads(data)
-        if _fork(fds[0], order["supervisor"]):
+        if doubt := _doubt({0, 1, 2, fd, *given}, quick=True):  # code that runs at a fork may have made it
+            line.send(doubt.encode())
+            os.write(given[0], _record(FORK, errno.EDEADLK))
+        elif _fork(given[0], order["supervisor"]):
+            asked = json.loads(data)
             line.detach()
             asked["env"] = order["env"] | asked["env"]
-            _become(asked, fds, order["supervisor"], order["env"], printed)
+            _become(asked, given, order["supervisor"], order["env"], printed)
             return
-        for each in fds:
+        for each in given:
             os.close(each)
 
 
@@ -81,17 +88,69 @@ def _found(modules: "list[str]") -> "list[str]":
     return modules
 
 
-def _import(modules: "list[str]", differ: "frozenset[str]") -> "list[str]":
-    """Import one after another, and look after each whether a fork is still safe; those that could be imported."""
+def _watched() -> None:
+    """Somebody traces or profiles this process, which the ranks would go on with as if it were they."""
+    if sys.gettrace() is not None or sys.getprofile() is not None:
+        raise Refused("the interpreter is traced or profiled from its start on")
+    monitoring = getattr(sys, "monitoring", None)  # from 3.12 on
+    if monitoring is not None and any(monitoring.get_tool(each) for each in range(6)):
+        raise Refused("the interpreter is monitored from its start on")
+
+
+class _Setting:
+    """What modules may look at while they are imported is as in the rank: arguments, `sys.path`, the main module."""
+
+    def __init__(self, program: "list[str]", path: "list[str]", fresh_main: "Callable[[], Any]") -> None:
+        """`path`: the whole `sys.path` of ranks that run a function; empty for a program."""
+        self._argv, self._main, self._path, self._own = sys.argv, sys.modules["__main__"], path, None
+        main = fresh_main()
+        sys.argv = list(program)
+        if path:
+            self._given, sys.path = sys.path, list(path)
+            return
+        folder = os.getcwd()
+        if program[0] == "-m":
+            sys.argv[1:2] = []  # as runpy has it while it looks for the module
+        elif os.path.isdir(program[0]):
+            folder = program[0]
+        else:
+            folder = os.path.dirname(os.path.realpath(program[0]))
+            main.__file__ = os.path.join(os.getcwd(), program[0])
+        if not sys.flags.safe_path:
+            self._own = folder
+            sys.path.insert(0, folder)
+
+    def give_back(self, program: "list[str]") -> None:
+        """As it was; what a module has added to `sys.path` stays."""
+        if program[0] == "-m" and program[1] in sys.modules:  # runpy would warn of that, in every rank
+            raise Refused(f"{program[1]} is imported by what it imports itself")
+        sys.argv, sys.modules["__main__"] = self._argv, self._main
+        if self._path:
+            if sys.path != self._path:
+                raise Refused("a module changes sys.path when it is imported, which a function's ranks are given")
+            sys.path = self._given
+        elif self._own in sys.path:
+            sys.path.remove(self._own)
+
+
+def _import(modules: "list[str]", differ: "frozenset[str]", fds: "set[int]", strict: bool) -> "list[str]":
+    """Import one after another, and look after each whether a fork is still safe; those that could be imported.
+
+    `strict`: nobody has asked for it, so an exception and a look at the process id are reasons to refuse, too.
+    """
     import importlib
 
+    if doubt := _doubt(fds):
+        raise Refused(f"before anything is imported {doubt}")
     read = _watch_environment()
-    fds = _open_fds()
+    pid = _WatchedPid() if strict else None
     taken = []
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001  # the program will meet it again, or catches it
+        except Exception as error:  # noqa: BLE001  # the program will meet it again, or catches it
+            if strict and not isinstance(error, ImportError):
+                raise Refused(f"importing {name} raised {type(error).__name__}") from None
             if name.partition(".")[0] not in sys.modules:
                 continue
         except BaseException as error:  # noqa: BLE001  # SystemExit at import
@@ -101,16 +160,23 @@ def _import(modules: "list[str]", differ: "frozenset[str]") -> "list[str]":
             raise Refused(f"after importing {name} {doubt}")
         if both := sorted(read & differ):
             raise Refused(f"{name} reads {both[0]} when it is imported, which differs between the ranks")
+        if pid is not None and pid.asked:
+            raise Refused(f"{name} reads the process id when it is imported")
+    if pid is not None:
+        pid.stop()
     type(os.environ).stop(os.environ)  # type: ignore[attr-defined]  # ours, set above
     return taken
 
 
-def _doubt(fds: "set[int]") -> "str | None":
-    """Why a fork would not be safe now; null when nothing speaks against it."""
+def _doubt(fds: "set[int]", quick: bool = False) -> "str | None":
+    """Why a fork would not be safe now; null when nothing speaks against it. `fds` may be open.
+
+    `quick`: memory that is shared is not looked for again, only what code at a fork is likely to make.
+    """
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         return f"there are {threads} threads"
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+    with open("/proc/thread-self/children") as file:
         if file.read().strip():
             return "there is a child process"
     for fd in sorted(_open_fds() - fds):
@@ -118,22 +184,40 @@ def _doubt(fds: "set[int]") -> "str | None":
             return f"{os.readlink(f'/proc/self/fd/{fd}')} is open"
         except OSError:
             continue
-    return _cuda()
+    return _cuda() or (None if quick else _timer() or _shared())
 
 
 def _cuda() -> "str | None":
     """The driver itself is asked: a framework does not know of what another library has initialised."""
-    with open("/proc/self/maps") as maps:
-        paths = {line.split(None, 5)[5].strip() for line in maps if "libcuda.so" in line}
-    if paths:
-        import ctypes
+    import ctypes
 
-        count = ctypes.c_int()
-        if ctypes.CDLL(min(paths)).cuDeviceGetCount(ctypes.byref(count)) != _CUDA_ERROR_NOT_INITIALIZED:
-            return "the CUDA driver is initialised"
+    try:
+        library = ctypes.CDLL("libcuda.so.1", mode=os.RTLD_NOLOAD)  # only where somebody has loaded it (dlopen(3))
+    except OSError:
+        library = None
+    if library is not None and library.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != _CUDA_ERROR_NOT_INITIALIZED:
+        return "the CUDA driver is initialised"
     cuda = sys.modules.get("torch.cuda")
     if cuda is not None and (cuda.is_initialized() or cuda._is_in_bad_fork()):  # noqa: SLF001  # torch's only word on it
         return "torch has initialised CUDA"
+    return None
+
+
+def _timer() -> "str | None":
+    """A fork does not inherit timers (fork(2)), an executed rank would have its own."""
+    import signal
+
+    if any(signal.getitimer(each)[0] for each in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)):
+        return "a timer runs"
+    return None
+
+
+def _shared() -> "str | None":
+    """Memory that every rank would have of its own: a semaphore or queue of multiprocessing, a GPU's."""
+    with open("/proc/self/maps") as maps:
+        for line in maps:
+            if line.split(None, 2)[1].startswith("rw") and line.split(None, 2)[1].endswith("s"):
+                return f"memory is shared with whatever is forked ({line.split(None, 5)[5].strip()})"
     return None
 
 
@@ -157,6 +241,24 @@ def _watch_environment() -> "set[str]":
     return names
 
 
+class _WatchedPid:
+    """`asked`: somebody has called `os.getpid`. What keeps the answer keeps that of a process that is no rank."""
+
+    def __init__(self) -> None:
+        self.asked, self._getpid = False, os.getpid
+        plain = self._getpid
+
+        def getpid() -> int:
+            """Return the current process id."""
+            self.asked = True
+            return plain()
+
+        os.getpid = getpid
+
+    def stop(self) -> None:
+        os.getpid = self._getpid
+
+
 def _still() -> None:
     """Nothing that has been imported is walked by a collection any more, so its pages stay shared."""
     import gc
@@ -171,6 +273,7 @@ class _Said:
     def __init__(self) -> None:
         self._kept = [os.memfd_create(name) for name in ("out", "err")]
         self._own = [os.dup(1), os.dup(2)]
+        self.fds = {0, 1, 2, *self._kept, *self._own}
         for target, kept in enumerate(self._kept, 1):
             os.dup2(kept, target, inheritable=True)
         for fd in (*self._kept, *self._own):
@@ -195,9 +298,6 @@ class _Said:
 
 def _fork(news: int, supervisor: int) -> bool:
     """True in the rank, once the supervisor is its parent. What cannot be forked is told to `news`, and executed."""
-    if len(os.listdir("/proc/self/task")) != 1:
-        os.write(news, _record(FORK, errno.EDEADLK))  # a thread may hold a lock that nobody would release in the rank
-        return False
     try:
         if middle := os.fork():
             os.waitpid(middle, 0)

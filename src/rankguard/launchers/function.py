@@ -26,8 +26,12 @@ __all__ = ["Shipment", "ship"]
 class Shipment:
     """What the supervisor puts into every rank as descriptors 3 (`memfd`) and 4, 5, … (`fds`). Close it after."""
 
-    def __init__(self, memfd: int, fds: list[int], cargo: object) -> None:
+    def __init__(
+        self, memfd: int, fds: list[int], cargo: object, path: tuple[str, ...] = (), files: tuple[str, ...] = ()
+    ) -> None:
         self.memfd, self.fds = memfd, fds
+        self.path, self.files = path, files
+        """The ranks' `sys.path`, and the files that each of them imports before it calls the function, in that order."""
         self._cargo = cargo
         """Kept alive as long as this object: a semaphore's name is unlinked when the caller's own object goes, and the
         ranks open it by name. So keep the shipment, closed, until every rank has begun."""
@@ -58,10 +62,12 @@ def ship(target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[s
     try:
         with open(memfd, "r+b", closefd=False) as file:
             _pack(call, file, spawning, by_reference)
-            data = pickle.dumps(_preparation(main_name, main_path, spawning))
+            preparation = _preparation(main_name, main_path, spawning)
+            data = pickle.dumps(preparation)
             file.write(data + len(data).to_bytes(LENGTH, "little"))
         _seal(memfd)
-        return Shipment(memfd, spawning.fds, call)
+        files = _files(target, by_reference)
+        return Shipment(memfd, spawning.fds, call, tuple(preparation["sys_path"]), files)
     except BaseException:
         os.close(memfd)
         spawning.drop()
@@ -247,6 +253,12 @@ def _main_module() -> tuple[str | None, str | None]:
     if os.path.splitext(os.path.basename(path))[0] == "ipython" or not os.path.exists(path):
         return None, None  # ipython's script has no guard; "<stdin>" is no file
     return None, path
+
+
+def _files(target: object, with_main: bool) -> tuple[str, ...]:
+    names = (["__main__"] if with_main else []) + [getattr(target, "__module__", "")]
+    found = (getattr(sys.modules.get(name), "__file__", None) for name in names)
+    return tuple(dict.fromkeys(os.path.abspath(file) for file in found if file))
 
 
 def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawning) -> dict[str, Any]:

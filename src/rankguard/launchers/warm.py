@@ -7,6 +7,7 @@ here before a server is started (`why_not_warm`), by the server itself after eac
 """
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -43,7 +44,7 @@ def why_not_warm(spec: JobSpec) -> str | None:
         return "ranks are bound to processors before they touch memory"
     if spec.macros and any("${local_rank}" in word for word in spec.argv):
         return "the ranks' arguments differ"
-    for name in sorted(_own_names(spec)):
+    for name in sorted(own_names(spec)):
         if name.startswith(_READ_BY_THE_LOADER):
             return f"{name} differs between the ranks"
     return None
@@ -54,7 +55,7 @@ class WarmServer:
 
     def __init__(self, spec: JobSpec, port: int) -> None:
         """Raises `OSError` when the process cannot be made."""
-        differ = _own_names(spec) | set(_OF_A_RANK) | set(_OF_AN_ATTEMPT if spec.max_restarts else ())
+        differ = own_names(spec) | set(_OF_A_RANK) | set(_OF_AN_ATTEMPT if spec.max_restarts else ())
         env = {n: v for n, v in rank_environment(spec, 0, port, None, None).items() if n not in differ}
         self._env = env
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -81,6 +82,8 @@ class WarmServer:
         order = {
             "modules": None if spec.preload is None else list(spec.preload),
             "program": list(spec.imports_of or spec.argv[spec.argv.index(BOOTSTRAP) + 1 :]),
+            "path": list(spec.import_path),
+            "strict": spec.chosen,
             "differ": sorted(differ),
             "env": env,
             "supervisor": os.getpid(),
@@ -159,7 +162,8 @@ class WarmServer:
             raise OSError(0, f"the warm server {self._ended()}")
         told, value = _RECORD.unpack(data)
         if told != _PID:
-            raise OSError(value, f"the warm server was unable to fork: {os.strerror(value)}")
+            doubt = self._line.recv(MESSAGE_MOST).decode() if value == errno.EDEADLK else os.strerror(value)
+            raise OSError(value, f"the warm server was unable to fork: {doubt}")
         return int(value)
 
     def _ended(self) -> str:
@@ -179,7 +183,7 @@ def _readable(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _own_names(spec: JobSpec) -> set[str]:
+def own_names(spec: JobSpec) -> set[str]:
     """Variables that differ between the ranks of this job, beside those that always do."""
     names = {name for env in spec.rank_env for name in env}
     if spec.virtual_local_rank:

@@ -38,6 +38,8 @@ class WarmStart:
         `port`: MASTER_PORT of this attempt.
         """
         if not self._wanted:
+            if self._spec.not_warm is not None:
+                self._executed(self._spec.not_warm)
             return -1
         if self._server is not None:
             if self._server.is_alive():
