@@ -118,7 +118,7 @@ def _unused_inside(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
     if "monitor_interval" in asked.given:
         yield "monitor_interval", "the kernel tells when a rank ends, nothing is polled"
     if "start_method" in asked.given:
-        yield "start_method", "every rank is executed anew"
+        yield "start_method", "`--start` says how ranks come to be"
     if asked.event_log_handler not in (None, "null"):
         yield "event_log_handler", "every event is in the run's `events.jsonl`"
     if asked.log_dir is not None and asked.run_dir is not None:
