@@ -166,6 +166,15 @@ def test_explain_tells_it_in_chapters(ranks: Ranks) -> None:
     assert "attempt 2 begins, restart 1 of 1; from here on times count from its launch" in told
 
 
+def test_filtered_lines_of_each_attempt(ranks: Ranks) -> None:
+    text = ATTEMPT + "print('keep', ATTEMPT, flush=True)\nsys.exit(3 if ATTEMPT == 0 else 0)"
+
+    ended = ranks.run(1, text, "--max-restarts", "1", "--duplicate-stdout-filters", "keep")
+
+    files = [ended.folder / "filtered_stdout.log", ended.folder / "filtered_stdout.1.log"]
+    assert [file.read_text().split()[-2:] for file in files] == [["keep", "0"], ["keep", "1"]]
+
+
 def test_a_given_port_stays(ranks: Ranks) -> None:
     ended = ranks.run(
         1, ATTEMPT + "print(os.environ['MASTER_PORT'], flush=True)\nsys.exit(3 if ATTEMPT == 0 else 0)", "--max-restarts", "1",

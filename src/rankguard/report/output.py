@@ -233,7 +233,8 @@ class _Filtered:
     """Lines of any rank with one of the texts, in a file of their own."""
 
     def __init__(self, spec: JobSpec, which: int, keep_open: bool) -> None:
-        path = f"{spec.run_dir}/filtered_{STREAMS[which]}.log"
+        number = f".{spec.attempt}" if spec.attempt else ""
+        path = f"{spec.run_dir}/filtered_{STREAMS[which]}{number}.log"
         self.file = LogFile(path, spec.log_max or _FILTERED_MAX, keep_open)
         self._texts = [text.encode(errors="surrogateescape") for text in spec.filters[which]]
         self._prefixes = [marked(spec, rank) for rank in range(spec.nprocs)]

@@ -91,6 +91,8 @@ class Ground(NamedTuple):
     reading: Backpressure
     warm: WarmStart
     awake: Awake
+    stacks: Iterator[int]
+    """Numbers for the run's files of stacks."""
     pids: set[int]
     """Those of ranks of attempts that are over."""
     heals: Callable[[Verdict], bool]
@@ -144,7 +146,7 @@ class LiveAttempt:
         self.desk.asks |= self._screen.answer(
             Glimpses(self.job, ground.memory, self._ranks.heard_at, ground.wire.send), self._output
         )
-        self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir)
+        self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir, ground.stacks)
         self._tree = JobTree(
             self.job,
             self._wall,

@@ -8,6 +8,7 @@ Read next: `attempt.py`, `../driver.py` (the loop), `restarts.py` (once more?), 
 
 import contextlib
 import gc
+import itertools
 import os
 import select
 import signal
@@ -140,6 +141,7 @@ class Supervisor:
             reading=self._reading,
             warm=self._warm,
             awake=Awake(),
+            stacks=itertools.count(1),
             pids=set(),
             heals=self._heals,
         )

@@ -4,7 +4,7 @@ One request at a time; the same question asked meanwhile gets the same answer. N
 `Sampler`'s. `examination.py` asks here too (`take`). Read next: `linux/stacks.py`, `report/stacks.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from selectors import BaseSelector
 from typing import Any
 
@@ -24,7 +24,7 @@ _KEPT = 100
 
 
 class Snapshots:
-    """Of one job."""
+    """Of one attempt. `numbers` are those of the run's files of stacks, one after another."""
 
     def __init__(
         self,
@@ -34,11 +34,12 @@ class Snapshots:
         clock: Callable[[], float],
         redact: Callable[[str], str],
         private_dir: str,
+        numbers: Iterator[int],
     ) -> None:
         self._job, self._files, self._clock, self._redact = job, files, clock, redact
         self._sampler = Sampler(selector, PRIORITY, clock, lambda rank: f"{private_dir}/{rank}.stack")
         self._asking: dict[tuple[int, ...], list[tuple[Reply, bool]]] = {}
-        self._count = 0
+        self._numbers = numbers
         self._closed = False
         self.next_wake, self.wake = self._sampler.next_wake, self._sampler.wake
 
@@ -96,9 +97,9 @@ class Snapshots:
             reply(message | ({"stacks": self._data(found)} if data else {}))
 
     def _save(self, text: str) -> str | None:
-        self._count += 1
-        name = f"stacks-{self._count}.txt"
-        if self._count > _KEPT or not self._files.save(name, text):
+        number = next(self._numbers)
+        name = f"stacks-{number}.txt"
+        if number > _KEPT or not self._files.save(name, text):
             return None
         self._files.append(story.note(f"stacks of ranks were taken: `{name}`"))
         return f"{self._files.folder}/{name}"
