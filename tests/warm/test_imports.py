@@ -72,3 +72,27 @@ def test_a_module_of_a_package_by_name(path: Path, monkeypatch: pytest.MonkeyPat
 def test_nothing_there(path: Path) -> None:
     assert find([str(path / "gone.py")]) == []
     assert find(["-m", "no.such.module"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("import torch\nprint(torch.ones(1))", []),
+        ("import torch\nimport re\nre.compile('x')", []),
+        ("from torch.nn.parallel import DistributedDataParallel", ["torch._dynamo"]),
+        ("import torch\ndef train():\n    return torch.optim.SGD([])", ["torch._dynamo"]),
+        ("from torch import optim", ["torch._dynamo"]),
+        ("import optim", []),
+    ],
+)
+def test_what_torch_imports_when_it_is_used(path: Path, text: str, more: list[str]) -> None:
+    for name in (
+        "torch/__init__.py",
+        "torch/nn/__init__.py",
+        "torch/nn/parallel/__init__.py",
+        "torch/_dynamo/__init__.py",
+    ):
+        (path / "packages" / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / "packages" / name).write_text("raise AssertionError('this must not run')")
+
+    assert [name for name in found(path, text) if name == "torch._dynamo"] == more
