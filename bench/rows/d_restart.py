@@ -1,9 +1,11 @@
 """Row d. One of 8 torch ranks is killed: how long until all 8 are in `main` again, with torch imported.
 
 `ranks/here_torch.py FIFO main`. From just before the SIGKILL of rank 5 to the latest instant that a rank of the second
-attempt wrote down (the ranks read the attempt from TORCHELASTIC_RESTART_COUNT, which both launchers set). The launcher's
-own delay before a restart is in it. torchrun executes its ranks anew; ours are forked of the warm server.
-A repeat is a job of its own; of torchrun's three restarts of one job are as many repeats, to be done within minutes.
+attempt wrote down (the ranks read the attempt from TORCHELASTIC_RESTART_COUNT, which both launchers set). Whatever
+the launcher does in between is in it, our pause, too: there is none before a first restart (a second failure in a row
+would wait a second), and each repeat of ours is the first restart of a job of its own. torchrun never waits, so its three
+restarts of one job are as many repeats, to be done within minutes. It executes its ranks anew, ours are forked of the
+warm server.
 """
 
 from bench.jobs import Job, kill, settle
