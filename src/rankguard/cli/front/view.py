@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from rankguard.cli.front.frame import Painter
 
 AFTER_S, EVERY_S, AGAIN_S = 0.5, 0.25, 1.0
-"""The first look at a start, one look to the next, and to the next where there is no place for a view now."""
+"""The first look at a start; from one look to the next; and to the next of one line, of which only the clock changes, or
+where the terminal is somebody else's now. (A window that is too low is looked at when it changes: SIGWINCH.)"""
 SPOKEN_S, LINE_S = 60.0, 60.0
 LEFT_FREE = 5
 """Lines of the terminal that a frame leaves to the ranks."""
@@ -39,19 +40,20 @@ class View:
     `leaving`: it is being taken away, until the supervisor says that it is gone.
     """
 
-    def __init__(self, nprocs: int, began: float, ask: Ask, *, unicode: bool = True) -> None:
-        self._nprocs, self._ask, self._unicode = nprocs, ask, unicode
+    def __init__(self, nprocs: int, began: float, ask: Ask, *, unicode: bool = True, expects: bool = False) -> None:
+        self._nprocs, self._began, self._ask, self._unicode = nprocs, began, ask, unicode
+        self._expects = expects
         self._painter: Painter | None = None
         self._due: float | None = began + AFTER_S
         self._waiting = False
-        self._over = self._asleep = self._held = False
+        self._over = self._asleep = self._held = self._small = False
         self.up = self.leaving = False
 
     # ── When ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def due_at(self) -> float | None:
         """When `tick` wants to be called."""
-        return None if self._over or self._asleep or self._held or self._waiting else self._due
+        return None if self._over or self._asleep or self._held or self._waiting or self._small else self._due
 
     def tick(self, now: float) -> None:
         """Ask for a glimpse if it is time for one and there is a place for a view."""
@@ -62,6 +64,9 @@ class View:
         if size is None:
             self.hide()
             self._due = now + AGAIN_S
+            self._small = _too_small()
+            if not self._expects and now - self._began > LINE_S:  # there is nothing to show before somebody speaks
+                self._sleep()
             return
         self._waiting = True
         self._ask({"do": "glimpse", "rows": _rows(self._nprocs, size[1])})
@@ -72,7 +77,12 @@ class View:
             self._over = True
             self.hide()
         elif what == "readiness-expected":
+            self._expects = True
             self._wake(now)
+
+    def _sleep(self) -> None:
+        self._asleep = True
+        self._ask({"do": "glimpse", "when": "spoken"})
 
     def _wake(self, now: float) -> None:
         if self._asleep:
@@ -80,8 +90,8 @@ class View:
 
     def resized(self, now: float) -> None:
         """The terminal has another size."""
-        if self.up:
-            self._due = now
+        if self.up or self._small:
+            self._small, self._due = False, now
 
     def hold(self) -> None:
         """Take it away, and draw none until `go_on`: somebody else gets the terminal."""
@@ -111,14 +121,13 @@ class View:
                 self.leaving = False
 
     def _show(self, seen: dict[str, Any], now: float) -> None:
-        self._waiting, self._due = False, now + EVERY_S
         form, size = _form(seen), _place()
+        self._waiting, self._due = False, now + (AGAIN_S if form == "line" else EVERY_S)
         if self._over or self._held or size is None:
             self.hide()
         elif form is None:
             self.hide()
-            self._asleep = True
-            self._ask({"do": "glimpse", "when": "spoken"})
+            self._sleep()
         else:
             self._draw(form, seen, size[0])
 
@@ -148,7 +157,8 @@ def view(asked: SimpleNamespace, spec: JobSpec, began: float, ask: Ask, env: Map
         return None
     if _in_a_pipe(1) or importlib.util.find_spec("rich") is None:
         return None
-    return View(spec.nprocs, began, ask, unicode=_speaks_unicode(env))
+    expects = spec.expect_ready or spec.ready_timeout is not None
+    return View(spec.nprocs, began, ask, unicode=_speaks_unicode(env), expects=expects)
 
 
 def _in_a_pipe(fd: int) -> bool:
@@ -174,7 +184,19 @@ def _place() -> tuple[int, int] | None:
         columns, rows = os.get_terminal_size(2)
     except OSError:
         return None
-    return None if columns < LEAST_COLUMNS or rows < LEAST_ROWS or in_background(2) else (columns, rows)
+    return None if _is_small(columns, rows) or in_background(2) else (columns, rows)
+
+
+def _too_small() -> bool:
+    """It is ours, and the kernel tells when that changes: SIGWINCH goes to who is in the foreground."""
+    try:
+        return _is_small(*os.get_terminal_size(2)) and not in_background(2)
+    except OSError:
+        return False
+
+
+def _is_small(columns: int, rows: int) -> bool:
+    return columns < LEAST_COLUMNS or rows < LEAST_ROWS
 
 
 def _rows(nprocs: int, height: int) -> int:
