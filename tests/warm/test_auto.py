@@ -242,3 +242,23 @@ def test_the_journal_says_it_to_whoever_asks(auto: Warm) -> None:
 
     assert "ranks are executed, each anew: the program begins with no import" in ended.stderr
     assert Path(ended.folder / "verdict.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("uses", "preloaded"),
+    [
+        ("torch.ones", False),
+        ("torch.optim.SGD", True),
+        ("torch.optim.SGD, os.environ.setdefault('TORCHDYNAMO_DISABLE', '1')", False),
+        ("torch.optim.SGD, os.environ.setdefault('TORCH_LOGS', 'all')", False),
+    ],
+)
+def test_what_torch_imports_when_it_is_used(auto: Warm, uses: str, preloaded: bool) -> None:
+    """Before the program has said how: then it is left to the ranks."""
+    shutil.copytree(auto.packages / "big", auto.packages / "torch")
+    (auto.packages / "torch/_dynamo").mkdir()
+    (auto.packages / "torch/_dynamo/__init__.py").write_text("")
+
+    start, said = run(auto, f"import torch\ndef train():\n    {uses}\n")
+
+    assert (start, "torch._dynamo" in said) == ("warm", preloaded)

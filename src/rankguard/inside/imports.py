@@ -13,7 +13,7 @@ __rankguard_frame__ = True
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 USED = {"torch._dynamo": frozenset({"DistributedDataParallel", "FullyShardedDataParallel", "fully_shard", "optim"})}
 """Modules that a package imports only when something of it is first used, and by which of its names in a text that can be
@@ -33,7 +33,7 @@ def find(program: "list[str]") -> "list[str]":
     while waiting and len(seen) < FILES_MOST:
         path = waiting.pop(0)
         tree = _read(path)
-        used |= _names(tree)
+        used |= names_in(tree)
         for name, names in _imports(tree, path):
             local = _local(name, names, own)
             for file in local:
@@ -43,12 +43,14 @@ def find(program: "list[str]") -> "list[str]":
             if not local and _installed(name.partition(".")[0], own):
                 found[name] = None
                 found.update(dict.fromkeys(f"{name}.{each}" for each in names if _is_module(name, each)))
-    tops = {name.partition(".")[0] for name in found}
-    for name, by in USED.items():
-        package, _, module = name.rpartition(".")
-        if package.partition(".")[0] in tops and used & by and _is_module(package, module):
-            found[name] = None
+    found.update(dict.fromkeys(name for name in used_later(found, used) if _is_module(*name.rsplit(".", 1))))
     return list(found)
+
+
+def used_later(modules: "Iterable[str]", names: "set[str]") -> "list[str]":
+    """What packages among `modules` are going to import when the program uses these names of theirs."""
+    tops = {module.partition(".")[0] for module in modules}
+    return [name for name, by in USED.items() if name.partition(".")[0] in tops and names & by]
 
 
 def _start(program: "list[str]") -> "tuple[str | None, list[str]]":
@@ -77,7 +79,7 @@ def _read(path: str) -> ast.Module:
         return ast.Module([], [])
 
 
-def _names(tree: ast.Module) -> "set[str]":
+def names_in(tree: ast.Module) -> "set[str]":
     """Every name in the text, inside functions too: what the program is going to use."""
     found: set[str] = set()
     for node in ast.walk(tree):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from rankguard.inside import BOOTSTRAP
+from rankguard.inside.imports import used_later
 from rankguard.launchers.firstimports import FirstImports
 from rankguard.launchers.warm import own_names, why_not_warm
 from rankguard.model import JobSpec
@@ -64,7 +65,14 @@ def decide(spec: JobSpec, functions: Sequence[str] | None = None) -> JobSpec:
     because = _modules(first)
     if because is not None:
         return spec.replace(start="exec", not_warm=because)
-    return spec.replace(start="warm", preload=tuple(first.modules), chosen=True)
+    return spec.replace(start="warm", preload=(*first.modules, *_used_later(first)), chosen=True)
+
+
+def _used_later(first: FirstImports) -> list[str]:
+    """Unless the program speaks of what these modules read when they are imported: it may set that before it uses them."""
+    later = used_later(first.modules, first.names)
+    tops = tuple(name.partition(".")[0].upper() for name in later)
+    return [] if any(name.startswith(tops) for name in first.names if name.isupper()) else later
 
 
 def _import_path(spec: JobSpec) -> list[str]:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 
+from rankguard.inside.imports import names_in
+
 FILES_MOST = 100
 BYTES_MOST = 2 << 20
 _NO_EFFECT = frozenset(
@@ -37,6 +39,11 @@ _IMPORT_FAILS = frozenset(
 )
 
 
+def _texts_in(tree: ast.Module) -> set[str]:
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {text for text in texts if isinstance(text, str) and text.isidentifier()}
+
+
 class _Stop(Exception):
     """Here the program does something that may matter to what is imported later."""
 
@@ -54,6 +61,8 @@ class FirstImports:
         self.folders: dict[str, list[str]] = {}
         """Of each package that is in `modules`: where it lies."""
         self.stopped: str | None = None
+        self.names: set[str] = set()
+        """Every name in the files of the program that were read, and every text that is one (`"TORCH_LOGS"`)."""
         self._path = list(path)
         self._own: list[str] = []
         self._seen: set[str] = set()
@@ -116,6 +125,7 @@ class FirstImports:
             raise _Stop(f"it has more than {FILES_MOST} files of its own")
         with open(file, "rb") as text:
             tree = ast.parse(text.read(BYTES_MOST))
+        self.names |= names_in(tree) | _texts_in(tree)
         self._run(tree.body, _Place(file, main, package))
 
     def _run(self, body: Sequence[ast.stmt], place: "_Place") -> None:
