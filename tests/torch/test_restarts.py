@@ -1,7 +1,7 @@
 """A training that is started again goes on where it was, its ranks forked of the process that had imported torch."""
 
 import pytest
-from tests.torch._runs import PROGRAMS, Run
+from tests.torch._runs import DDP, PROGRAMS, Run
 
 pytestmark = pytest.mark.torch
 
@@ -24,3 +24,13 @@ def test_it_resumes(tmp_path, start):
     if start == "warm":  # torch was imported once, by the server
         assert sum(note.startswith("ranks are forked of a server that has imported torch") for note in notes) == 1
         assert any("imported their modules already" in note for note in notes)
+
+
+def test_the_example_is_warm_by_itself(tmp_path):
+    """What DistributedDataParallel imports when it is made is in the server, too."""
+    with Run(tmp_path, 4, DDP, "--steps", 5) as run:
+        verdict = run.end()
+
+    assert (run.status, verdict["start"]) == (0, "warm"), run.stderr()
+    [note] = [entry["note"] for entry in run.journal() if "has imported" in entry.get("note", "")]
+    assert {"torch,", "torch._dynamo"} <= set(note.split())

@@ -244,6 +244,15 @@ def test_the_journal_says_it_to_whoever_asks(auto: Warm) -> None:
     assert Path(ended.folder / "verdict.json").exists()
 
 
+def test_a_module_may_make_a_temporary_file(auto: Warm) -> None:
+    """tempfile looks at the process id to notice a fork."""
+    begin(auto, "import tempfile\ntempfile.gettempdir()")
+
+    start, said = run(auto, PRINTS)
+
+    assert start == "warm", said
+
+
 @pytest.mark.parametrize(
     ("uses", "preloaded"),
     [

@@ -250,7 +250,8 @@ class _WatchedPid:
 
         def getpid() -> int:
             """Return the current process id."""
-            self.asked = True
+            # tempfile compares it each time, and draws its names anew after a fork.
+            self.asked = self.asked or sys._getframe(1).f_globals.get("__name__") != "tempfile"  # noqa: SLF001
             return plain()
 
         os.getpid = getpid
