@@ -4,7 +4,6 @@ A `Job` is the front's view of them. It has no thread and no timer of its own: s
 and what they say is read when the caller waits. Leaving the block leaves no process of the job alive.
 """
 
-import asyncio
 import contextlib
 import json
 import os
@@ -67,6 +66,8 @@ class Job:
 
     async def wait_ready_async(self, timeout: float | None = None) -> list[Any]:  # noqa: ASYNC109  # the contract's name
         """`wait_ready` for an event loop; the loop is never blocked."""
+        import asyncio  # half of what `import rankguard.job` cost
+
         self._client.send({"do": "expect", "timeout": timeout})
         loop = asyncio.get_running_loop()
         while True:

@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -34,6 +33,8 @@ class Guard:
         on_failure: Callable[[Verdict], object] | None = None,
         on_ending: Callable[[str, Ending], object] | None = None,
     ) -> None:
+        from concurrent.futures import Future  # it brings `logging`: whoever only waits for readiness does without
+
         self.future: Future[Verdict | None] = Future()
         """Resolved with the verdict of the first failure, or with None when the guard ends without one.
 
