@@ -28,14 +28,18 @@ from _frozen_importlib_external import SourceFileLoader  # noqa: E402  # importl
 __rankguard_frame__ = True
 
 _here = os.path.dirname(__file__)
+_parts: "dict[str, Any]" = {}
 
 
 def _part(name: str) -> "Any":
-    """One of our modules, from its byte code where Python keeps it, without a trace in `sys.modules`."""
+    """One of our modules, from its byte code where Python keeps it, without a trace in `sys.modules`; loaded once."""
+    if name in _parts:
+        return _parts[name]
     loader = SourceFileLoader(f"rankguard.inside.{name}", f"{_here}/{name}.py")
     module = type(sys)(loader.name)
     module.__file__ = loader.path
     exec(loader.get_code(loader.name), module.__dict__)  # type: ignore[arg-type]  # noqa: S102  # a source file has code
+    _parts[name] = module
     return module
 
 
@@ -45,6 +49,8 @@ if __name__ == "__main__":
     if not sys.flags.safe_path and sys.path and sys.path[0] == os.path.dirname(os.path.realpath(__file__)):
         del sys.path[0]  # put there for the script that Python believes to run: us
     if "RANKGUARD_WARM" in os.environ:
+        for _name in ("line", "ownstack", "lastwords", "program"):
+            _part(_name)  # once, not in every rank
         _part("warm").serve(
             int(os.environ["RANKGUARD_WARM"]),
             lambda program: _part("imports").find(program),

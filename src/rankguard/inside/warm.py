@@ -41,6 +41,8 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]", fresh_main: "Callab
     """Import, tell, and fork; returns in each rank, ready to run the program. `find(arguments)`: modules to import."""
     os.set_inheritable(fd, False)
     del os.environ["RANKGUARD_WARM"]
+    import ctypes  # noqa: F401  # what every rank will need
+    import fcntl  # noqa: F401
     import json
     import socket
 
@@ -389,6 +391,9 @@ def _be_another() -> None:
     """What a process draws once, from the kernel's randomness or from its own identity: not the server's."""
     if (numpy := sys.modules.get("numpy.random")) is not None:
         numpy.seed()
+    generator = getattr(sys.modules.get("torch"), "default_generator", None)
+    if generator is not None and generator.initial_seed() >= 1 << 32:  # drawn by torch; people give small ones
+        generator.seed()
     if (process := sys.modules.get("multiprocessing.process")) is not None:
         process.current_process().authkey = os.urandom(32)
     if (threading := sys.modules.get("threading")) is not None:
