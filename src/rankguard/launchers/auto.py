@@ -16,6 +16,14 @@ from rankguard.model import JobSpec
 
 HEAVY = 64
 """Python files in the packages that are imported. Fewer are imported sooner in every rank than a server is begun."""
+_OF_A_FUNCTION = (
+    "rankguard.inside.function",
+    "rankguard.inside.this_rank",
+    "mmap",
+    "pickle",
+    "multiprocessing.process",
+)
+"""What every rank imports to receive its function; without rankguard on its path it finds it by itself."""
 _READ_WHEN_CUDA_BEGINS = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 _WATCHED = {
     "LD_PRELOAD": "a library is loaded before all others",
@@ -65,7 +73,8 @@ def decide(spec: JobSpec, functions: Sequence[str] | None = None) -> JobSpec:
     because = _modules(first)
     if because is not None:
         return spec.replace(start="exec", not_warm=because)
-    return spec.replace(start="warm", preload=(*first.modules, *_used_later(first)), chosen=True)
+    ours = () if functions is None else _OF_A_FUNCTION
+    return spec.replace(start="warm", preload=(*first.modules, *_used_later(first), *ours), chosen=True)
 
 
 def _used_later(first: FirstImports) -> list[str]:
