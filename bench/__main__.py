@@ -37,7 +37,10 @@ def bench(chosen: list[str], asked: argparse.Namespace, folder: Path) -> int:
     """Ends with 1 where something that has to be reached was not, or a repeat failed."""
     here = machine.describe()
     peers = Peers(install=not asked.no_install, torch=not asked.no_torch)
-    versions = {"rankguard": rankguard.__version__, **peers.versions()}  # installs them; torch is read from disk
+    versions = {
+        "rankguard": rankguard.__version__,
+        **peers.prepared({name for letter in chosen for name in rows.PEERS.get(letter, ())}),
+    }
     before = machine.look() if not asked.quick else 0.0
     print(f"{here['processors']} processors, load {here['load_at_start']}, others use {before * 100:.0f} % of them")
     began, others, lines = time.monotonic(), machine.Others(), []

@@ -100,7 +100,13 @@ def _where(run: dict[str, Any]) -> str:
 def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     fresh = {line["row"] for line in new["lines"]}
     lines = [line for line in old["lines"] if line["row"] not in fresh] + new["lines"]
-    return {**new, "mixed": True, "lines": sorted(lines, key=lambda line: list(FILES).index(line["row"]))}
+    versions = {**old["versions"], **new["versions"]}
+    return {
+        **new,
+        "mixed": True,
+        "versions": versions,
+        "lines": sorted(lines, key=lambda line: list(FILES).index(line["row"])),
+    }
 
 
 def _kept(folder: Path) -> list[dict[str, Any]]:

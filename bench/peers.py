@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.measure import NotThere
@@ -38,19 +39,20 @@ class Peers:
         """The folder of the unpacked wheel."""
         return self._get("sglang", self._find_sglang)
 
-    def versions(self) -> dict[str, str]:
-        """Of those that are there."""
+    def prepared(self, names: Iterable[str]) -> dict[str, str]:
+        """Install these now (`torch`, `mpirun`, `sglang`), not in the middle of a row; their versions, or why not."""
         asked = {
             "torch": lambda: _said(self.torch() / "python", "-c", "import torch; print(torch.__version__)"),
-            "Open MPI": lambda: _said(*self.mpirun(), "--version").split()[3],
-            "SGLang": lambda: str(self.sglang()) and SGLANG,
+            "mpirun": lambda: f"(Open MPI) {_said(*self.mpirun(), '--version').split()[3]}",
+            "sglang": lambda: str(self.sglang()) and SGLANG,
         }
         found = {}
-        for name, ask in asked.items():
-            try:
-                found[name] = ask()
-            except NotThere as why:
-                found[name] = f"not there: {why}"
+        for name, version in asked.items():
+            if name in names:
+                try:
+                    found[name] = version()
+                except NotThere as why:
+                    found[name] = f"not there: {why}"
         return found
 
     def _get(self, name, find):

@@ -10,7 +10,7 @@ HEAD = (
     "rankguard: median [least – most], repeats",
     "beside it (rankguard as a multiple of it)",
     "to reach",
-    "",
+    "reached",
 )
 REACHED = {True: "yes", False: "**no**", None: "–"}
 
@@ -65,7 +65,7 @@ def _short(text: str) -> str:
 
 def _number(value: float) -> str:
     """Three figures that count, thousands with commas."""
-    if value == 0 or abs(value) >= 100:
+    if float(value).is_integer() or abs(value) >= 100:
         return f"{value:,.0f}"
     digits = 2 if abs(value) < 10 else 1
     while round(abs(value), digits) < 10 ** (1 - digits) and digits < 5:

@@ -16,6 +16,18 @@ FILES = {
     "j": "j_output",
 }
 
+PEERS = {
+    "a": ("torch", "sglang"),
+    "b": ("torch", "mpirun"),
+    "c": ("torch",),
+    "d": ("torch",),
+    "e": ("torch", "mpirun"),
+    "g": ("torch", "mpirun"),
+    "h": ("torch",),
+    "j": ("torch",),
+}
+"""Which peers a row has."""
+
 
 def row(letter: str) -> ModuleType:
     """The module of a row; each is imported when it is its turn."""

@@ -3,7 +3,8 @@
 8 and 1,000 ranks of `ranks/rest.c`, which rest. Counted are the voluntary context switches (/proc/PID/task/TID/status) of
 all threads of all the launcher's own processes (front, supervisor, warden) within ten seconds: one for each time that
 somebody woke one. With `--sample 0`, where nothing may happen at all, and by default, where the ranks' memory is looked at
-once a second. The jobs stand beside one another and are looked at in the same seconds: all of them are idle.
+once a second. (A rankguard that starts elsewhere on the machine wakes ours: it looks whose sockets are left over.) The
+jobs stand beside one another and are looked at in the same seconds: all of them are idle.
 Five windows of ten seconds. What has to be reached: none with `--sample 0`, one a sample by default.
 """
 

@@ -78,7 +78,7 @@ def test_the_table() -> None:
     rows = table.markdown([LINE, counted]).splitlines()[2:]
 
     assert rows == [
-        "| b | work · of b | **2.00** ms [1.00 – 3.00], 3 | torchrun **500** ms [500 – 500], 1, 1 failed (× 0.0040); mpirun not available: not installed | ≤ 60 ms | yes |",
+        "| b | work · of b | **2** ms [1 – 3], 3 | torchrun **500** ms [500 – 500], 1, 1 failed (× 0.0040); mpirun not available: not installed | ≤ 60 ms | yes |",
         "| h | culprit (1 wrong) | 2 of 3 | torchrun 1 of 2 | all | **no** |",
     ]
     assert "failed: torchrun: Failed: <no>" in table.terminal(LINE)
