@@ -47,12 +47,12 @@ def life(nprocs: int) -> list:
     ]
 
 
-def measure(nprocs: int) -> list[float]:
+def measure(nprocs: int, repetitions: int = REPETITIONS) -> list[float]:
     """Microseconds per fact, one value a repetition."""
     facts = life(nprocs)
     jobs = max(1, LEAST_FACTS // len(facts))
     took = []
-    for repetition in range(REPETITIONS + 1):
+    for repetition in range(repetitions + 1):
         fresh = [Job(new_spec(nprocs)) for _ in range(jobs)]
         gc.collect()
         gc.freeze()  # what was made before is no business of the collector, as in a supervisor that has started
