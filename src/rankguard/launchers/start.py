@@ -26,11 +26,8 @@ class Starter:
         self._around, self._spec = around, around.spec
         self._bindings = _bindings(around.spec)
 
-    def start(self, number: int, notify: str, error_file: str | None) -> "Start":
-        """The process, and our ends of its output pipes (non-blocking; -1 where it has the terminal itself).
-
-        Raises `OSError` when the machine is unable to make it; nothing is open then.
-        """
+    def prepare(self, number: int, notify: str, error_file: str | None) -> "Prepared":
+        """All that a rank's process needs. Raises `OSError` when the machine is unable to make it; nothing is open then."""
         around, spec = self._around, self._spec
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
             env = rank_environment(spec, number, around.port, notify, error_file)
@@ -62,10 +59,27 @@ class Starter:
                 ignore=(1,) if spec.ignore_hup else (),
                 binding=self._bindings[number] if self._bindings else None,
             )
-            forked = around.warm.fork(command)
-            started = forked or spawn.spawn(command)
+            return Prepared(command, (outputs[0], outputs[1]), theirs.pop_all(), ours.pop_all())
+
+    def start(self, prepared: "Prepared") -> "Start":
+        """The process. Raises `OSError` when the machine is unable to make it; nothing is open then."""
+        with prepared.theirs, prepared.ours as ours:
+            forked = self._around.warm.fork(prepared.command)
+            started = forked or spawn.spawn(prepared.command)
             ours.pop_all()
-            return Start(started, (outputs[0], outputs[1]), forked is not None)
+            return Start(started, prepared.outputs, forked is not None)
+
+
+class Prepared(NamedTuple):
+    """A rank to be forked. `outputs`: our ends of its output pipes (non-blocking; -1 where it has the terminal itself).
+
+    `theirs` and `ours` close the ends of the child, and ours if it is not to be.
+    """
+
+    command: spawn.Command
+    outputs: tuple[int, int]
+    theirs: contextlib.ExitStack
+    ours: contextlib.ExitStack
 
 
 class Start(NamedTuple):
