@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from tests.job import targets
 
 import rankguard
+from rankguard.linux import tree
 
 
 def alive(run_id: str) -> list[str]:
@@ -59,6 +61,30 @@ def test_the_death_of_a_loading_rank_reaches_the_waiting_caller() -> None:
     assert (verdict.culprit.rank, verdict.culprit.cause.kind, verdict.exit_code) == (2, "killed", 137)
     assert str(caught.value).startswith("rank 2 of 4 was killed")
     assert alive(job.run_id) == []
+
+
+def test_an_error_is_worded_when_it_is_looked_at() -> None:
+    """It comes before the verdict does; whoever looks at it inside the block waits for that."""
+    with rankguard.launch(targets.kill_one, nprocs=4, args=(2, 9)) as job:
+        with pytest.raises(rankguard.RankFailed) as caught:
+            job.wait_ready(timeout=60)
+        assert caught.value.verdict.culprit is not None
+        assert caught.value.verdict.culprit.rank == 2
+        again = pickle.loads(pickle.dumps(caught.value))  # our own
+
+    assert again.verdict.fingerprint == caught.value.verdict.fingerprint
+
+
+def test_an_error_whose_supervisor_is_killed_before_anybody_looks_at_it() -> None:
+    with rankguard.launch(["sleep", "1000"], nprocs=4, console="none") as job:
+        (supervisor,) = tree.children(job._client.warden_pid)
+        ranks = tree.children(supervisor)
+        os.kill(ranks[2], signal.SIGKILL)
+        with pytest.raises(rankguard.RankFailed) as caught:
+            job.wait_ready(timeout=60)
+        os.kill(supervisor, signal.SIGKILL)
+        assert caught.value.verdict.outcome == "failed"
+        assert alive(job.run_id) == []
 
 
 def test_a_rank_that_had_reported_dies() -> None:
