@@ -33,7 +33,7 @@ LIMIT_MS, LIMIT_TIMES, BUSY_MS = 3.0, 5.0, 5.0
 def run(setting: Setting) -> list[Line]:
     callers: list[Caller] = []
 
-    def contender(kind: str, method: str = "", repeats: int = 20, peer: str | None = None) -> Contender:
+    def contender(kind: str, method: str = "", repeats: int = 12, peer: str | None = None) -> Contender:
         caller = Caller(setting, kind, method)
         callers.append(caller)
         repeats = setting.repeats(repeats)
