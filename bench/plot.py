@@ -78,7 +78,7 @@ def _brief(name: str) -> str:
 
 def _label(line: Line) -> str:
     text = f"{line.row}  {line.label or line.what.replace('`', '')}"
-    return text if len(text) <= 50 else f"{text[:48]}…"
+    return text if len(text) <= 54 else f"{text[:52]}…"
 
 
 def _tick(power: int) -> str:
