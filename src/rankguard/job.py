@@ -357,7 +357,8 @@ def _check(
         raise UsageError(f"max_restarts must not be negative: {max_restarts}")
     if restart_window is not None and not restart_window > 0:
         raise UsageError(
-            f"restart_window must be more than 0 seconds, not {restart_window!r}", "None counts over the whole run"
+            f"restart_window must be more than 0 seconds, not {restart_window!r}",
+            "`restart_window=None` counts over the whole run",
         )
     if grace < 0:
         raise UsageError(f"grace must not be negative: {grace}")

@@ -141,7 +141,10 @@ def test_a_library_that_hangs(ranks: Ranks) -> None:
 def test_the_library_is_loaded_into_no_process_that_forks(ranks: Ranks) -> None:
     """The supervisor's own maps, read by the rank that fails last of all: no libnvidia-ml there."""
     program = """
+there = os.path.join(os.path.dirname(__file__), "there")
 if RANK == 1:
+    while not os.path.exists(there):
+        time.sleep(0.01)
     raise RuntimeError("CUDA error: unspecified failure of the device")
 def look(*_):
     time.sleep(0.5)  # the driver is being asked
@@ -149,6 +152,7 @@ def look(*_):
     print("LOADED" if "libnvidia-ml" in maps else "CLEAN", flush=True)
     sys.exit(0)
 signal.signal(signal.SIGTERM, look)
+open(there, "w").close()
 signal.pause()
 """
     ended = ranks.run(2, program, env=with_library(ranks))

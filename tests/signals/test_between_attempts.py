@@ -22,7 +22,7 @@ sys.exit(5)
 @pytest.fixture
 def waiting(tmp_path: Path) -> Iterator[Job]:
     """A job that has failed three times and waits, for 1.5 s at least."""
-    with Job(tmp_path, 2, FAILS, "--max-restarts", "9") as job:
+    with Job(tmp_path, 2, FAILS, "--max-restarts", "9", process_group=0) as job:
         until_in(job.run_dir / "events.jsonl", "(restart 3 of 9)")
         yield job
 

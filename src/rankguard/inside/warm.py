@@ -124,8 +124,10 @@ class _Setting:
 
     def give_back(self, program: "list[str]") -> None:
         """As it was; what a module has added to `sys.path` stays."""
-        if program[0] == "-m" and program[1] in sys.modules:  # runpy would warn of that, in every rank
-            raise Refused(f"{program[1]} is imported by what it imports itself")
+        if program[0] == "-m":
+            package = hasattr(sys.modules.get(program[1]), "__path__")
+            if (run := f"{program[1]}.__main__" if package else program[1]) in sys.modules:  # runpy would warn of that
+                raise Refused(f"{run} is imported by what it imports itself")
         sys.argv, sys.modules["__main__"] = self._argv, self._main
         if self._path:
             if sys.path != self._path:
