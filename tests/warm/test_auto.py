@@ -244,6 +244,13 @@ def test_the_journal_says_it_to_whoever_asks(auto: Warm) -> None:
     assert Path(ended.folder / "verdict.json").exists()
 
 
+def test_who_asks_for_it_gets_it(auto: Warm) -> None:
+    """With nothing to import a fork still costs less than an interpreter."""
+    ended = auto.run(2, "print('here')", start="warm")
+
+    assert (ended.verdict["start"], "has imported nothing" in notes(ended)) == ("warm", True)
+
+
 def test_a_module_may_make_a_temporary_file(auto: Warm) -> None:
     """tempfile looks at the process id to notice a fork."""
     begin(auto, "import tempfile\ntempfile.gettempdir()")

@@ -50,7 +50,7 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]", fresh_main: "Callab
     order = json.loads(line.recv(MESSAGE_MOST))
     said = _Said()
     try:
-        modules = order["modules"] if order["modules"] is not None else _found(find(order["program"]))
+        modules = order["modules"] if order["modules"] is not None else find(order["program"])
         _watched()
         fds = said.fds | {fd}
         setting = _Setting(order["program"], order["path"], fresh_main)
@@ -82,12 +82,6 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]", fresh_main: "Callab
 
 
 # ── Importing ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _found(modules: "list[str]") -> "list[str]":
-    if not modules:
-        raise Refused("the program imports no installed package at its top level")
-    return modules
 
 
 def _watched() -> None:

@@ -68,7 +68,7 @@ class WarmStart:
         assert self._server is not None
         answer = self._server.answered()
         if answer["is"] == "ready":
-            self._note(f"ranks are forked of a server that has imported {', '.join(answer['modules'])}")
+            self._note(f"ranks are forked of a server that has imported {', '.join(answer['modules']) or 'nothing'}")
         else:
             self._end()
             self._executed(answer["because"])
