@@ -29,6 +29,7 @@ def test_as_often_as_allowed():
     budget = Restarts(2)
 
     told = [ask(budget, failed()) for _ in range(3)]
+    assert not budget.heals(failed(), 0.0)  # whoever waits is told of the last failure at once
 
     assert [type(answer) for answer in told] == [Again, Again, str]
     assert [answer.because for answer in told[:2]] == ["restart 1 of 2", "restart 2 of 2"]
@@ -36,7 +37,7 @@ def test_as_often_as_allowed():
 
 
 def test_none_is_allowed():
-    assert not Restarts(0).heals(failed())
+    assert not Restarts(0).heals(failed(), 0.0)
     assert ask(Restarts(0), failed()) == "it was started again 0 times, as often as --max-restarts allows"
 
 
@@ -79,8 +80,8 @@ def test_the_same_failure_twice_before_ready():
 
     assert isinstance(ask(budget, failed(phase="starting")), Again)
     assert ask(budget, failed(phase="starting")) == "it failed in the same way twice before it was ready"
-    assert not budget.heals(failed(phase="starting"))
-    assert budget.heals(failed(phase="starting", fingerprint="b"))
+    assert not budget.heals(failed(phase="starting"), 0.0)
+    assert budget.heals(failed(phase="starting", fingerprint="b"), 0.0)
 
 
 @pytest.mark.parametrize("phase", ["ready", "running"])
@@ -107,7 +108,7 @@ def test_a_program_that_is_not_whole(name: str):
     verdict = verdict.replace(culprit=verdict.culprit.replace(cause=cause))
 
     assert ask(Restarts(9), verdict) == f"{name} is in the program itself"
-    assert not Restarts(9).heals(verdict)
+    assert not Restarts(9).heals(verdict, 0.0)
 
 
 def test_what_cannot_be_started():
@@ -132,4 +133,4 @@ def test_something_still_lives():
 
 @pytest.mark.parametrize("name", ["succeeded", "interrupted"])
 def test_only_failures(name: str):
-    assert not Restarts(9).heals(samples.ALL[name]())
+    assert not Restarts(9).heals(samples.ALL[name](), 0.0)

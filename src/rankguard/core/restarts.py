@@ -36,9 +36,9 @@ class Restarts:
         """Failures in a row of attempts that did not last."""
         self._last: Attempt | None = None
 
-    def heals(self, failed: Verdict) -> bool:
-        """Whether it is worth another attempt, as far as its culprit goes: asked when that is known and ranks still end."""
-        return self.most > 0 and failed.outcome == "failed" and not self._hopeless(failed)
+    def heals(self, failed: Verdict, at: float) -> bool:
+        """Whether another attempt will follow, as far as is known while ranks still end."""
+        return failed.outcome == "failed" and (self._hopeless(failed) or self._refused(failed, at)) is None
 
     def after(self, failed: Verdict, attempt: Attempt, at: float, luck: float) -> Again | str:
         """Once an attempt is over, all of it: what to do, or why nothing. `luck`: from 0 to 1, of the caller's drawing.

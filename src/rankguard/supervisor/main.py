@@ -236,7 +236,7 @@ class Supervisor:
         return restarter.with_what_is_left(final)
 
     def _heals(self, failed: Verdict) -> bool:
-        return self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed)
+        return self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed, clock())
 
     def _rest(self, seconds: float) -> None:
         """Between two attempts: answer the front, write what is shown, end the rest when asked to end."""
