@@ -17,7 +17,8 @@ from rankguard.diagnosis.advice import OWNERS, RETRY  # noqa: E402
 from rankguard.diagnosis.exit_status import exit_code  # noqa: E402
 from rankguard.diagnosis.kinds import FAMILIES  # noqa: E402
 from rankguard.diagnosis.xids import FOLLOWS, MACHINE, PROGRAM, XIDS  # noqa: E402
-from rankguard.model import Family, JobSpec  # noqa: E402
+from rankguard.jobspec import JobSpec  # noqa: E402
+from rankguard.model import Family  # noqa: E402
 
 PAGE = ROOT / "docs" / "causes.md"
 

@@ -25,7 +25,8 @@ from rankguard.facts import (
     TreeEmpty,
     WardenLost,
 )
-from rankguard.model import Attempt, JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.jobspec import JobSpec
+from rankguard.model import Attempt, Memory, MemoryState, Moment, Phase
 from rankguard.record import Record
 
 

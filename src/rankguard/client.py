@@ -15,8 +15,8 @@ from collections.abc import Sequence
 
 from rankguard import outset
 from rankguard.errors import SpawnFailed, UsageError
+from rankguard.jobspec import JobSpec
 from rankguard.linux.files import devnull
-from rankguard.model import JobSpec
 from rankguard.record import to_data
 from rankguard.wire import Message, Wire
 

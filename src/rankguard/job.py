@@ -18,8 +18,9 @@ from typing import Any, Self
 from rankguard import inside
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
+from rankguard.jobspec import JobSpec
 from rankguard.linux.notify import PAYLOAD
-from rankguard.model import JobSpec, Verdict
+from rankguard.model import Verdict
 from rankguard.record import prepare
 from rankguard.spec import job_spec, settled
 

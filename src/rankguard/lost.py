@@ -17,7 +17,8 @@ from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.verdict import verdict
 from rankguard.errors import RankguardBug, SpawnFailed, UsageError
 from rankguard.facts import JobStarted, Judged, Looked, NotSpawned, SupervisorLost, TreeEmpty
-from rankguard.model import JobSpec, Verdict
+from rankguard.jobspec import JobSpec
+from rankguard.model import Verdict
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.state import Sampled, fullness, last_look, remembered, sampled

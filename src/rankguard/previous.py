@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux.hierarchies import counter
-from rankguard.model import JobSpec
 from rankguard.runs import EARLIER, TOLD, VERDICT, Run, run_in, run_name
 
 if TYPE_CHECKING:

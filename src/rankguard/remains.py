@@ -19,7 +19,8 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.diagnosis.words import shown
 from rankguard.errors import RankguardBug, UsageError
 from rankguard.facts import Fact, Judged, SupervisorLost
-from rankguard.model import Attempt, JobSpec, Phase, Verdict
+from rankguard.jobspec import JobSpec
+from rankguard.model import Attempt, Phase, Verdict
 from rankguard.record import Record
 from rankguard.report.state import RankNow, Sampled, last_look, remembered, sampled
 

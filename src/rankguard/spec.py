@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rankguard.errors import SpawnFailed
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.redact import without_secrets
 from rankguard.runs import make_run_dir, new_run_id
 

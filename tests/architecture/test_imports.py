@@ -17,7 +17,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "rankguard"
 
-NOUNS = {"record", "model", "facts", "orders", "errors", "case", "circumstances", "collective", "stacks", "_version"}
+NOUNS = {
+    "record",
+    "model",
+    "jobspec",
+    "facts",
+    "orders",
+    "errors",
+    "case",
+    "circumstances",
+    "collective",
+    "stacks",
+    "_version",
+}
 DRIVER = NOUNS | {"core", "diagnosis", "linux", "launchers", "report", "driver", "wire"}
 
 MAY_IMPORT: dict[str, set[str]] = {

@@ -5,8 +5,8 @@ import time
 
 from rankguard.cli.front import on_verdict
 from rankguard.errors import SpawnFailed
+from rankguard.jobspec import JobSpec
 from rankguard.lost import verdict_never_begun
-from rankguard.model import JobSpec
 
 SPEC = JobSpec(run_id="abcd", command=("x",), argv=("x",), nprocs=1, env={}, cwd="/")
 

@@ -5,7 +5,8 @@ import pytest
 from rankguard.core.job import Job
 from rankguard.core.machine import step
 from rankguard.facts import Exited, JobStarted, Spawned, StopRequested
-from rankguard.model import Ending, JobSpec, MemoryState, Sender
+from rankguard.jobspec import JobSpec
+from rankguard.model import Ending, MemoryState, Sender
 from rankguard.orders import SignalAll, SignalRank
 
 SIGINT, SIGTERM, SIGHUP = 2, 15, 1

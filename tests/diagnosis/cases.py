@@ -2,7 +2,8 @@
 
 from rankguard.case import Case, RankCase
 from rankguard.facts import Exited, FailureReported, KernelKilled, Looked, NotSpawned, ProtocolBroken
-from rankguard.model import Ending, ExceptionInfo, JobSpec, Memory, OomCount, OomRecord, Phase, Report
+from rankguard.jobspec import JobSpec
+from rankguard.model import Ending, ExceptionInfo, Memory, OomCount, OomRecord, Phase, Report
 
 START = 1000.0
 WALL = 1_790_000_000.25

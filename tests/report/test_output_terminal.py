@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.ansi import Painter, fitted, held_back, is_harmless, is_plain
 from rankguard.report.output import Output, prefix
 from rankguard.report.prefix import marked

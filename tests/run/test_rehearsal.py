@@ -14,7 +14,8 @@ from rankguard.core.machine import step
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.verdict import verdict
 from rankguard.facts import Exited, JobStarted, Judged, Looked, Spawned
-from rankguard.model import Ending, JobSpec
+from rankguard.jobspec import JobSpec
+from rankguard.model import Ending
 from rankguard.supervisor.rehearsal import AFTER_S, Rehearsal
 
 def started(nprocs):
@@ -77,7 +78,8 @@ def test_none_is_rehearsed_once_something_has_failed() -> None:
     from rankguard.core.job import Job
     from rankguard.core.machine import step
     from rankguard.facts import Exited, JobStarted, Spawned
-    from rankguard.model import Ending, JobSpec
+    from rankguard.jobspec import JobSpec
+    from rankguard.model import Ending
     from rankguard.supervisor.rehearsal import AFTER_S, Rehearsal
 
     job = Job(JobSpec("abcd", ("true",), ("true",), 1, {}, "/"))

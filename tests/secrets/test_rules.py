@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankguard import facts
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.redaction import redacted, redacted_tail
-from rankguard.model import Ending, ExceptionInfo, JobSpec, Report
+from rankguard.model import Ending, ExceptionInfo, Report
 from rankguard.record import Record, to_data
 from rankguard.report.redact import HIDDEN, Redactor, for_telling, job_redactor, without_secrets
 

@@ -5,8 +5,9 @@ import time
 
 from rankguard.core.job import Job
 from rankguard.facts import Exited, StatusTold
+from rankguard.jobspec import JobSpec
 from rankguard.linux.memory import MemoryDomain
-from rankguard.model import Ending, JobSpec
+from rankguard.model import Ending
 from rankguard.supervisor.glimpses import Glimpses
 from rankguard.wire import Message
 

@@ -16,13 +16,13 @@ from tests.linux._evidence_helpers import inside as inside_child
 from tests.warm.conftest import Warm
 
 from rankguard import inside
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.environment import rank_environment
 from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux import spawn, tree
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.files import devnull
 from rankguard.linux.libc import become_subreaper
-from rankguard.model import JobSpec
 
 TELLS = (
     "import heavy, os, signal\n"

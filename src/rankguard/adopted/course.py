@@ -22,8 +22,9 @@ from rankguard.core.policy import LATE
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.verdict import verdict as verdict_of
 from rankguard.facts import DeadlinePassed, Exited, Fact, JobStarted, Looked, Spawned, TimeLost
+from rankguard.jobspec import JobSpec
 from rankguard.linux.child import by_signal
-from rankguard.model import JobSpec, Verdict
+from rankguard.model import Verdict
 from rankguard.orders import Disarm, Judge, Look, Order, Tell, WakeAt
 
 FEW = 8

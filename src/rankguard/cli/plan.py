@@ -13,8 +13,8 @@ from rankguard.cli.options import BY_FIELD
 from rankguard.cli.terminal import Said, hands
 from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.environment import SIGNALS_TO_HANDLE
-from rankguard.model import JobSpec
 from rankguard.spec import job_spec, settled
 
 SHUTDOWN_TIMEOUT = 30.0

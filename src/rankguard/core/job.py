@@ -30,7 +30,8 @@ from rankguard.facts import (
     TreeEmpty,
     WardenLost,
 )
-from rankguard.model import Attempt, JobSpec, Memory, MemoryState, Moment, Phase
+from rankguard.jobspec import JobSpec
+from rankguard.model import Attempt, Memory, MemoryState, Moment, Phase
 from rankguard.orders import Order
 
 

@@ -13,7 +13,8 @@ from rankguard.core.job import Job
 from rankguard.core.machine import JOB_TABLE, RANK_TABLE, step
 from rankguard.errors import UsageError
 from rankguard.facts import Fact
-from rankguard.model import Attempt, JobSpec
+from rankguard.jobspec import JobSpec
+from rankguard.model import Attempt
 from rankguard.orders import Order
 from rankguard.record import from_data, to_data
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rankguard.inside import BOOTSTRAP
 from rankguard.inside.imports import used_later
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.firstimports import FirstImports
 from rankguard.launchers.warm import own_names, why_not_warm
-from rankguard.model import JobSpec
 
 HEAVY = 64
 """Python files in the packages that are imported. Fewer are imported sooner in every rank than a server is begun."""

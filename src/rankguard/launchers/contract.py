@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rankguard.facts import Fact, Looked, Silences
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.terminal import Terminal
 from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
-from rankguard.model import JobSpec, Sign
+from rankguard.model import Sign
 from rankguard.record import Record
 
 Emit = Callable[[Fact], None]

@@ -6,7 +6,7 @@ torchrun's names and rules were read in torch 2.13's `elastic/agent/server` and 
 
 from collections.abc import Mapping
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 
 SIGNALS_TO_HANDLE = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
 """torchrun's default of --signals-to-handle, which it tells its ranks."""

@@ -9,11 +9,11 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.linux import pipes, spawn
 from rankguard.linux.files import devnull
-from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
     from rankguard.linux.numa import Binding

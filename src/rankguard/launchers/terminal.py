@@ -7,8 +7,8 @@ may read (`linux/modes.py`). What such a rank lacks is `/dev/tty` and the keys t
 
 import os
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux.modes import Modes
-from rankguard.model import JobSpec
 
 
 class Terminal:

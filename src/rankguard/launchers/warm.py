@@ -17,10 +17,10 @@ import struct
 from typing import Any
 
 from rankguard.inside import BOOTSTRAP
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.environment import rank_environment
 from rankguard.linux import spawn
 from rankguard.linux.files import devnull
-from rankguard.model import JobSpec
 
 MESSAGE_MOST = 1 << 20
 ANSWER_S = 5.0

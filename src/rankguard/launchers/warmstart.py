@@ -8,8 +8,8 @@ spares it (`pids`). Whatever speaks against it makes ranks executed, and is told
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux import spawn, tree
-from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
     from rankguard.launchers.warm import WarmServer

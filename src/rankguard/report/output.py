@@ -8,7 +8,7 @@ docs/output.md. Read next: `lines.py` (bytes → lines), `lanes.py` (lines → c
 from collections import deque
 from collections.abc import Callable
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.ansi import Painter
 from rankguard.report.jsonlines import JsonLines
 from rankguard.report.lanes import JsonLane, Lane, TextLane

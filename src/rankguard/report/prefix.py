@@ -7,7 +7,7 @@
 
 import re
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 
 BOTH = 3
 _PATTERN = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})", re.ASCII)

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from rankguard.errors import UsageError
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.sensitive import (
     CLOSING,
     HIDDEN,

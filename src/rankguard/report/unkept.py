@@ -1,6 +1,6 @@
 """The log files of a rank that has the terminal itself: one line that says why there is nothing in them."""
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.logfile import LogFile
 from rankguard.report.output import STREAMS, log_path
 

@@ -32,6 +32,7 @@ from rankguard.facts import (
     Suspended,
     WardenLost,
 )
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.terminal import Terminal
@@ -44,7 +45,7 @@ from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received
-from rankguard.model import Attempt, JobSpec, Verdict
+from rankguard.model import Attempt, Verdict
 from rankguard.orders import Order, SignalAll, Tell
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output

@@ -8,9 +8,9 @@ import os
 import stat
 import struct
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux.console import Console
 from rankguard.linux.console import missing as text_missing
-from rankguard.model import JobSpec
 from rankguard.report.jsonlines import missing as json_missing
 
 _TIOCGDEV = 0x80045432

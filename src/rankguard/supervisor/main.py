@@ -22,6 +22,7 @@ from rankguard.core import story
 from rankguard.driver import URGENT
 from rankguard.errors import SpawnFailed
 from rankguard.facts import Fact, FrontLost, WardenLost
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
 from rankguard.launchers.warmstart import WarmStart
@@ -30,7 +31,7 @@ from rankguard.linux.awake import Awake
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import SignalQueue
-from rankguard.model import JobSpec, Verdict
+from rankguard.model import Verdict
 from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles

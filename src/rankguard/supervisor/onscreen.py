@@ -8,8 +8,8 @@ Read next: `glimpses.py`, `../report/screen.py` (ranks' lines above, a frame bel
 from collections.abc import Callable
 
 from rankguard.facts import Fact, StatusTold
+from rankguard.jobspec import JobSpec
 from rankguard.linux.console import Console
-from rankguard.model import JobSpec
 from rankguard.orders import Order, Tell
 from rankguard.report.output import Output, Sink
 from rankguard.report.screen import Screen

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from selectors import BaseSelector
 
 from rankguard.collective import Entry, Recorded
+from rankguard.jobspec import JobSpec
 from rankguard.linux import flightrecorder
 from rankguard.linux.helper import Helper
-from rankguard.model import JobSpec
 
 PRIORITY = 4
 _SLACK_S = 1.0

@@ -9,7 +9,8 @@ import time
 
 from rankguard.core import story
 from rankguard.core.restarts import Again, Restarts, unready
-from rankguard.model import Attempt, JobSpec, Left, Verdict
+from rankguard.jobspec import JobSpec
+from rankguard.model import Attempt, Left, Verdict
 from rankguard.report.files import RunFiles
 from rankguard.wire import Wire
 

@@ -17,10 +17,10 @@ from rankguard.circumstances import GpuState, PortUse
 from rankguard.core.job import Job
 from rankguard.diagnosis.wants import Wants, wants
 from rankguard.facts import Fact, GpusRead, Surveyed
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import portuse, surroundings
 from rankguard.linux.gpus import GpuReader
-from rankguard.model import JobSpec
 
 MOST_S = 2.0
 _SLICE_S = 0.01

@@ -19,7 +19,8 @@ from rankguard.core.job import Job
 from rankguard.core.machine import JobPhase, job_phase, step
 from rankguard.errors import RankguardBug
 from rankguard.facts import DeadlinePassed, Fact, TimeLost
-from rankguard.model import JobSpec, Phase
+from rankguard.jobspec import JobSpec
+from rankguard.model import Phase
 from rankguard.orders import (
     Disarm,
     Examine,

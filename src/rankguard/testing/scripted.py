@@ -19,9 +19,10 @@ from typing import Any
 from rankguard.core.job import Job
 from rankguard.driver import NEWS_EXIT, URGENT, Driver
 from rankguard.facts import Exited, Fact, JobStarted, Looked, NotSpawned, OutputClosed, Reaped, Silences, Spawned
+from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Emit
 from rankguard.launchers.signs import silences
-from rankguard.model import Ending, JobSpec, Left, Sign, Survivor
+from rankguard.model import Ending, Left, Sign, Survivor
 from rankguard.orders import Order
 from rankguard.record import Record
 from rankguard.testing.clock import Clock

@@ -8,8 +8,8 @@ Not which rank that is: `../terminal.py`.
 import os
 from typing import Any
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux.modes import Modes, in_background
-from rankguard.model import JobSpec
 
 
 class Hand:

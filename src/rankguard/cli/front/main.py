@@ -22,9 +22,10 @@ from rankguard.cli.front.voice import Voice
 from rankguard.cli.say import in_color
 from rankguard.client import Client
 from rankguard.errors import SpawnFailed
+from rankguard.jobspec import JobSpec
 from rankguard.linux import tree
 from rankguard.linux.console import Console
-from rankguard.model import JobSpec, Verdict
+from rankguard.model import Verdict
 from rankguard.record import prepare
 from rankguard.runs import run_name
 

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from rankguard.jobspec import JobSpec
 from rankguard.linux import child, spawn
-from rankguard.model import JobSpec, Verdict
+from rankguard.model import Verdict
 
 BOUND_S = 10.0
 _STOP = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})

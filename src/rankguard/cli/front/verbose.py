@@ -5,7 +5,7 @@ journal while it is written; nothing is decided or collected here.
 import os
 from collections.abc import Callable, Iterator
 
-from rankguard.model import JobSpec
+from rankguard.jobspec import JobSpec
 from rankguard.report.tale import follow
 from rankguard.report.wording import from_home, plural, printable
 

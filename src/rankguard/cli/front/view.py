@@ -16,8 +16,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from rankguard.cli.say import in_color
+from rankguard.jobspec import JobSpec
 from rankguard.linux.modes import in_background
-from rankguard.model import JobSpec
 
 if TYPE_CHECKING:
     from rankguard.cli.front.frame import Painter

@@ -1,0 +1,97 @@
+"""What is asked for: everything that the supervisor needs to know of a job, complete before anything is started.
+
+The command line (`cli/plan.py`, `cli/watch.py`) and `launch` make it (`spec.py`), the wire carries it, nobody changes it.
+Read next: `model.py` (what is known, and the verdict).
+"""
+
+from collections.abc import Mapping
+
+from rankguard.record import Record
+
+
+class JobSpec(Record):
+    """Everything that the supervisor needs to know, complete before anything is started. Times are in seconds."""
+
+    run_id: str
+    command: tuple[str, ...]
+    """What every rank executes, as given by the user; `argv` is what is executed."""
+    argv: tuple[str, ...]
+    nprocs: int
+    env: Mapping[str, str]
+    cwd: str
+    macros: bool = False
+    """`${local_rank}` in `argv` is the rank's own number, as under torchrun."""
+    rank_env: tuple[Mapping[str, str], ...] = ()
+    """Additions for each rank; empty for none."""
+    role: str = "default"
+    node: str = ""
+    start: str = "exec"
+    """How Python ranks come to be: `exec`, `warm` (forked of a server that has imported `preload`), or `auto`."""
+    preload: tuple[str, ...] | None = None
+    """Modules that a warm start imports first; null for what the program imports at its top level."""
+    imports_of: tuple[str, ...] = ()
+    """The words that name the file whose imports are meant, where they are not those of the program itself."""
+    chosen: bool = False
+    """`warm` was chosen for the program (`auto`), not asked for: a doubt more is a reason to execute."""
+    not_warm: str | None = None
+    """Why `auto` came out as `exec`, where there was a choice."""
+    import_path: tuple[str, ...] = ()
+    """`sys.path` of a function's ranks, which is its caller's; empty for a program's own."""
+    python: bool = True
+    """The ranks are Python under our bootstrap."""
+    expect_ready: bool = False
+    ready_timeout: float | None = None
+    stall_timeout: float | None = None
+    """A rank without a sign of progress for so long is stalled."""
+    sample: float = 1.0
+    """Every so many seconds the ranks' memory is looked at; 0: never."""
+    grace: float = 5.0
+    shutdown_timeout: float = 30.0
+    run_dir: str | None = None
+    log_max: int = 64 << 20
+    console: str = "prefix"
+    """`prefix` (stdout to stdout, stderr to stderr), `stderr` (both to stderr) or `none`."""
+    prefix: str | None = None
+    log_format: str = "text"
+    """Of the console's lines: `text` or `json`."""
+    color: bool = True
+    """False: the colours of ranks are taken out of what the console shows (`--no-color`, `NO_COLOR`)."""
+    hidden: tuple[int, ...] = ()
+    """For each rank the streams that the console does not show: 1 stdout, 2 stderr, 3 both. Empty: it shows all."""
+    filters: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Lines with one of these texts are copied to `filtered_stdout.log` and `filtered_stderr.log` of the run."""
+    stdin_rank: int | None = None
+    debug_rank: int | None = None
+    """The rank that has the terminal itself as stdin, stdout and stderr; no time-out runs meanwhile."""
+    debug_argv: tuple[str, ...] = ()
+    """What the debug rank executes instead of `argv`, when a debugger follows it from the front."""
+    master_addr: str = "127.0.0.1"
+    master_port: int | None = None
+    virtual_local_rank: bool = False
+    numa_binding: str | None = None
+    """`node`, `socket`, `exclusive` or `core-complex`: where each rank's threads and memory may be."""
+    elastic_id: str | None = None
+    """TORCHELASTIC_RUN_ID, if it is not the run's own id."""
+    max_restarts: int = 0
+    restart_window: float | None = None
+    """Restarts are counted over so many seconds; null: over the whole run."""
+    restart_delay: float = 60.0
+    """The longest pause before a restart; it begins with 1 s, at the second one in a row."""
+    attempt: int = 0
+    """How many attempts have failed before this one."""
+    ignore_hup: bool = False
+    nofile: tuple[int, int] = (1024, 1024)
+    labels: Mapping[str, str] = {}
+    redact: tuple[str, ...] = ()
+    adopted: bool = False
+    """The ranks were started by somebody else: they are watched, not spawned, stopped or reaped."""
+    names: tuple[str | None, ...] = ()
+    any_end_fails: bool = False
+    """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
+    events: bool = False
+    """The front wants to be told of every fact (`on_event`)."""
+    verbose: bool = False
+    """The front wants the journal as it is written (`-v`)."""
+    exit_codes: str = "culprit"
+    clean_shm: str = "report"
+    """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""
