@@ -101,7 +101,7 @@ def _follow(player: Player, line: str, of_jobs: Edges, of_ranks: Edges) -> None:
         if before[0] is not after[0]:
             of_jobs.setdefault((before[0], after[0]), set()).add(name)
         own = getattr(fact, "rank", None)
-        for number, (old, new) in enumerate(zip(before[1], after[1], strict=True)):
+        for number, (old, new) in enumerate(zip(before[1], after[1], strict=False)):
             if old is not new:
                 why = name if number == own else ("the job stops" if new is Phase.STOPPING else "readiness is expected")
                 of_ranks.setdefault((old, new), set()).add(why)

@@ -17,6 +17,7 @@ from rankguard.facts import (
     Mustered,
     NotSpawned,
     OomSeen,
+    Perished,
     ProtocolBroken,
     StatusTold,
     StopRequested,
@@ -65,6 +66,10 @@ class RankCase(Record):
     status: StatusTold | None = None
     extended: Extended | None = None
     memory: Memory = Memory()
+    role: str | None = None
+    """Of a watched process."""
+    left: bool = False
+    """A watched process that ended without a failure of its own while the others went on, as it may not."""
 
 
 class Case(Record):
@@ -111,6 +116,8 @@ class Case(Record):
     memory: MemoryState = MemoryState()
     attempts: tuple[Attempt, ...] = ()
     """Those that failed before this one."""
+    perished: tuple[Perished, ...] = ()
+    """Of a watched tree: the last that ended abnormally and are no failures."""
     warm: bool = False
     """Ranks were forked of the warm server."""
     warnings: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from rankguard.model import (
     MemoryState,
     OomCount,
     OomRecord,
+    Process,
     Report,
     Sender,
     Sign,
@@ -128,6 +129,8 @@ class Looked(Fact):
     dying: tuple[tuple[int, str], ...] = ()
     memory: tuple[tuple[int, Memory], ...] = ()
     state: MemoryState = MemoryState()
+    processes: tuple[Process, ...] = ()
+    """Of a watched tree: how it stood, parents before children."""
 
 
 class Silences(Fact):
@@ -215,6 +218,36 @@ class OomSeen(Fact):
     """
 
     group: str
+
+
+class Joined(Fact):
+    """A rank-like process of a watched tree takes part from now on; `rank` is the next free number (0 is the root's)."""
+
+    rank: int
+    pid: int
+    name: str
+    role: str = "process"
+    index: int | None = None
+    rule: str = ""
+    """The rule that says so (`diagnosis/roles.py`)."""
+    parent: int | None = None
+    may_end: bool = False
+    """It may end with 0 while the others go on: of a batch job, not of an engine that serves."""
+
+
+class Perished(Fact):
+    """A process of a watched tree that is not rank-like ended by a signal or with a code that is not 0: told, and left to
+    the engine. `loud`: worth a word at once.
+    """
+
+    pid: int
+    name: str
+    ending: Ending
+    role: str = "process"
+    index: int | None = None
+    parent: int | None = None
+    oom: tuple[OomCount, ...] = ()
+    loud: bool = True
 
 
 class MemoryShort(Fact):

@@ -9,6 +9,26 @@ from collections.abc import Mapping
 from rankguard.record import Record
 
 
+class WatchPlan(Record):
+    """How a tree of processes is watched (`rankguard watch`). Times are in seconds."""
+
+    on_failure: str = "stop"
+    """What the end of a rank-like process does: `stop` the engine, or `report` it."""
+    settle: float = 10.0
+    """How long the engine may take to end by itself after a failure, before it is told to."""
+    on_lost: str = "keep"
+    """When one of our own processes is gone: `keep` the engine running, or `end` it."""
+    rank_patterns: tuple[str, ...] = ()
+    """Of titles and command lines that are rank-like, besides the rules that we know (`diagnosis/roles.py`)."""
+    attached: int | None = None
+    """The pid of an engine that somebody else has started; null: it is launched."""
+    ready_http: str | None = None
+    ready_tcp: str | None = None
+    ready_log: str | None = None
+    ready_file: str | None = None
+    """What shows that the engine is ready, besides its own word (sd_notify)."""
+
+
 class JobSpec(Record):
     """Everything that the supervisor needs to know, complete before anything is started. Times are in seconds."""
 
@@ -88,6 +108,8 @@ class JobSpec(Record):
     names: tuple[str | None, ...] = ()
     any_end_fails: bool = False
     """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
+    watch: WatchPlan | None = None
+    """The one rank is the root of a tree whose processes are watched; null: ranks are launched."""
     events: bool = False
     """The front wants to be told of every fact (`on_event`)."""
     verbose: bool = False

@@ -72,6 +72,17 @@ class Begun(Record):
     latest: float
 
 
+class Process(Record):
+    """One process of a watched tree; `ending` null while it lives. `role` null: it has none that we know."""
+
+    pid: int
+    parent: int
+    name: str
+    role: str | None = None
+    index: int | None = None
+    ending: Ending | None = None
+
+
 class Sender(Record):
     """Who sent a signal, as the kernel says it (`siginfo`): null where it does not."""
 
@@ -263,6 +274,21 @@ class RankOutcome(Record):
     ended_after_s: float | None
     memory: Memory
     log_path: str | None
+    role: str | None = None
+    """Of a watched process."""
+
+
+class Reported(Record):
+    """A process of a watched tree that ended abnormally and is its engine's own business."""
+
+    name: str
+    role: str
+    index: int | None
+    pid: int
+    parent: int | None
+    ending: Ending
+    cause: Cause
+    at_s: float
 
 
 class OrderBasis(Record):
@@ -380,6 +406,10 @@ class Verdict(Record):
     hints: tuple[str, ...]
     warnings: tuple[str, ...]
     timeline: tuple[Moment, ...]
+    reported: tuple[Reported, ...] = ()
+    """Of a watched engine: the last processes that ended abnormally and were left to it."""
+    processes: tuple[Process, ...] = ()
+    """Of a watched engine: its tree at the first failure, parents before children."""
     not_restarted: str | None = None
     """Why a failed job was not started again, where `--max-restarts` had allowed it."""
     schema: str = SCHEMA

@@ -54,7 +54,12 @@ def properties(schema):
         ),
         *(
             (noun, SCHEMA["properties"][field]["items"])
-            for noun, field in [(model.Attempt, "attempts"), (model.Moment, "timeline")]
+            for noun, field in [
+                (model.Attempt, "attempts"),
+                (model.Moment, "timeline"),
+                (model.Reported, "reported"),
+                (model.Process, "processes"),
+            ]
         ),
         (model.Left, SCHEMA["properties"]["teardown"]["properties"]["left"]["items"]),
         (model.Survivor, SCHEMA["properties"]["teardown"]["properties"]["survivors"]["items"]),

@@ -7,7 +7,7 @@ hundred thousand ranks changes one field.
 from collections import deque
 
 from rankguard.case import Case, RankCase
-from rankguard.core.policy import STORY
+from rankguard.core.policy import PERISHED, STORY
 from rankguard.facts import (
     Examined,
     Exited,
@@ -16,6 +16,7 @@ from rankguard.facts import (
     FailureReported,
     FrontLost,
     GpusRead,
+    Joined,
     Judged,
     KernelKilled,
     KernelNoted,
@@ -23,6 +24,7 @@ from rankguard.facts import (
     Mustered,
     NotSpawned,
     OomSeen,
+    Perished,
     ProtocolBroken,
     StatusTold,
     StopRequested,
@@ -50,6 +52,8 @@ class RankState:
         "extended",
         "failed_at",
         "late",
+        "left",
+        "member",
         "memory",
         "not_spawned",
         "ooms",
@@ -88,6 +92,8 @@ class RankState:
         self.memory = Memory()
         self.ooms: tuple[KernelKilled, ...] = ()
         self.phase_at_end: Phase | None = None
+        self.member: Joined | None = None
+        self.left = False
 
 
 class Job:
@@ -103,7 +109,7 @@ class Job:
         self.all_ready_at: float | None = None
         self.ready_by = float("inf")
         # Counted as they come, so that no fact costs a walk over all ranks.
-        self.spawned = self.ready = self.ended = self.reaped = 0
+        self.spawned = self.ready = self.ended = self.reaped = self.perished_told = 0
         self.warm = False
         self.ended_unready: list[int] = []
         # The first failure, and those among whom the culprit is.
@@ -157,6 +163,7 @@ class Job:
         self.notes: tuple[KernelNoted, ...] = ()
         self.surveys: tuple[Surveyed, ...] = ()
         self.gpus: GpusRead | None = None
+        self.perished: deque[Perished] = deque(maxlen=PERISHED)
         self.warnings: list[str] = []
         self.timeline: list[Moment] = []
         self.story: deque[Fact | Order] = deque(maxlen=STORY)
@@ -173,7 +180,7 @@ class Job:
         """Where a rank is in its own life, whether or not we are stopping it."""
         if rank.pid is None:
             return Phase.LAUNCHING
-        if rank.ready_at is not None:
+        if rank.ready_at is not None or (rank.member is not None and self.ranks[0].ready_at is not None):
             return Phase.READY
         return Phase.STARTING if self.expects_ready else Phase.RUNNING
 
@@ -206,7 +213,7 @@ class Job:
             all_ready_at=self.all_ready_at,
             failed_at=self.failed_at,
             failed_by=self.failed_by,
-            detected_in_s=_span(self.failed_at, self.signalled_first_at),
+            detected_in_s=_span(self.failed_at, self._known_at()),
             signalled_first_at=self.signalled_first_at,
             stop=self.stop,
             looked=self.looked,
@@ -227,14 +234,21 @@ class Job:
             timeline=tuple(self.timeline),
             warm=self.warm,
             attempts=self.attempts,
+            perished=tuple(self.perished),
         )
+
+    def _known_at(self) -> float | None:
+        """When the first failure had been acted on. An engine that is watched is first left to its own handling."""
+        if self.spec.watch is None:
+            return self.signalled_first_at
+        return None if self.looked is None else self.looked.at
 
     def rank_case(self, rank: RankState) -> RankCase:
         """All that is known of one rank, frozen."""
         signalled_at = self.signalled_at(rank)
         return RankCase(
             rank=rank.rank,
-            name=self.spec.names[rank.rank] if self.spec.names else None,
+            name=rank.member.name if rank.member else self.spec.names[rank.rank] if self.spec.names else None,
             pid=rank.pid,
             phase=rank.phase_at_end or self.life(rank),
             spawned_at=rank.spawned_at,
@@ -255,6 +269,8 @@ class Job:
             status=rank.status,
             extended=rank.extended,
             memory=rank.memory,
+            role=rank.member.role if rank.member else None,
+            left=rank.left,
         )
 
 

@@ -3,6 +3,7 @@
 from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_time
 from rankguard.core.examining import examine_later, ready_passed
 from rankguard.core.job import Job
+from rankguard.core.members import left_passed, settled
 from rankguard.core.muster import muster_passed
 from rankguard.core.policy import HOLD
 from rankguard.core.ranks import expect_readiness
@@ -63,6 +64,8 @@ _DEADLINES = {
     "stall": stall_passed,
     "complaint": complaint_passed,
     "hold": hold_passed,
+    "engine": settled,
+    "left": left_passed,
     "echo": echo_passed,
     "muster": muster_passed,
     "settle": settle_passed,
@@ -195,7 +198,7 @@ def looked(job: Job, fact: Looked) -> Orders:
         if not rank.suspect and rank.not_spawned is None and not (rank.exited and rank.exited.ending.code == 0):
             fell = fell or how in FELLED
             suspect(job, rank, fact.at)
-    if not job.holding:
+    if not job.holding or job.spec.watch is not None:  # an engine that is watched has its own time to end
         return judge_when_resolved(job)
     if job.mustering:
         return go_on_holding(

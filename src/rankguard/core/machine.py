@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from rankguard.core import examining, jobs, muster, ranks
+from rankguard.core import examining, jobs, members, muster, ranks
 from rankguard.core.clocks import Orders
 from rankguard.core.job import Job
 from rankguard.errors import RankguardBug
@@ -31,6 +31,7 @@ from rankguard.facts import (
     FrontLost,
     GpusRead,
     JobStarted,
+    Joined,
     Judged,
     KernelKilled,
     KernelNoted,
@@ -41,6 +42,7 @@ from rankguard.facts import (
     NotSpawned,
     OomSeen,
     OutputClosed,
+    Perished,
     ProtocolBroken,
     RankFact,
     ReadinessExpected,
@@ -135,6 +137,8 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     Signalled:         (_early,          jobs.signalled,            jobs.signalled,            jobs.signalled,        _over),
     Judged:            (_early,          jobs.judged,               jobs.judged,               jobs.judged,           _over),
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
+    Joined:            (_early,          members.joined,             members.joined,             members.joined,         _over),
+    Perished:          (_early,          members.perished,           members.perished,           members.perished,       _over),
     OomSeen:           (_early,          jobs.oom_seen,             jobs.oom_seen,             jobs.oom_seen,         _over),
     MemoryShort:       (_early,          jobs.memory_short,         _ours,                     _ours,                 _over),
     KernelNoted:       (_early,          jobs.kernel_noted,         jobs.kernel_noted,         jobs.kernel_noted,     _over),
@@ -166,10 +170,10 @@ def step(job: Job, fact: Fact) -> Orders:
     Raises `RankguardBug` for a fact that has no meaning in this state; the job is then as it was.
     """
     if isinstance(fact, RankFact):
-        if job.started_at is None or not 0 <= fact.rank < len(job.ranks):
-            raise bug(job, fact, "the job has not begun, or has no such rank")
         if job.finished:
             return ()
+        if job.started_at is None or not 0 <= fact.rank < len(job.ranks):
+            raise bug(job, fact, "the job has not begun, or has no such rank")
         rank = job.ranks[fact.rank]
         cell = RANK_TABLE[type(fact)][job.phase(rank)]
         if type(cell) is Refused:

@@ -7,6 +7,12 @@ SUSPECTS = 2.0
 """For the exit statuses of ranks that were already dying at the first look. A SIGKILLed rank of 1.5 GB was seen 55 ms
 after its victims; one that writes a core dump takes longer. The stop never waits for this, only the verdict does."""
 
+PERISHED = 50
+"""So many processes of a watched tree that ended abnormally, and were left to their engine, are remembered."""
+
+PERISHED_TOLD = 20
+"""And so many are told of at once; the others are in the journal."""
+
 HOLD = 1.0
 """The stop waits this long when the first news is a death by a lost peer and no other rank is seen dying: the first
 failure is then still on its way, most often in a `finally` (docs/decisions/0004-hold-the-stop.md, 0009)."""

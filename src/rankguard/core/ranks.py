@@ -3,6 +3,7 @@
 A cell is called only for the phases that the table in `machine.py` gives it.
 """
 
+from rankguard.core import members
 from rankguard.core.clocks import Orders, disarm, wake_in_time
 from rankguard.core.job import Job, RankState
 from rankguard.core.policy import COMPLAINT
@@ -63,12 +64,12 @@ def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
 def not_spawned(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
     _never_was(job, rank, fact)
     orders = fail(job, rank, fact.at, "not-spawned", f"rank {rank.rank} was not started: {fact.statement}")
-    return (*orders, *_when_all_ended(job, fact.at))
+    return (*orders, *_when_all_ended(job, rank, fact.at))
 
 
 def not_spawned_while_stopping(job: Job, rank: RankState, fact: NotSpawned) -> Orders:
     _never_was(job, rank, fact)
-    return _when_all_ended(job, fact.at)
+    return _when_all_ended(job, rank, fact.at)
 
 
 def _never_was(job: Job, rank: RankState, fact: NotSpawned) -> None:
@@ -202,6 +203,9 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
     _end(job, rank, fact)
     orders: Orders = ()
     failure, of_peer = _why_failed(job, rank, fact.ending), _of_peer(fact)
+    if job.spec.watch is not None:
+        orders = members.exited(job, rank, fact, failure)
+        return (*orders, *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
     echo = fact.ending.kind != "signal"
     if rank.suspect:  # it had said why, or was dying when we looked, and the stop is held
         itself = failure is not None and (rank.report is None or rank.rank in job.leaving) and not of_peer
@@ -226,7 +230,7 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
         orders = go_on_holding(job, fact.at)
         if rank.ready_at is None:
             job.ended_unready.append(rank.rank)
-    return (*orders, *_reap(job, rank), *_when_all_ended(job, fact.at))
+    return (*orders, *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
 
 
 def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
@@ -235,7 +239,7 @@ def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
     if job.stop is None and job.killed_at is None and fact.ending.number == SIGKILL and rank.failed_at is None:
         rank.failed_at = fact.at
     _end(job, rank, fact)
-    return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, fact.at))
+    return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
 
 
 def _of_peer(fact: Exited) -> bool:
@@ -250,13 +254,13 @@ def _of_peer(fact: Exited) -> bool:
 def _end(job: Job, rank: RankState, fact: Exited) -> None:
     rank.exited = fact
     job.heard.add(rank.rank)
-    job.ended += 1
+    job.ended += rank.member is None
     job.unresolved.discard(rank.rank)
 
 
 def _reap(job: Job, rank: RankState) -> Orders:
     """Somebody else's child is never reaped by us."""
-    return () if job.spec.adopted else (Reap("its ending is recorded", rank.rank),)
+    return () if job.spec.adopted or rank.member is not None else (Reap("its ending is recorded", rank.rank),)
 
 
 def _why_failed(job: Job, rank: RankState, ending: Ending) -> str | None:
@@ -273,8 +277,8 @@ def _why_failed(job: Job, rank: RankState, ending: Ending) -> str | None:
     return "ended with 0 while it was needed" if job.spec.any_end_fails else None
 
 
-def _when_all_ended(job: Job, at: float) -> Orders:
-    return all_ended(job, at) if job.ended == job.spec.nprocs else ()
+def _when_all_ended(job: Job, rank: RankState, at: float) -> Orders:
+    return all_ended(job, at) if job.ended == job.spec.nprocs and rank.member is None else ()
 
 
 def output_closed(_job: Job, _rank: RankState, _fact: OutputClosed) -> Orders:

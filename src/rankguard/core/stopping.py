@@ -67,7 +67,7 @@ def fail(
 
 def go_on_holding(job: Job, at: float) -> Orders:
     """One more rank has only lost a peer. There is nothing left to wait for once all have been heard."""
-    if job.holding and len(job.heard) == job.spec.nprocs:
+    if job.holding and job.spec.watch is None and len(job.heard) == job.spec.nprocs:
         return stop_for_failure(job, at, "every rank has ended or lost a peer")
     return judge_when_resolved(job)
 

@@ -67,7 +67,12 @@ def left_too_early(case: Case, rank: RankCase) -> bool:
     """It ended by itself with exit code 0 where that is a failure."""
     if code_of(rank) != 0 or ended_by_us(rank):
         return False
-    return (case.expects_ready and rank.ready_at is None) or case.spec.any_end_fails or rank.complained is not None
+    return (
+        (case.expects_ready and rank.ready_at is None)
+        or case.spec.any_end_fails
+        or rank.complained is not None
+        or rank.left
+    )
 
 
 def failed_to_stay(case: Case, rank: RankCase) -> bool:

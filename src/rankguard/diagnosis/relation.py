@@ -19,7 +19,7 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
     """The row of one rank. Only ranks that failed by themselves have a cause."""
     related = relation(case, rank, culprit, failed=failed)
     return RankOutcome(
-        rank=rank.rank,
+        rank=number_of(case, rank),
         name=name_of(case, rank),
         node=case.spec.node,
         pid=rank.pid,
@@ -31,6 +31,7 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
         ended_after_s=after(case, rank.exited.at) if rank.exited else None,
         memory=memory_of(case, rank),
         log_path=log_path(case, rank),
+        role=rank.role,
     )
 
 
@@ -57,8 +58,15 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     return "stopped"
 
 
+def number_of(case: Case, rank: RankCase) -> int | None:
+    """A rank's number; the processes of a watched engine are no ranks of ours, and have names."""
+    return rank.rank if case.spec.watch is None else None
+
+
 def name_of(case: Case, rank: RankCase) -> str | None:
     """The name that the owner of the process gave it."""
+    if case.spec.watch is not None and rank.name is None:
+        return "the engine"
     given = case.spec.names[rank.rank] if 0 <= rank.rank < len(case.spec.names) else None
     return rank.name or given
 
@@ -67,6 +75,10 @@ def log_path(case: Case, rank: RankCase) -> str | None:
     """Where its stderr is kept, or its stdout if it has said nothing there; null when nothing is kept."""
     if not case.spec.run_dir or case.spec.adopted or rank.not_spawned:
         return None
+    if case.spec.watch is not None:  # what any of its processes prints is the engine's output
+        if case.spec.watch.attached is not None:
+            return None
+        rank = case.ranks[0]
     stream = rank.exited.log if rank.exited else "stderr"
     return f"{case.spec.run_dir}/rank-{rank.rank}/attempt-{case.spec.attempt}/{stream}.log" if stream else None
 

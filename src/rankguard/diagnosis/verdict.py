@@ -18,7 +18,7 @@ from rankguard.diagnosis.evidence import SIGHUP, SIGINT, SIGKILL, code_of, endin
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import FailureClass, failure_class
 from rankguard.diagnosis.memory_story import domain, memory_of, told_at
-from rankguard.diagnosis.relation import log_path, name_of, outcome_of
+from rankguard.diagnosis.relation import log_path, name_of, number_of, outcome_of
 from rankguard.diagnosis.story import after, failed_summary, ready_count, timeline
 from rankguard.diagnosis.tracebacks import clean, fatal_frames
 from rankguard.diagnosis.words import clip, seconds, shown, signal_name
@@ -31,6 +31,7 @@ from rankguard.model import (
     OrderBasis,
     Phase,
     Progress,
+    Reported,
     Retry,
     Sender,
     StoppedBy,
@@ -75,7 +76,7 @@ _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib(64)?/(python|pypy)\d|/rankgu
 def _failed(case: Case, version: str, judged: Judged) -> Verdict:
     case = case.replace(judged=judged)  # the rows need not judge anew
     rank = next((each for each in case.ranks if each.rank == judged.rank), None)
-    cause = _as_first(case, rank, cause_of(case, rank))
+    cause = _led_to(case, rank, _as_first(case, rank, cause_of(case, rank)))
     culprit = _culprit(case, rank, cause)
     advice = hints(case, rank, cause, judged)
     made = _common(case, version, rank, failed=True)
@@ -110,7 +111,8 @@ def _interrupted(case: Case, version: str) -> Verdict:
     name = signal_name(stop.signal)
     statement = f"stopped by {name}" if by_signal else f"stopped on request ({stop.by})"
     statement += _from(sender, stop.signal) + _impatience(case, stop)
-    clean = bool(case.ranks) and all(code_of(rank) == 0 for rank in case.ranks)
+    asked = case.ranks if case.spec.watch is None else case.ranks[:1]  # an engine ends its processes as it likes
+    clean = bool(asked) and all(code_of(rank) == 0 for rank in asked)
     code = 0 if clean else 128 + stop.signal
     how = "every rank ended with exit code 0" if clean else "no rank is called a failure: they were asked to end"
     return _common(case, version, None, failed=False).replace(
@@ -157,6 +159,8 @@ def _impatience(case: Case, stop: StopRequested) -> str:
 
 def _succeeded(case: Case, version: str) -> Verdict:
     """Nothing failed and nobody asked to end it: it has succeeded, or it is still running (for `state.json`)."""
+    if case.spec.watch is not None:
+        return _of_engine(case, version)
     count, noun = len(case.ranks), "process" if case.spec.adopted else "rank"
     outcome, retry_advice = "succeeded", Retry(advice="no", because="it succeeded")
     if all(code_of(rank) == 0 for rank in case.ranks):
@@ -169,6 +173,22 @@ def _succeeded(case: Case, version: str) -> Verdict:
         statement = f"{ready_count(case)} of {count} ranks ready" if case.expects_ready else f"{count} ranks running"
     made = _common(case, version, None, failed=False)
     return made.replace(outcome=outcome, statement=statement, summary=statement, retry=retry_advice)
+
+
+def _of_engine(case: Case, version: str) -> Verdict:
+    """A watched engine that runs, or has ended by itself without a failure."""
+    ended = bool(case.ranks) and case.ranks[0].exited is not None
+    members = len(case.ranks) - 1
+    with_ = f"; {members} rank-like process{'es' if members != 1 else ''}" if members else ""
+    statement = "the engine ended with exit code 0" if ended else f"the engine is running{with_}"
+    return _common(case, version, None, failed=False).replace(
+        outcome="succeeded" if ended else "running",
+        statement=statement,
+        summary=statement,
+        retry=Retry(advice="no", because="it succeeded")
+        if ended
+        else Retry(advice="unknown", because="it has not ended"),
+    )
 
 
 def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool) -> Verdict:
@@ -188,7 +208,7 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
         ready_at=_iso(case, case.all_ready_at),
         failed_at=None,
         ended_at=_iso(case, case.ended_at),
-        world_size=len(case.ranks),
+        world_size=len(case.ranks) if case.spec.watch is None else max(1, len(case.ranks) - 1),
         nodes=(spec.node,) if spec.node else (),
         start="warm" if case.warm else "exec",
         labels=spec.labels,
@@ -203,6 +223,8 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
         hints=(),
         warnings=case.warnings,
         timeline=timeline(case, culprit),
+        reported=_reported(case),
+        processes=case.looked.processes if case.looked else (),
         rankguard=version,
     )
 
@@ -212,10 +234,10 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
     at = _failed_at(case, rank)
     status = rank_known.status
     return Culprit(
-        rank=rank.rank if rank else None,
+        rank=number_of(case, rank) if rank else None,
         name=name_of(case, rank) if rank else None,
-        role=case.spec.role,
-        local_rank=rank.rank if rank and not case.spec.adopted else None,
+        role=(rank.role if rank else None) or case.spec.role,
+        local_rank=number_of(case, rank) if rank and not case.spec.adopted else None,
         node=case.spec.node,
         pid=rank_known.pid,
         phase=shown(rank_known.phase),
@@ -233,7 +255,7 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         memory=memory_of(case, rank_known),
         traceback=_traceback(rank_known),
         stacks=_stack_text(_stack(case, rank, cause)),
-        log_tail=rank_known.exited.log_tail if rank_known.exited else (),
+        log_tail=_log_tail(case, rank_known),
         log_path=log_path(case, rank) if rank else None,
     )
 
@@ -271,6 +293,29 @@ def _stack_text(stack: Stack | None) -> str | None:
     from rankguard.diagnosis.stall_evidence import stack_text  # no start waits for it
 
     return stack_text(stack)
+
+
+def _log_tail(case: Case, rank: RankCase) -> tuple[str, ...]:
+    """Its last lines; of a watched engine those of the whole, since its processes share one output."""
+    teller = case.ranks[0] if case.spec.watch is not None else rank
+    return teller.exited.log_tail if teller.exited else ()
+
+
+def _reported(case: Case) -> tuple[Reported, ...]:
+    if not case.perished:
+        return ()
+    from rankguard.diagnosis.watched import reported  # of watched engines alone
+
+    return reported(case)
+
+
+def _led_to(case: Case, rank: RankCase | None, cause: Cause) -> Cause:
+    """A watched engine that ended by itself: what of its tree had died before, and was left to it."""
+    if not case.perished or rank is None or rank.role is not None or cause.responsible:
+        return cause
+    from rankguard.diagnosis.watched import led_to
+
+    return cause.replace(responsible=led_to(case, rank))
 
 
 def _traceback(rank: RankCase) -> str | None:

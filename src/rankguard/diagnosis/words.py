@@ -15,7 +15,9 @@ STATEMENT = 140
 
 
 def who(case: Case, rank: RankCase) -> str:
-    """`rank 5 of 8`; of processes that somebody else started `process NAME`."""
+    """`rank 5 of 8`; of processes that somebody else started `process NAME`, of a watched engine's its title."""
+    if case.spec.watch is not None:
+        return whose(case, rank)
     if case.spec.adopted:
         return f"process {rank.name}" if rank.name else f"process {rank.rank} of {len(case.ranks)}"
     return f"rank {rank.rank} of {len(case.ranks)}"
@@ -23,6 +25,8 @@ def who(case: Case, rank: RankCase) -> str:
 
 def whose(case: Case, rank: RankCase) -> str:
     """As `who`, without the world size: `rank 5`."""
+    if case.spec.watch is not None:
+        return rank.name or f"the engine `{clip(' '.join(case.spec.command), 60)}`"
     return f"process {rank.name or rank.rank}" if case.spec.adopted else f"rank {rank.rank}"
 
 

@@ -87,6 +87,11 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"judged: {who} failed first ({plain(entry.get('kind'))}{basis})"
         case "TreeEmpty":
             return _empty(entry)
+        case "Joined":
+            return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) takes part as {rank}: {plain(entry.get('rule'))}"
+        case "Perished":
+            left = "" if entry.get("loud", True) else "; no word of it on the terminal"
+            return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) {ended(entry.get('ending'))}; left to its engine{left}"
         case "OomSeen":
             return f"the kernel told of an OOM in {say.cut_path(plain(entry.get('group')), 48)}: that there was one, not of whom"
         case "Warned" | "MemoryShort":
@@ -131,7 +136,7 @@ def _empty(entry: Entry) -> str:
 # ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "grace", "shutdown"})
+_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "engine", "left", "grace", "shutdown"})
 """Those that a person waits for; the others bound our own work."""
 
 

@@ -21,6 +21,8 @@ and may stand anywhere. Of the job:
     3.000 tree-empty [killed=101,102] [survivors=103]   TreeEmpty
     3.000 oom-log 5|nobody [child]                   KernelKilled
     3.000 oom-seen /job                              OomSeen
+    3.000 joined 1 "worker TP1" [pid=101] [may-end]  Joined
+    3.000 perished "helper" SIGKILL|1 [pid=301] [quiet] [oom]   Perished
     3.000 memory-short 1 "the limit is near"         MemoryShort
     3.000 kernel-note 5|nobody "Xid 79"              KernelNoted
     3.000 surveyed                                   Surveyed: nothing was asked
@@ -200,6 +202,17 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             rank = None if who == "nobody" else int(who)
             record = OomRecord(PID + (rank or 0), "python3", "Out of memory: Killed process")
             return facts.KernelKilled(at, rank, record, is_child)
+        case "joined":
+            number, name, may_end = int(words.next("its number")), words.next("its name"), words.flag("may-end")
+            pid = words.whole("pid") or PID + number
+            return facts.Joined(at, number, pid, name, rule="a test", may_end=may_end)
+        case "perished":
+            name, how, quiet = words.next("its name"), words.next("how"), words.flag("quiet")
+            ending = (
+                Ending("exit", code=int(how)) if how.isdigit() else Ending("signal", signal=how, number=_signal(how))
+            )
+            oom = (OomCount("/job", 0, 1, shared=True),) if words.flag("oom") else ()
+            return facts.Perished(at, words.whole("pid") or 301, name, ending, oom=oom, loud=not quiet)
         case "oom-seen":
             return facts.OomSeen(at, words.next("the group"))
         case "memory-short":

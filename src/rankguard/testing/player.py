@@ -19,7 +19,7 @@ from rankguard.core.job import Job
 from rankguard.core.machine import JobPhase, job_phase, step
 from rankguard.errors import RankguardBug
 from rankguard.facts import DeadlinePassed, Fact, TimeLost
-from rankguard.jobspec import JobSpec
+from rankguard.jobspec import JobSpec, WatchPlan
 from rankguard.model import Phase
 from rankguard.orders import (
     Disarm,
@@ -83,11 +83,17 @@ def spec_of(line: str) -> JobSpec:
             expect_ready=words.flag("expect_ready"),
             adopted=words.flag("adopted"),
             any_end_fails=words.flag("any_end_fails"),
+            watch=_watch(words),
         )
         words.done()
     except ValueError as error:
         raise ScenarioError(f"{line}: {error}") from None
     return spec
+
+
+def _watch(words: Words) -> WatchPlan | None:
+    settle = words.number("settle")
+    return WatchPlan(settle=10.0 if settle is None else settle) if words.flag("watch") else None
 
 
 def new_spec(nprocs: int) -> JobSpec:
@@ -187,7 +193,7 @@ def _changes(before: tuple[JobPhase, list[Phase]], after: tuple[JobPhase, list[P
     if before[0] is not after[0]:
         yield f"job: {before[0]} → {after[0]}"
     kinds: dict[tuple[Phase, Phase], list[int]] = {}
-    for rank, change in enumerate(zip(before[1], after[1], strict=True)):
+    for rank, change in enumerate(zip(before[1], after[1], strict=False)):  # a member may have joined
         if change[0] is not change[1]:
             kinds.setdefault(change, []).append(rank)
     for (old, new), ranks in kinds.items():
