@@ -16,8 +16,6 @@ class WatchPlan(Record):
     """What the end of a rank-like process does: `stop` the engine, or `report` it."""
     settle: float = 10.0
     """How long the engine may take to end by itself after a failure, before it is told to."""
-    on_lost: str = "keep"
-    """When one of our own processes is gone: `keep` the engine running, or `end` it."""
     rank_patterns: tuple[str, ...] = ()
     """Of titles and command lines that are rank-like, besides the rules that we know (`diagnosis/roles.py`)."""
     attached: int | None = None
@@ -108,6 +106,8 @@ class JobSpec(Record):
     names: tuple[str | None, ...] = ()
     any_end_fails: bool = False
     """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
+    on_lost: str = "end"
+    """When one of our own processes is gone: `end` the job, or `keep` it running."""
     watch: WatchPlan | None = None
     """The one rank is the root of a tree whose processes are watched; null: ranks are launched."""
     events: bool = False

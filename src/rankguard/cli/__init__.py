@@ -23,14 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _guarded(words, closed)
     finally:
         _let_go_of_stderr()
-    if argv is None and words[:1] == ["run"]:
+    if argv is None and words[:1] in (["run"], ["watch"]):
         _leave(status)
     return status
 
 
 def _begin(words: Sequence[str]) -> None:
     """A job's processes load their modules while we load ours. (Whoever gives us words may live on: not for him.)"""
-    if words[:1] == ["run"] and words[1:] and words[1] not in ("-h", "--help") and sys.platform == "linux":
+    if words[:1] in (["run"], ["watch"]) and words[1:] and words[1] not in ("-h", "--help") and sys.platform == "linux":
         from rankguard import outset
 
         outset.begin()
@@ -78,7 +78,7 @@ def _obey(words: Sequence[str], closed: frozenset[int]) -> int:
         say.without_color()
         del left[0]
     verb, rest = (left[0], left[1:]) if left else ("--help", [])
-    if 1 in closed and verb != "run":
+    if 1 in closed and verb not in ("run", "watch"):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if verb in ("-h", "--help"):
         verb, rest = "help", rest[:1]

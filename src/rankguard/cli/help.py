@@ -6,7 +6,7 @@ Made from `options.py`, `verbs.py` and `topics.py`; it says nothing of its own b
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from rankguard.cli.options import BY_FIELD, OPTIONS, TOPICS, Option
+from rankguard.cli.options import BY_FIELD, OPTIONS, SHARED, TOPICS, Option
 from rankguard.cli.topics import PAGES, Topic
 from rankguard.cli.verbs import VERBS, Verb, common, parse, usage_of
 from rankguard.errors import UsageError
@@ -118,7 +118,10 @@ def page(topic: Topic) -> str:
 def of_verb(verb: Verb) -> str:
     """`rankguard VERB --help`, of any verb but `run`."""
     operands = [(operand.name, operand.help) for operand in verb.operands]
-    told = [*(operands), *map(option_row, (*verb.options, *common(verb.name)))]
+    shared = [option for option in verb.options if option in SHARED]
+    own = [option for option in verb.options if option not in shared]
+    told = [*(operands), *map(option_row, (*own, *(() if shared else common(verb.name))))]
+    told += [("as of `run`", " ".join(option.names[-1] for option in shared))] if shared else []
     about = ["", *textwrap.wrap(verb.about, WIDTH)] if verb.about else []
     head = textwrap.wrap(f"rankguard {verb.name}: {verb.summary}", WIDTH)
     return "\n".join([*head, "", f"usage: {usage_of(verb)}", *about, "", *rows(told)])

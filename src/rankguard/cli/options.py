@@ -239,3 +239,37 @@ OPTIONS = (
 )  # fmt: skip
 
 BY_FIELD = {option.field: option for option in OPTIONS}
+
+
+_AS_OF_RUN = (
+    "ready_timeout", "stall_timeout", "sample", "grace", "shutdown_timeout", "signals_to_handle",
+    "log_format", "no_color", "quiet", "verbose",
+    "report", "run_dir", "log_dir", "log_max", "on_verdict", "clean_shm", "exit_codes", "redact", "label",
+)  # fmt: skip
+
+
+def _watch(names: str, text: str, metavar: str | None = None, **more: Any) -> Option:
+    return Option(tuple(names.split()), "watch", text, metavar, **more)
+
+
+SHARED = tuple(BY_FIELD[field].replace(topic="watch", pet=False, torchrun=None) for field in _AS_OF_RUN)
+"""Options that `watch` takes, too, with the same meaning."""
+
+WATCH_OPTIONS = (
+    _watch("--on-failure", "when a rank-like process ends: stop or report (stop)", "WHAT", default="stop",
+           choices=("stop", "report")),
+    _watch("--settle", "the engine's own time to end after a failure (10)", "S", default=10.0,
+           parse=values.seconds),
+    _watch("--rank-pattern", "more processes that are rank-like",
+           "REGEX", default=(), repeats=True, parse=values.regex),
+    _watch("--pid", "attach to a process that runs", "PID", parse=values.count),
+    _watch("--match", "attach to the one that matches; wait for it", "REGEX", parse=values.regex),
+    _watch("--ready-http", "ready when this URL answers with 200", "URL"),
+    _watch("--ready-tcp", "ready when this accepts a connection", "HOST:PORT", parse=values.endpoint),
+    _watch("--ready-log", "ready when a line of its output matches", "REGEX", parse=values.regex),
+    _watch("--ready-file", "ready when this file exists", "PATH"),
+    _watch("--on-lost", "when rankguard itself is killed: keep or end (keep)", "WHAT",
+           default="keep", choices=("end", "keep")),
+    *SHARED,
+)  # fmt: skip
+"""Of `rankguard watch`: its own, and those that mean the same as for `run`."""

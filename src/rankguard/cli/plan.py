@@ -41,7 +41,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         stall_timeout=hand.stall_timeout,
         sample=asked.sample,
         grace=asked.grace,
-        shutdown_timeout=_shutdown_timeout(asked),
+        shutdown_timeout=shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
         restart_window=asked.restart_window,
         restart_delay=asked.restart_delay,
@@ -165,7 +165,8 @@ def _prefix(asked: SimpleNamespace) -> str | None:
 # ── torchrun's habits ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _shutdown_timeout(asked: SimpleNamespace) -> float:
+def shutdown_timeout(asked: SimpleNamespace) -> float:
+    """What was asked, or what torchrun's variable says. Raises `UsageError`."""
     if asked.shutdown_timeout is not None:
         return float(asked.shutdown_timeout)
     text = os.environ.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from rankguard.cli import values
-from rankguard.cli.options import OPTIONS, Option
+from rankguard.cli.options import OPTIONS, WATCH_OPTIONS, Option
 from rankguard.errors import UsageError
 from rankguard.record import Record
 
@@ -20,6 +20,8 @@ class Operand(Record):
     help: str
     kind: str = "file"
     required: bool = False
+    rest: bool = False
+    """It is all the words that are left, whatever they look like."""
 
 
 class Verb(Record):
@@ -51,6 +53,11 @@ VERBS = {
         Verb(
             "run", "launch N ranks of a program", "rankguard.cli.run", "[OPTIONS] PROGRAM [ARGS]...",
             operands=(Operand("PROGRAM", "what every rank runs; the words behind it are its own"),), options=OPTIONS,
+        ),
+        Verb(
+            "watch", "watch every process of one engine, unchanged", "rankguard.cli.watch",
+            "[OPTIONS] -- COMMAND... | --pid PID | --match REGEX",
+            operands=(Operand("COMMAND", "the engine, with its words", "command", rest=True),), options=WATCH_OPTIONS,
         ),
         Verb(
             "runs", "list past runs, the newest first, or remove old ones", "rankguard.cli.runs",
@@ -134,6 +141,9 @@ def parse(verb: str, words: Sequence[str]) -> SimpleNamespace | None:
             setattr(asked, option.field, False)
     left, operands, only_operands = list(words), list[str](), False
     while left:
+        if operands and row.operands[-1].rest:
+            operands += left
+            break
         word = left.pop(0)
         if only_operands or not word.startswith("-") or word == "-":
             operands.append(word)
@@ -159,8 +169,9 @@ def _set_operands(row: Verb, words: Sequence[str], asked: SimpleNamespace) -> No
     for n, operand in enumerate(row.operands):
         if operand.required and n >= len(words):
             raise UsageError(f"no {operand.name} is given", f"rankguard {row.name} {row.usage}")
-        setattr(asked, operand.name.lower(), words[n] if n < len(words) else None)
-    if len(words) > len(row.operands):
+        alone = words[n] if n < len(words) else None
+        setattr(asked, operand.name.lower(), tuple(words[n:]) if operand.rest else alone)
+    if len(words) > len(row.operands) and not any(operand.rest for operand in row.operands):
         expected = f"one {row.operands[0].name}" if row.operands else "options only"
         raise UsageError(f"`{' '.join(words)}`: expected {expected}", usage_of(row))
 

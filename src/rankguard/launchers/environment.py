@@ -27,6 +27,26 @@ THIS_RUN = (
 def rank_environment(spec: JobSpec, rank: int, port: int, notify: str | None, error_file: str | None) -> dict[str, str]:
     """The whole environment of one rank. On one node, local rank and rank are the same."""
     env = {name: value for name, value in spec.env.items() if name not in THIS_RUN}
+    if spec.watch is None:
+        env |= _of_torchrun(spec, rank, port, error_file)
+    env["RANKGUARD_RUN_ID"] = spec.run_id
+    if spec.run_dir is not None:
+        env["RANKGUARD_RUN_DIR"] = spec.run_dir
+    if notify is not None:
+        env["NOTIFY_SOCKET"] = notify
+    if spec.stall_timeout is not None:
+        env["WATCHDOG_USEC"] = str(max(1, round(spec.stall_timeout * 1e6)))  # WATCHDOG_PID: `linux/spawn.py`
+    if spec.debug_rank not in (None, rank):
+        env["PYTHONBREAKPOINT"] = "0"  # only one rank has somebody who would answer
+    if spec.python or spec.watch is not None:
+        # A killed rank would take its last 8 KiB of output with it, that is, the evidence.
+        env.setdefault("PYTHONUNBUFFERED", "1")
+    return env | dict(_extra(spec, rank))
+
+
+def _of_torchrun(spec: JobSpec, rank: int, port: int, error_file: str | None) -> dict[str, str]:
+    """What torchrun tells its ranks. An engine that is watched is told nothing: it would take itself for one of them."""
+    env: dict[str, str] = {}
     size = str(spec.nprocs)
     env |= {
         "RANK": str(rank),
@@ -46,27 +66,15 @@ def rank_environment(spec: JobSpec, rank: int, port: int, notify: str | None, er
         # No agent hosts a store here: with `True` rank 0 would only be a client and every job would hang.
         "TORCHELASTIC_USE_AGENT_STORE": "False",
     }
-    env.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
-    env.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", SIGNALS_TO_HANDLE)
+    env["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = spec.env.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
+    env["TORCHELASTIC_SIGNALS_TO_HANDLE"] = spec.env.get("TORCHELASTIC_SIGNALS_TO_HANDLE", SIGNALS_TO_HANDLE)
     if spec.virtual_local_rank:
         env |= {"LOCAL_RANK": "0"} | _own_gpu(spec.env, rank)
     if spec.nprocs > 1:
-        env.setdefault("OMP_NUM_THREADS", "1")
+        env["OMP_NUM_THREADS"] = spec.env.get("OMP_NUM_THREADS", "1")
     if error_file is not None:
         env["TORCHELASTIC_ERROR_FILE"] = error_file
-    env["RANKGUARD_RUN_ID"] = spec.run_id
-    if spec.run_dir is not None:
-        env["RANKGUARD_RUN_DIR"] = spec.run_dir
-    if notify is not None:
-        env["NOTIFY_SOCKET"] = notify
-    if spec.stall_timeout is not None:
-        env["WATCHDOG_USEC"] = str(max(1, round(spec.stall_timeout * 1e6)))  # WATCHDOG_PID: `linux/spawn.py`
-    if spec.debug_rank not in (None, rank):
-        env["PYTHONBREAKPOINT"] = "0"  # only one rank has somebody who would answer
-    if spec.python:
-        # A killed rank would take its last 8 KiB of output with it, that is, the evidence.
-        env.setdefault("PYTHONUNBUFFERED", "1")
-    return env | dict(_extra(spec, rank))
+    return env
 
 
 def rank_argv(spec: JobSpec, rank: int) -> tuple[str, ...]:

@@ -99,6 +99,8 @@ class ExecRanks:
         self._kernel = KernelNews(around, self._by_pid, emit)
         self._traced: set[int] = set()
         self._not_spawned: dict[int, NotSpawned] = {}
+        # A watched engine passes on itself what its processes are to know.
+        self._signal = child.signal_group if self._spec.watch is None else child.signal_one
         self._starter, self._warm, self._answers = Starter(around), around.warm, -1
         # After a fork each page that we write to costs a fault, and mostly a copy (fork(2)). To fork some in a row, and not
         # to get the next one ready after each, took 150 faults a rank in place of 270.
@@ -392,7 +394,7 @@ class ExecRanks:
         reached = 0
         for rank in self._ranks:
             if rank.pid > 0 and not rank.reaped and rank.number not in spare:
-                reached += child.signal_group(rank.pid, number)
+                reached += self._signal(rank.pid, number)
         if ends:
             now = self._around.clock()
             cancelled, self._queue = self._queue, deque()
@@ -405,7 +407,7 @@ class ExecRanks:
     def signal_rank(self, rank: int, number: int) -> None:
         told = self._ranks[rank]
         if told.pid > 0 and not told.reaped:
-            child.signal_group(told.pid, number)
+            self._signal(told.pid, number)
 
     def reap(self, rank: int) -> None:
         told = self._ranks[rank]

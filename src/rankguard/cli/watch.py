@@ -1,0 +1,87 @@
+"""`rankguard watch`: parse, plan, launch the engine or attach to it; the front does the rest."""
+
+import os
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+from rankguard.cli import say
+from rankguard.cli.plan import shutdown_timeout
+from rankguard.cli.verbs import parse
+from rankguard.errors import UsageError
+from rankguard.jobspec import JobSpec, WatchPlan
+from rankguard.linux.modes import in_background
+from rankguard.spec import job_spec
+
+
+def watch(words: Sequence[str]) -> int:
+    """Watch one engine; the exit status. Raises `UsageError` and `SpawnFailed` before anything is started."""
+    asked = parse("watch", words)
+    if asked is None:
+        return 0
+    spec = plan(asked)
+    from rankguard.cli.front.main import Front
+
+    return Front(asked, spec).run()
+
+
+def plan(asked: SimpleNamespace) -> JobSpec:
+    """The job of one rank, the engine's root. Raises `UsageError`."""
+    ways = [name for name in ("command", "pid", "match") if getattr(asked, name)]
+    if len(ways) != 1:
+        said = "no COMMAND is given" if not ways else "expected one of COMMAND, --pid and --match"
+        raise UsageError(said, "rankguard watch -- vllm serve MODEL")
+    attached = None if asked.command else _attached(asked)
+    command = asked.command or _command_of(attached or 0)
+    spec, warning = job_spec(
+        command=command,
+        argv=command,
+        nprocs=1,
+        role="engine",
+        python=False,
+        watch=WatchPlan(
+            on_failure=asked.on_failure,
+            settle=asked.settle,
+            rank_patterns=asked.rank_pattern,
+            attached=attached,
+            ready_http=asked.ready_http,
+            ready_tcp=asked.ready_tcp,
+            ready_log=asked.ready_log,
+            ready_file=asked.ready_file,
+        ),
+        on_lost=asked.on_lost,
+        expect_ready=asked.ready_timeout is not None or _tells_readiness(asked),
+        ready_timeout=asked.ready_timeout,
+        stall_timeout=asked.stall_timeout or None,
+        sample=asked.sample,
+        grace=asked.grace,
+        shutdown_timeout=shutdown_timeout(asked),
+        start="exec",
+        run_dir=asked.run_dir,
+        log_dir=asked.log_dir,
+        log_max=asked.log_max,
+        log_format=asked.log_format,
+        color=not (asked.no_color or os.environ.get("NO_COLOR")),
+        console="stderr" if asked.report == "json" else "prefix",
+        stdin_rank=None if in_background(0) else 0,
+        labels=dict(asked.label),
+        redact=asked.redact,
+        verbose=asked.verbose and not asked.quiet,
+        exit_codes=asked.exit_codes,
+        clean_shm=asked.clean_shm,
+    )
+    if warning is not None:
+        say.warning(warning, "--run-dir DIR, a folder that can be written")
+    return spec
+
+
+def _tells_readiness(asked: SimpleNamespace) -> bool:
+    return any((asked.ready_http, asked.ready_tcp, asked.ready_log, asked.ready_file))
+
+
+def _attached(asked: SimpleNamespace) -> int:
+    raise UsageError("attaching is not built yet", "rankguard watch -- COMMAND")
+
+
+def _command_of(pid: int) -> tuple[str, ...]:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return tuple(word.decode(errors="replace") for word in file.read().split(b"\0") if word)
