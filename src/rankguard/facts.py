@@ -262,6 +262,13 @@ class MemoryShort(Fact):
     left_s: float | None = None
 
 
+class MemoryEased(Fact):
+    """What a `MemoryShort` spoke of is over: far less than the limit is in use again."""
+
+    statement: str
+    state: MemoryState = MemoryState()
+
+
 class KernelNoted(Fact):
     """The kernel log tells of a crash or of a GPU. `rank` is the one whose process it was, null when that is not known."""
 

@@ -115,5 +115,7 @@ class JobSpec(Record):
     verbose: bool = False
     """The front wants the journal as it is written (`-v`)."""
     exit_codes: str = "culprit"
+    termination_log: str | None = None
+    """Where the last word of a container goes (`/dev/termination-log`); null: nowhere."""
     clean_shm: str = "report"
     """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""

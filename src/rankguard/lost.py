@@ -22,6 +22,7 @@ from rankguard.model import Verdict
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.state import Sampled, fullness, last_look, remembered, sampled
+from rankguard.report.termination import TerminationLog, of_verdict
 
 _FULL = 0.9
 """Of a memory limit."""
@@ -89,6 +90,9 @@ def _kept(spec: JobSpec, final: Verdict) -> Verdict:
     if _journal_of(spec.run_dir) in (None, spec.run_id):
         files.folder = spec.run_dir
         files.finish(final)
+    last_word = TerminationLog(spec.termination_log, job_redactor(spec).text)
+    last_word.write(lambda theirs: of_verdict(final, theirs))
+    last_word.close()
     return final
 
 

@@ -10,7 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankguard.diagnosis.projection import BEGINS, Alarm, Course, Outlook, Sample, outlook, slope, small, warning
+from rankguard.diagnosis.projection import (
+    BEGINS,
+    Alarm,
+    Course,
+    Nearness,
+    Outlook,
+    Sample,
+    easing,
+    outlook,
+    slope,
+    small,
+    warning,
+)
 from rankguard.model import MemoryState
 
 GIB = 1 << 30
@@ -100,6 +112,29 @@ def test_no_series_makes_it_stumble(steps, limit):
         assert now.level == 0 or (now.left_s is not None and now.left_s >= 0)
         alarm.rings(now)
         assert warning(MemoryState(limit_bytes=limit, firm_bytes=value), now, ()).startswith(BEGINS)
+
+
+def test_a_warning_is_over_once_and_only_when_it_was_given():
+    alarm = Alarm()
+    told = [alarm.eases(each) for each in (Outlook(0, 0.4), Outlook(0, 0.9))]
+    alarm.rings(Outlook(1, 0.85, 100.0, 20.0))
+    told += [
+        alarm.eases(each) for each in (Outlook(0, 0.75), Outlook(1, 0.6, 100.0, 9.0), Outlook(0, 0.69), Outlook(0, 0.3))
+    ]
+
+    assert told == [False, False, False, False, True, False]
+    state = MemoryState(limit_bytes=GIB, firm_bytes=GIB // 4, limit_from="memory.max of /sys/fs/cgroup/job")
+    assert easing(state) == "the memory limit is far again: 256 MiB of 1.0 GiB (memory.max of …/job)"
+
+
+def test_near_is_what_the_kernel_may_act_on_until_it_is_calm():
+    nearness = Nearness()
+    looks = [[0.5, 0.2], [0.91, 0.2], [0.75, 0.2], [0.2, 0.72], [0.69, 0.69], [0.8, 0.8]]
+    assert [nearness.of(Outlook(share=share) for share in look) for look in looks] == [
+        False, True, True, True, False, False,
+    ]  # fmt: skip
+    assert nearness.of([Outlook(1, 0.6, 100.0, 5.0)])
+    assert not nearness.of([])
 
 
 def test_slope():

@@ -74,10 +74,13 @@ class Job:
         self.env = os.environ | self.canaries.environment() | given
         self.program = tmp_path / "program.py"
         self.verdict_seen = tmp_path / "verdict-seen"
+        self.last_word = tmp_path / "termination-log"
 
     def words(self, part: str, *options: str) -> list[str]:
         self.program.write_text(PROGRAM + textwrap.dedent(PARTS[part]))
         files = ["--run-dir", str(self.folder), "--on-verdict", f"cat >{self.verdict_seen}"]
+        files += ["--termination-log", str(self.last_word)]
+        self.last_word.write_text(self.canaries.every_spelling())  # as if the program had left its own word there
         words = ["run", "-n", "2", "-r", "3", "--grace", "1", *files, *self.canaries.options(), *options]
         return [*words, str(self.program), *self.canaries.arguments()]
 
@@ -95,6 +98,8 @@ class Job:
         for verb in (("runs",), ("report", folder), ("report", "--json", folder), ("explain", folder)):
             said = self.run(*verb)
             told[" ".join(verb[:-1] or verb)] = said.stdout + said.stderr
+        if self.last_word.exists():
+            told["termination-log"] = self.last_word.read_text()
         if self.verdict_seen.exists():
             told["on-verdict"] = self.verdict_seen.read_text()
         return told

@@ -31,6 +31,7 @@ TESTS = (
     "tests/matrix/test_cgroup2.py",
     "tests/run/test_memory.py::test_victim_and_grower_in_groups_of_their_own",
     "tests/runs/test_killed_together.py::test_the_kernel_kills_the_group_as_a_whole",
+    "tests/runs/test_termination.py::test_the_kernel_kills_everything_when_memory_runs_out",
     "tests/runs/test_stacks.py::test_where_only_some_may_trace",
 )
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from rankguard import inside
 from rankguard.cli import machine, torchrun
 from rankguard.cli.editor import followed
+from rankguard.cli.lastword import last_word_of
 from rankguard.cli.options import BY_FIELD
 from rankguard.cli.terminal import Said, hands
 from rankguard.cli.values import Streams
@@ -30,6 +31,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
     said += _another_language(asked) if python else []
     meeting = torchrun.meeting(asked)
     hand = hands(asked, nprocs, _hidden(asked, nprocs))
+    last_word, unsaid = last_word_of(asked.termination_log)
     spec, warning = job_spec(
         command=[asked.program, *asked.args],
         argv=argv,
@@ -71,7 +73,9 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         verbose=asked.verbose and not asked.quiet,
         exit_codes=asked.exit_codes,
         clean_shm=asked.clean_shm,
+        termination_log=last_word,
     )
+    said += unsaid
     if warning is not None and spec.run_dir is not None:
         said.append(warning)
     elif warning is not None and asked.log_dir != os.devnull:  # which is torchrun's way to ask for no files

@@ -37,6 +37,7 @@ from rankguard.facts import (
     KernelKilled,
     KernelNoted,
     Looked,
+    MemoryEased,
     MemoryShort,
     OomSeen,
     ReadinessExpected,
@@ -268,6 +269,13 @@ def memory_short(job: Job, fact: MemoryShort) -> Orders:
     job.memory = fact.state
     job.remember(fact.at, fact.statement)
     return _warn(job, fact.statement)
+
+
+def memory_eased(job: Job, fact: MemoryEased) -> Orders:
+    """For the story alone: the warning stays what it was."""
+    job.memory = fact.state
+    job.remember(fact.at, fact.statement)
+    return ()
 
 
 def warned(job: Job, fact: Warned) -> Orders:

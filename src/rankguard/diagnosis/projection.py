@@ -19,8 +19,9 @@ WINDOW_S, RECENT_S = 10.0, 0.2
 """Growth is that of the window, or that of its end (three samples at least) where that is slower: what has stopped growing
 does not grow."""
 SOON_S, VERY_SOON_S = 60.0, 10.0
-HALF, HIGH, FULL, CALM = 0.5, 0.8, 0.95, 0.7
-"""Shares of a limit. Below `CALM` a warning that was given is forgotten."""
+HALF, HIGH, NEAR, FULL, CALM = 0.5, 0.8, 0.9, 0.95, 0.7
+"""Shares of a limit. Below `CALM` a warning that was given is forgotten. At `NEAR` the kernel may kill at any moment,
+whether it grows or not."""
 BEGINS = "the memory limit is reached in"
 """How every warning begins."""
 _LEAST_S = 0.05
@@ -111,15 +112,51 @@ class Alarm:
         self._at_once = False
         """The last one said that it is a matter of less than a second: there is nothing to add."""
 
+    def eases(self, now: Outlook) -> bool:
+        """What a warning spoke of is over; it is forgotten."""
+        if now.share >= CALM or now.level or not self._told:
+            return False
+        self._told, self._at_once = 0, False
+        return True
+
     def rings(self, now: Outlook) -> bool:
         """A warning is due."""
-        if now.share < CALM and now.level == 0:
-            self._told, self._at_once = 0, False
+        self.eases(now)
         if now.level <= self._told or self._at_once or self._times >= self.MOST:
             return False
         self._told, self._times = now.level, self._times + 1
         self._at_once = now.left_s is not None and now.left_s < 1
         return True
+
+
+class Near(Record):
+    """A limit at which the kernel may kill at any moment: how it stands now, and what each rank holds."""
+
+    state: MemoryState
+    outlook: Outlook
+    ranks: tuple[Sample, ...] = ()
+
+
+class Nearness:
+    """Whether a limit is that near; once one is, until all are calm again."""
+
+    def __init__(self) -> None:
+        self._near = False
+
+    def of(self, outlooks: Iterable[Outlook]) -> bool:
+        """Of all limits, at the latest look."""
+        told = list(outlooks)
+        if any(each.level or each.share >= NEAR for each in told):
+            self._near = True
+        elif all(each.share < CALM for each in told):
+            self._near = False
+        return self._near
+
+
+def easing(state: MemoryState) -> str:
+    """That a warning is over, as a sentence."""
+    used, limit = state.firm_bytes or 0, state.limit_bytes or 0
+    return f"the memory limit is far again: {size(used)} of {size(limit)} ({_short(state.limit_from)})"
 
 
 def warning(state: MemoryState, now: Outlook, ranks: Sequence[Sample]) -> str:
@@ -133,11 +170,11 @@ def warning(state: MemoryState, now: Outlook, ranks: Sequence[Sample]) -> str:
     said = (
         f"{_when(now.left_s)}: {size(used)} of {size(limit)} ({_short(state.limit_from)}){swap}, +{size(now.growth)}/s"
     )
-    growing = sorted((each for each in ranks if _grows(each, now.growth)), key=lambda each: -(each.growth or 0))
-    if growing:
-        told = [f"{each.rank} (+{size(each.growth or 0)}/s)" for each in growing[:3]]
-        more = f" and {len(growing) - 3} more" if len(growing) > 3 else ""
-        said += f"; {'rank' if len(growing) == 1 else 'ranks'} {', '.join(told)}{more} {'grows' if len(growing) == 1 else 'grow'}"
+    if who_grows := growing(ranks, now.growth):
+        told = [f"{each.rank} (+{size(each.growth or 0)}/s)" for each in who_grows[:3]]
+        more = f" and {len(who_grows) - 3} more" if len(who_grows) > 3 else ""
+        one = len(who_grows) == 1
+        said += f"; {'rank' if one else 'ranks'} {', '.join(told)}{more} {'grows' if one else 'grow'}"
     elif ranks and not_of_ranks(state):
         said += "; the ranks' own memory does not grow: shared memory, tmpfs or other processes do"
     if waiting := small(ranks, now.growth):
@@ -151,6 +188,11 @@ def not_of_ranks(state: MemoryState) -> bool:
     """What grows is no rank's own memory, as far as growth is known."""
     growth, ranks = state.growth_bytes_s, state.ranks_growth_bytes_s
     return growth is not None and ranks is not None and ranks < growth / 4
+
+
+def growing(ranks: Sequence[Sample], growth: float) -> list[Sample]:
+    """Ranks that make up a twentieth of the growth or more, the fastest first."""
+    return sorted((each for each in ranks if _grows(each, growth)), key=lambda each: -(each.growth or 0))
 
 
 def small(ranks: Sequence[Sample], growth: float) -> list[Sample]:

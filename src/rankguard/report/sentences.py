@@ -96,6 +96,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"the kernel told of an OOM in {say.cut_path(plain(entry.get('group')), 48)}: that there was one, not of whom"
         case "Warned" | "MemoryShort":
             return f"warning: {plain(entry.get('statement'))}"
+        case "MemoryEased":
+            return plain(entry.get("statement"))
         case "StoppingAnnounced":
             return "the owner announced that it is stopping"
         case other:

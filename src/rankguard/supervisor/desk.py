@@ -64,6 +64,8 @@ class Desk:
         """What is answered when the answer is there (`stacks`)."""
         self.sampled: Callable[[], Message] = dict
         """What the ranks held when they were looked at last (`samples.py`)."""
+        self.judged: Callable[[Verdict], object] = bool
+        """Told what is known once the culprit is."""
         self._reported: tuple[float, Message] | None = None
         self._said_failed = False
 
@@ -147,6 +149,8 @@ class Desk:
             elif told.what == "judged":
                 message["verdict"] = known.to_dict()
             self._wire.send(message)
+            if told.what == "judged":
+                self.judged(known)
             self._files.state(known)
         else:
             self._wire.send(message)

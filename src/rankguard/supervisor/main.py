@@ -36,6 +36,7 @@ from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
+from rankguard.report.termination import TerminationLog, of_verdict
 from rankguard.report.unkept import say_unkept
 from rankguard.supervisor.attempt import Ground, LiveAttempt
 from rankguard.supervisor.backpressure import Backpressure
@@ -124,6 +125,7 @@ class Supervisor:
         self._reading = Backpressure(self._selector, self._consoles, wire, self._on_message, self._pause)
         self._restarter = self._make_restarter(spec)
         self._warm = WarmStart(spec, self._note_in_journal, redactor.text)
+        self._last_word = TerminationLog(spec.termination_log, redactor.text)
         self._ground = Ground(
             spec=spec,
             wire=wire,
@@ -144,6 +146,7 @@ class Supervisor:
             awake=Awake(),
             stacks=itertools.count(1),
             pids=set(),
+            last_word=self._last_word,
             heals=self._heals,
         )
         self._attempt = LiveAttempt(self._ground, ())
@@ -207,11 +210,18 @@ class Supervisor:
             if console is not None:
                 console.flush_within(FLUSH_S)
         final = final.replace(warnings=(*final.warnings, *losses(self._consoles)))
-        known = self._files.error
+        final = self._with_unwritten(final)
         self._files.finish(final)
-        if self._files.error is not None and known is None:  # it cannot be in the file that could not be written
-            final = final.replace(warnings=(*final.warnings, self._files.error))
+        self._last_word.write(lambda theirs: of_verdict(final, theirs))
+        # What went wrong just now cannot be in what could not be written.
+        final = self._with_unwritten(final)
         self._wire.send({"is": "finished", "verdict": final.to_dict()})
+
+    def _with_unwritten(self, final: Verdict) -> Verdict:
+        """What could not be written, of the run's files and of the last word."""
+        told = (self._files.error, self._last_word.error)
+        new = tuple(error for error in told if error is not None and error not in final.warnings)
+        return final.replace(warnings=(*final.warnings, *new))
 
     def _go_on(self, final: Verdict, restarter: "Restarter") -> Verdict:
         """Attempt after attempt, until one does not fail or is the last; its verdict."""

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from rankguard.core import story
 from rankguard.core.job import Job
-from rankguard.diagnosis.projection import Alarm, Course, Outlook, Sample, outlook, warning
-from rankguard.facts import Fact, Looked, MemoryShort, OomSeen, Warned
+from rankguard.diagnosis.projection import Alarm, Course, Near, Nearness, Outlook, Sample, easing, outlook, warning
+from rankguard.facts import Fact, Looked, MemoryEased, MemoryShort, OomSeen, Warned
 from rankguard.launchers.limits import may_keep
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.footprint import Footprint
@@ -98,6 +98,9 @@ class Samples:
         self._oom_at = float("-inf")
         self._emitted = self._over = False
         self._began = clock()
+        self._nearness = Nearness()
+        self.nearing: Callable[[Near | None], None] = lambda _near: None
+        """Told at each look whether a limit is so near that everything may be killed at any moment."""
 
     def fileno(self) -> int:
         """Readable when the kernel has news of memory: `on_news`. -1: it tells nothing here."""
@@ -221,13 +224,10 @@ class Samples:
         """RLIMIT_AS and RLIMIT_DATA bind a rank alone, and it may have set them itself: no kill, but a MemoryError."""
         for name, used, limit in self._found[number].limits():
             source = f"{name} of rank {number}"
-            course, alarm = self._shared.setdefault(source, (Course(), Alarm()))
+            course, _alarm = self._shared.setdefault(source, (Course(), Alarm()))
             course.add(now, used)
-            outlook_ = outlook(course, limit)
-            if alarm.rings(outlook_):
-                self._warn(
-                    now, MemoryState(limit_bytes=limit, firm_bytes=used, limit_from=source), outlook_, only=number
-                )
+            state = MemoryState(limit_bytes=limit, firm_bytes=used, limit_from=source)
+            self._tell_of(now, state, outlook(course, limit), only=number)
 
     def _look_closer(self, now: float) -> None:
         """At those whose turn it is, as far as the time suffices."""
@@ -257,8 +257,8 @@ class Samples:
         if now - self._began > _SETTLED_S:
             self._watch_pressure()
         for state, outlook_ in self._take_states(now):
-            if self._shared[state.limit_from][1].rings(outlook_):
-                self._warn(now, state, outlook_)
+            self._tell_of(now, state, outlook_)
+        self._say_near()
         share, left = self._nearest()
         near = left is not None and left < 10 * self._every
         self._pause = max(self._shortest, (left or 0) / 10) if near else min(self._every, self._pause * 2)
@@ -292,12 +292,30 @@ class Samples:
                 self._tight.append(_Tight(now, ranks))
         return self._states
 
-    def _warn(self, now: float, state: MemoryState, outlook_: Outlook, only: int | None = None) -> None:
-        samples = [
+    def _tell_of(self, now: float, state: MemoryState, outlook_: Outlook, only: int | None = None) -> None:
+        """A warning, where one is due, or that the last one is over. `only`: the rank whose own limit it is."""
+        alarm = self._shared[state.limit_from][1]
+        if alarm.eases(outlook_):
+            self._tell(MemoryEased(now, easing(state), state))
+        if alarm.rings(outlook_):
+            self._warn(now, state, outlook_, only)
+
+    def _say_near(self) -> None:
+        near = None
+        if self._states and self._nearness.of(outlook_ for _state, outlook_ in self._states):
+            state, outlook_ = max(self._states, key=lambda each: (each[1].level, each[1].share))
+            near = Near(state, outlook_, tuple(self._samples()))
+        self.nearing(near)
+
+    def _samples(self) -> list[Sample]:
+        return [
             Sample(number, found.held, self._growth(number))
             for number, found in self._found.items()
-            if self._lives(number, found) and found.held is not None and only is None
+            if self._lives(number, found) and found.held is not None
         ]
+
+    def _warn(self, now: float, state: MemoryState, outlook_: Outlook, only: int | None) -> None:
+        samples = self._samples() if only is None else []
         if only is None:
             state = self._complete(state, sum(each.held for each in samples), outlook_)
         told = warning(state, outlook_, samples)

@@ -24,6 +24,7 @@ and may stand anywhere. Of the job:
     3.000 joined 1 "worker TP1" [pid=101] [may-end]  Joined
     3.000 perished "helper" SIGKILL|1 [pid=301] [quiet] [oom]   Perished
     3.000 memory-short 1 "the limit is near"         MemoryShort
+    3.500 memory-eased "the limit is far again"      MemoryEased
     3.000 kernel-note 5|nobody "Xid 79"              KernelNoted
     3.000 surveyed                                   Surveyed: nothing was asked
     3.000 gpus-read                                  GpusRead: no driver answers
@@ -218,6 +219,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
         case "memory-short":
             level = int(words.next("the level"))
             return facts.MemoryShort(at, words.next("the statement"), level)
+        case "memory-eased":
+            return facts.MemoryEased(at, words.next("the statement"))
         case "kernel-note":
             who = words.next("the rank")
             note = KernelNote("xid", words.next("the line"), number=79)

@@ -102,8 +102,9 @@ class Stage:
     def start(self, words: Sequence[str], wrap: Sequence[str] = ()) -> None:
         """`rankguard run WORDS…`, its output where ours goes."""
         self.begin(
-            [*wrap, sys.executable, "-m", "rankguard", "run", "-n", str(self.ranks), "--run-dir", self.run_dir, *words]
-        )
+            [*wrap, sys.executable, "-m", "rankguard", "run", "-n", str(self.ranks), "--run-dir", self.run_dir,
+             "--termination-log", "none", *words]
+        )  # fmt: skip
 
     def begin(self, command: Sequence[str]) -> None:
         """The command that launches the ranks, whatever it is."""

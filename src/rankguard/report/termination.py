@@ -1,0 +1,228 @@
+"""The termination message: what a container leaves of itself for `kubectl describe pod` and the pod's status.
+
+One line that is stable and greppable, then one line of JSON that is always whole, then text, in 4,096 bytes: that is
+what the kubelet takes of `/dev/termination-log`, whatever ended the container. So it is also written ahead, while the
+kernel may end everything at any moment (`memory.oom.group`), and taken back when that has passed.
+
+In place, since the file is bind-mounted: there is nothing that could be renamed over it. Nothing here waits or fails:
+what cannot be written is told by `error`. Not here: when to write ahead (`supervisor/ahead.py`).
+
+Sources: "Determine the Reason for Pod Failure" of the Kubernetes documentation; the kubelet reads the last 4,096 bytes.
+Read next: `text.py` (the same verdict for a terminal), `redact.py` (what is told holds no secret by then).
+"""
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rankguard.diagnosis.projection import Near, growing
+from rankguard.diagnosis.words import ranges
+from rankguard.model import Verdict
+from rankguard.report import wording as say
+
+SCHEMA = "rankguard.termination/1"
+MOST = 4096
+"""Bytes of one container's message that the kubelet keeps."""
+OURS = b"rankguard: "
+"""How a message of ours begins, and no other's."""
+_WHOLE = 1 << 16
+"""Of what somebody else wrote there so much is looked at, from a longer one its end."""
+_LEFT = (
+    "If this is what the container left, rankguard was ended before it could write a verdict: "
+    "by whatever ended the whole container"
+)
+
+
+# ── What is said ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def of_verdict(verdict: Verdict, theirs: bytes = b"") -> bytes:
+    """The message at the end. `theirs`: what the program itself had written there; it comes last."""
+    from rankguard.report.text import final_report, last_line  # no start waits for it
+
+    text = final_report(verdict, saved=False).removesuffix(last_line(verdict)).rstrip("\n")
+    return _message(last_line(verdict), _selection(verdict), text, theirs)
+
+
+def so_far(verdict: Verdict, theirs: bytes = b"") -> bytes:
+    """The message when the first failure has been judged, while the other ranks are made to end."""
+    from rankguard.report.text import last_line
+
+    text = f"{verdict.statement}; the other ranks are being ended. {_LEFT}"
+    return _message(last_line(verdict), _selection(verdict), text, theirs)
+
+
+def of_memory(
+    near: Near, run_id: str, at: str, world: int, unready: Iterable[int] | None, theirs: bytes = b""
+) -> bytes:
+    """The message while memory is near its limit. `unready`: ranks of whom readiness is expected; null: it is not."""
+    state, waiting = near.state, None if unready is None else tuple(unready)
+    who = [each.rank for each in growing(near.ranks, near.outlook.growth)[:3]]
+    unit = say.Unit(state.limit_bytes or 0)
+    parts = [f"memory {unit.of(state.firm_bytes or 0)} of {unit.of(state.limit_bytes or 0)} {unit.name}"]
+    parts += [f"+{say.size(round(near.outlook.growth))}/s"] if near.outlook.growth >= 1 else []
+    parts += [f"{_ranks(who)} growing"] if who else []
+    parts += [f"{_ranks(waiting)} not ready"] if waiting else []
+    selection = {
+        "outcome": "running",
+        "run_id": run_id,
+        "at": at,
+        "world_size": world,
+        "not_ready": None if waiting is None else ranges(waiting),
+        "memory": {
+            "limit_bytes": state.limit_bytes,
+            "firm_bytes": state.firm_bytes,
+            "growth_bytes_s": round(near.outlook.growth),
+            "left_s": None if near.outlook.left_s is None else round(near.outlook.left_s, 1),
+            "limit_from": say.cut_path(say.printable(state.limit_from or "", 400), 160) or None,
+        },
+        "growing": [[each.rank, round(each.growth or 0)] for each in growing(near.ranks, near.outlook.growth)[:8]],
+        "largest": [[each.rank, each.held] for each in sorted(near.ranks, key=lambda each: -each.held)[:8]],
+    }
+    text = f"As it stood at {say.when(at)}. {_LEFT}; with memory as it was, likely by the kernel's OOM killer"
+    return _message(f"rankguard: {', '.join(parts)} run={say.word(run_id)}", selection, text, theirs)
+
+
+def of_request(what: str, run_id: str, at: str, theirs: bytes = b"") -> bytes:
+    """The message while ranks end because somebody asked. `what`: `asked to end by SIGTERM from pid 1`."""
+    line = f"rankguard: {say.printable(what, 150)} run={say.word(run_id)}"
+    selection = {"outcome": "stopping", "run_id": run_id, "at": at, "statement": what}
+    return _message(line, selection, f"That was at {say.when(at)}; ranks were still ending. {_LEFT}", theirs)
+
+
+def _ranks(numbers: Iterable[int]) -> str:
+    told = sorted(numbers)
+    return f"{'rank' if len(told) == 1 else 'ranks'} {say.cut(ranges(told), 60)}"
+
+
+def _selection(verdict: Verdict) -> dict[str, Any]:
+    """The few fields that a controller acts on."""
+    culprit = verdict.culprit
+    cause = culprit.cause if culprit is not None else None
+    return {
+        "outcome": verdict.outcome,
+        "exit_code": verdict.exit_code,
+        "kind": cause and cause.kind,
+        "family": cause and cause.family,
+        "confidence": cause and cause.confidence,
+        "rank": culprit and culprit.rank,
+        "name": culprit and culprit.name,
+        "node": culprit and culprit.node,
+        "phase": culprit and say.phase(culprit.phase),
+        "either": list(verdict.either[:8]),
+        "owner": verdict.owner,
+        "retry": verdict.retry.advice,
+        "fingerprint": verdict.fingerprint,
+        "run_id": verdict.run_id,
+        "world_size": verdict.world_size,
+        "at": verdict.failed_at or verdict.ended_at,
+        "statement": verdict.statement,
+    }
+
+
+def _message(line: str, selection: dict[str, Any], text: str, theirs: bytes) -> bytes:
+    """All of it in `MOST` bytes: the text gives way, then what was theirs, never the JSON."""
+    told = {"schema": SCHEMA} | {name: _bounded(value) for name, value in selection.items()}
+    head = f"{line}\n{json.dumps(told, ensure_ascii=False, separators=(',', ':'))}\n"
+    room = MOST - len(head.encode(errors="replace"))
+    quoted = ""
+    if theirs:
+        lines = [say.printable(each, 300) for each in theirs.decode(errors="replace").splitlines() if each.strip()]
+        quoted = "\n".join([*([""] if text else []), "the program's own word:", *(f"  | {each}" for each in lines)])
+    text = say.cut_bytes(text, max(room - 1 - len(quoted.encode(errors="replace")), (room - 1) // 2))
+    quoted = say.cut_bytes(quoted, room - 1 - len(text.encode(errors="replace")))
+    return f"{head}{text}{quoted}".rstrip("\n").encode(errors="replace") + b"\n"
+
+
+def _bounded(value: Any) -> Any:
+    """Text that takes no more than twice its 200 bytes in JSON."""
+    return say.cut_bytes(say.printable(value, 200), 200) if isinstance(value, str) else value
+
+
+# ── Where it is said ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TerminationLog:
+    """The file. `redact` is for what the program had written there before us; `path` null: nothing is written at all.
+
+    It stays open, so that it can be written when there is no descriptor left.
+    """
+
+    def __init__(self, path: str | None, redact: Callable[[str], str] = str) -> None:
+        self.error: str | None = None
+        self._path, self._redact = path, redact
+        self._fd = -1
+        self._size = 0
+        self._last: bytes | None = None
+        self._theirs = b""
+        if path is None:
+            return
+        try:
+            self._fd = _open(path)
+        except OSError as error:
+            self._failed(error.strerror)
+            return
+        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+            self._failed("it is no regular file")
+            self.close()
+
+    @property
+    def written(self) -> bool:
+        """What is there now is ours."""
+        return self._last is not None
+
+    def write(self, make: Callable[[bytes], bytes]) -> None:
+        """The whole message anew. `make` is given what the program has written there, and must not raise."""
+        if self._fd < 0:
+            return
+        self._look()
+        self._put(make(self._redact(self._theirs.decode(errors="replace")).encode(errors="replace")))
+
+    def clear(self) -> None:
+        """Take back what was written ahead; what was the program's own is there again."""
+        if self._fd >= 0 and self._last is not None:
+            self._look()
+            self._put(self._theirs)
+            self._last = None
+
+    def _look(self) -> None:
+        """Whoever else writes there has the right to: what they wrote since is kept."""
+        try:
+            size = os.fstat(self._fd).st_size
+            found = os.pread(self._fd, _WHOLE, 0) if size <= _WHOLE else os.pread(self._fd, MOST, size - MOST)
+        except OSError:  # not readable for us
+            return
+        self._size = size
+        if self._last is not None and found.startswith(self._last):
+            self._theirs = (self._theirs + found[len(self._last) :])[-MOST:]
+        elif not found.startswith(OURS):
+            self._theirs = found[-MOST:]
+
+    def _put(self, text: bytes) -> None:
+        """What was there and is longer is blanked in the same stroke, so that no moment shows half of each."""
+        try:
+            os.pwrite(self._fd, text.ljust(min(self._size, 2 * MOST), b"\n"), 0)
+            os.ftruncate(self._fd, len(text))
+        except OSError as error:
+            self._failed(error.strerror)  # and tried again next time: a disk that is full now may have room then
+            return
+        self._last, self._size = text, len(text)
+
+    def _failed(self, why: str | None) -> None:
+        self.error = self.error or f"unable to write the termination log `{self._path}`: {why}"
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open(path: str) -> int:
+    """To read what is there as well, where that is allowed. Never waits: a FIFO without a reader is refused."""
+    flags = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    try:
+        return os.open(path, os.O_RDWR | flags)
+    except PermissionError:
+        return os.open(path, os.O_WRONLY | flags)
