@@ -14,11 +14,8 @@ from typing import Any
 
 from rankguard.errors import UsageError
 from rankguard.linux import child
-from rankguard.linux.foreign import reaped_ending, zombie_ending
+from rankguard.linux.foreign import UNKNOWN, reaped_ending, zombie_ending
 from rankguard.model import Ending
-
-UNKNOWN = Ending("exit")
-"""Ended, and nobody can say how."""
 
 PATIENCE = 0.05
 """Seconds that statuses are waited for: one reaped by its owner's own parent (forkserver) takes about 0.2 ms."""

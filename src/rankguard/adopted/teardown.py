@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rankguard.adopted.process import UNKNOWN, Adopted, have_pidfds, learn_endings
+from rankguard.adopted.process import Adopted, have_pidfds, learn_endings
 from rankguard.errors import UsageError
 from rankguard.linux import child, tree
+from rankguard.linux.foreign import UNKNOWN
 from rankguard.model import Ending
 
 BOUND = 10.0

@@ -17,11 +17,12 @@ from signal import SIGKILL
 from typing import Any, cast
 
 from rankguard.adopted.course import Course, clock
-from rankguard.adopted.process import UNKNOWN, Adopted, have_pidfds, learn_endings
+from rankguard.adopted.process import Adopted, have_pidfds, learn_endings
 from rankguard.adopted.witnesses import Witnesses
 from rankguard.core.policy import NAP
 from rankguard.errors import RankFailed, ReadyTimeout
 from rankguard.facts import Exited, Extended, Fact, JobStarted, Looked, Ready, Spawned, StoppingAnnounced
+from rankguard.linux.foreign import UNKNOWN
 from rankguard.model import Ending, Verdict
 
 TICK = 0.05

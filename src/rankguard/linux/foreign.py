@@ -1,6 +1,6 @@
 """Processes that are not ours: how one ended that is not our child, or was reaped by somebody else.
 
-There are two sources, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
+There are two sources besides a look at a child of ours, each for one half of its afterlife: the zombie's `/proc/PID/stat` until it is reaped, PIDFD_GET_INFO from
 then on. Neither reaps. No guess is made: None is "not known".
 
 Sources: include/uapi/linux/pidfd.h (EXIT: Linux 6.15); fs/proc/array.c `do_task_stat`; measured in facts/linux.md 1.1.
@@ -11,13 +11,25 @@ import fcntl
 import os
 import struct
 
-from rankguard.linux.child import from_status
+from rankguard.linux.child import from_status, look
 from rankguard.model import Ending
+
+UNKNOWN = Ending("exit")
+"""Ended, and nobody can say how."""
 
 _SIZE = 128
 _GET_INFO = 3 << 30 | _SIZE << 16 | 0xFF << 8 | 11  # _IOWR(PIDFS_IOCTL_MAGIC, 11, struct pidfd_info)
 _EXIT = 8
 _EXIT_CODE_AT = 60
+
+
+def ending_of(pid: int, pidfd: int) -> Ending | None:
+    """How a process ended whose pidfd is readable, whoever its parent is or was; None when it is not known (yet)."""
+    try:
+        ending = look(pidfd)
+    except ChildProcessError:
+        ending = None
+    return ending or reaped_ending(pidfd) or zombie_ending(pid, pidfd)
 
 
 def reaped_ending(pidfd: int) -> Ending | None:

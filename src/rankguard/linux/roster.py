@@ -1,0 +1,337 @@
+"""Every process below another one, each held by a pidfd from its first sight to its end, and how it ended.
+
+It does not know what a process is for (`diagnosis/roles.py`) and ends nobody. The kernel tells of an end, through the
+pidfd; of a beginning it is asked, at intervals that adapt to the cost: 50 ms at first, since engines fork their ranks early,
+then 250 ms, 1 s when nothing has changed for a while, and in any case at most 1 % of a processor. `news` asks at once.
+Processes that come and go between two looks cost nothing and are never told of.
+
+The status of a process that is not our child is learnt in steps: a look without reaping (an orphan that we inherited),
+the kernel's word after the reap (Linux 6.15), the zombie's `/proc` stat; tried again for 50 ms, while other news is
+handled; then it is unknown. Read next: `census.py` (who there is), `foreign.py` (the steps).
+"""
+
+import heapq
+import os
+import resource
+import time
+from collections.abc import Callable, Collection
+from selectors import EVENT_READ, BaseSelector
+
+from rankguard.linux.census import Census, Stat, stat_of
+from rankguard.linux.files import listed
+from rankguard.linux.foreign import UNKNOWN, ending_of
+from rankguard.model import Ending
+
+TITLE = 300
+"""Characters of a title that are kept."""
+PATIENCE_S = 0.05
+"""For the status of one that has ended, as everywhere (`adopted/process.py`)."""
+SHARE = 100
+"""An interval is this many times what a look costs."""
+_EAGER_S, _EAGER_FOR_S = 0.05, 10.0
+_USUAL_S = 0.25
+_CALM_S, _CALM_AFTER_S = 1.0, 60.0
+_NEWS_S = 0.02
+_FIRST_STEP_S = 0.0005
+_TITLES = 64
+"""Titles read again in one look."""
+_TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 30.0, 8
+"""A title is read again when an eighth of its age has passed, within these bounds."""
+_ENVIRON = 1 << 20
+_VALUE = 200
+_OTHERS = 64
+"""Descriptors that are left to the rest of us."""
+
+
+class Entry:
+    """A process of the tree. `origin`: its parent at first sight; `ppid` is who is now."""
+
+    __slots__ = (
+        "comm", "ended", "env", "first_seen", "kept", "origin", "pid", "pidfd", "ppid", "started", "title", "title_at",
+    )  # fmt: skip
+
+    def __init__(self, stat: Stat, now: float) -> None:
+        self.pid, self.started, self.comm = stat.pid, stat.started, stat.comm
+        self.ppid = self.origin = stat.ppid
+        self.title = ""
+        self.env: dict[str, str] = {}
+        """Those variables that the roster was asked to look at, as they were at its last exec."""
+        self.pidfd = -1
+        self.kept = self.ended = False
+        self.first_seen = self.title_at = now
+
+
+class Roster:
+    """The processes below `root`, as the census finds them. Callbacks come from `wake` and from the selector's news."""
+
+    def __init__(
+        self,
+        selector: BaseSelector,
+        census: Census,
+        *,
+        on_seen: Callable[[Entry, float], None],
+        on_title: Callable[[Entry, float], None],
+        on_end: Callable[[Entry, Ending, float], None],
+        variables: Collection[str] = (),
+        budget: int | None = None,
+        priority: int = 1,
+        note: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`variables`: all that is looked at of environments. `budget`: pidfds that may be held; by default half of those
+        that this process may still open. `priority`: of the news in the driver's loop. `note` is told once what fails.
+
+        `on_end(process, ending, now)`: `ending` is `UNKNOWN` where nobody can tell.
+        """
+        self.processes: dict[int, Entry] = {}
+        self.cost_s = 0.0
+        """CPU seconds of a look, lately."""
+        self._selector, self._census, self._clock, self._note, self._priority = selector, census, clock, note, priority
+        self._on_seen, self._on_title, self._on_end = on_seen, on_title, on_end
+        self._variables = tuple((name, b"\0" + os.fsencode(name) + b"=") for name in variables)
+        self._budget = _room() if budget is None else budget
+        self._held = 0
+        self._titles: list[tuple[float, int, int]] = []
+        self._waiting: list[tuple[Entry, float, float]] = []
+        """Ended, and how is not known yet: until when it is asked, and the next step."""
+        self._waits_at: float | None = None
+        self._began = self._changed_at = self._looked_at = clock()
+        self._look_at = self._began
+        self._said = False
+
+    # ── The loop's side ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_wake(self) -> float:
+        """When `wake` wants to be called."""
+        return self._look_at if self._waits_at is None else min(self._look_at, self._waits_at)
+
+    def wake(self, now: float) -> None:
+        """Do what is due."""
+        if self._waits_at is not None and self._waits_at <= now:
+            self._ask_again(now)
+        if self._look_at <= now:
+            self.look(now)
+
+    def news(self) -> None:
+        """Something happened in the tree: look soon, within the same share of a processor."""
+        self._look_at = min(self._look_at, self._looked_at + max(_NEWS_S, SHARE * self.cost_s))
+
+    def look(self, now: float) -> None:
+        """Ask who there is, and read the titles that are due."""
+        began = time.thread_time()
+        for stat in self._census.look(self.processes.keys(), now):
+            self._admit(stat, now)
+        self._look_at_unheld(now)
+        self._read_titles(now)
+        cost = time.thread_time() - began
+        self.cost_s = (self.cost_s + cost) / 2 if self.cost_s else cost
+        self._looked_at = now
+        self._look_at = now + max(self._interval(now), SHARE * self.cost_s)
+
+    def keep(self, process: Entry) -> None:
+        """Hold this one rather than others when descriptors are short."""
+        process.kept = True
+        if process.pidfd < 0 and not process.ended:
+            if self._held >= self._budget:
+                others = (each for each in self.processes.values() if each.pidfd >= 0 and not each.kept)
+                youngest = max(others, key=lambda each: (each.started, each.pid), default=None)
+                if youngest is not None:
+                    self._release(youngest)
+            self._hold(process)
+
+    def admit(self, pid: int, now: float) -> Entry | None:
+        """One that the census does not count, such as the root of a tree that somebody else started; None when it is gone."""
+        stat = stat_of(pid)
+        if stat is not None and stat.state not in "ZX":
+            self._admit(stat, now)
+        return self.processes.get(pid)
+
+    def describe(self, pid: int) -> tuple[str, dict[str, str]]:
+        """Title and environment (the variables asked for) of any process, as they are now."""
+        return title_of(pid), self._environment(pid)
+
+    def refresh(self, process: Entry, now: float) -> None:
+        """Read its title now; `on_title` if it is another one."""
+        if process.ended:
+            return
+        title = title_of(process.pid)
+        process.title_at = now + min(_TITLE_LATE_S, max(_TITLE_SOON_S, (now - process.first_seen) / _TITLE_AGE))
+        if title and title != process.title:
+            process.title, process.env = title, {**process.env, **self._environment(process.pid)}
+            self._changed_at = now
+            self._on_title(process, now)
+
+    def close(self) -> None:
+        """Let go of everybody."""
+        for process in self.processes.values():
+            self._release(process)
+        for process, _until, _step in self._waiting:
+            os.close(process.pidfd)
+        self.processes, self._waiting, self._titles, self._waits_at = {}, [], [], None
+
+    # ── Coming ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _interval(self, now: float) -> float:
+        if now - self._began < _EAGER_FOR_S or now - self._changed_at < _USUAL_S:
+            return _EAGER_S
+        return _CALM_S if now - self._changed_at > _CALM_AFTER_S else _USUAL_S
+
+    def _admit(self, stat: Stat, now: float) -> None:
+        process = Entry(stat, now)
+        if not self._hold(process):
+            return
+        process.title = title_of(stat.pid) or stat.comm
+        process.env = self._environment(stat.pid)
+        self.processes[stat.pid] = process
+        process.title_at = now + _TITLE_SOON_S
+        heapq.heappush(self._titles, (process.title_at, stat.pid, stat.started))
+        self._on_seen(process, now)
+
+    def _hold(self, process: Entry) -> bool:
+        """False when it has gone. Without a descriptor it is looked for at each look."""
+        if self._held < self._budget:
+            try:
+                process.pidfd = os.pidfd_open(process.pid)
+            except ProcessLookupError:
+                return process.pid in self.processes
+            except OSError as error:
+                self._say(f"unable to open a pidfd: {error.strerror}")
+                return True
+            self._held += 1
+            self._selector.register(
+                process.pidfd, EVENT_READ, (self._priority, lambda now: self._on_pidfd(process, now))
+            )
+        else:
+            self._say(f"{self._budget} processes are held, as many as the limit on open files allows")
+        return True
+
+    def _say(self, why: str) -> None:
+        if not self._said:
+            self._said = True
+            self._note(f"the end of some processes is seen late, and how they ended is not known: {why}")
+
+    def _release(self, process: Entry) -> None:
+        if process.pidfd >= 0:
+            self._selector.unregister(process.pidfd)
+            os.close(process.pidfd)
+            process.pidfd = -1
+            self._held -= 1
+
+    # ── Titles ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read_titles(self, now: float) -> None:
+        for _ in range(_TITLES):
+            if not self._titles or self._titles[0][0] > now:
+                return
+            _due, pid, started = heapq.heappop(self._titles)
+            process = self.processes.get(pid)
+            if process is None or process.started != started:
+                continue
+            self.refresh(process, now)
+            heapq.heappush(self._titles, (max(process.title_at, now + _TITLE_SOON_S), pid, started))
+
+    def _environment(self, pid: int) -> dict[str, str]:
+        if not self._variables:
+            return {}
+        try:
+            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+                text = b"\0" + file.read(_ENVIRON)
+        except OSError:  # of another user: nothing is known
+            return {}
+        found = {}
+        for name, key in self._variables:
+            at = text.find(key)
+            if at >= 0:
+                at += len(key)
+                end = text.find(b"\0", at)
+                found[name] = text[at : min(end if end >= 0 else len(text), at + _VALUE)].decode(errors="replace")
+        return found
+
+    # ── Going ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_pidfd(self, process: Entry, now: float) -> None:
+        if process.ended:
+            return
+        pidfd = process.pidfd
+        self._selector.unregister(pidfd)
+        self._held -= 1
+        ending = ending_of(process.pid, pidfd)
+        self._gone(process)
+        if ending is not None:
+            self._tell(process, ending, now)
+        else:
+            self._waiting.append((process, now + PATIENCE_S, _FIRST_STEP_S))
+            self._waits_at = min(self._waits_at or now + _FIRST_STEP_S, now + _FIRST_STEP_S)
+
+    def _gone(self, process: Entry) -> None:
+        process.ended = True
+        del self.processes[process.pid]
+        self.news()  # its children have another parent now, and its parent may start another one
+
+    def _tell(self, process: Entry, ending: Ending, now: float) -> None:
+        if process.pidfd >= 0:
+            os.close(process.pidfd)
+            process.pidfd = -1
+        self._changed_at = now
+        self._on_end(process, ending, now)
+
+    def _ask_again(self, now: float) -> None:
+        waiting, self._waiting, self._waits_at = self._waiting, [], None
+        for process, until, step in waiting:
+            ending = ending_of(process.pid, process.pidfd)
+            if ending is not None or now >= until:
+                self._tell(process, ending or UNKNOWN, now)
+                continue
+            self._waiting.append((process, until, step * 2))
+            at = min(until, now + step)
+            self._waits_at = at if self._waits_at is None else min(self._waits_at, at)
+
+    def _look_at_unheld(self, now: float) -> None:
+        """Those without a pidfd: gone, or now there is one for them, the oldest first."""
+        if self._held == len(self.processes):
+            return
+        for process in sorted(
+            (p for p in self.processes.values() if p.pidfd < 0), key=lambda p: (not p.kept, p.started, p.pid)
+        ):
+            stat = stat_of(process.pid)
+            if stat is None or stat.started != process.started or stat.state in "ZX":
+                ending = None if stat is None or stat.started != process.started else _ending_of_zombie(process.pid)
+                self._gone(process)
+                self._tell(process, ending or UNKNOWN, now)
+            elif self._held < self._budget:
+                self._hold(process)
+
+
+def title_of(pid: int) -> str:
+    """A process's command line, or what it has put in its place (setproctitle), as one line of at most `TITLE` characters.
+
+    Empty for a zombie, a kernel thread, and one that is gone.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            raw = os.read(fd, 4 * TITLE)
+        finally:
+            os.close(fd)
+    except OSError:
+        return ""
+    text = " ".join(raw.replace(b"\0", b" ").decode(errors="replace").split())[:TITLE]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _ending_of_zombie(pid: int) -> Ending | None:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    try:
+        return ending_of(pid, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _room() -> int:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 20
+    return max(0, (soft - len(listed("/proc/self/fd")) - _OTHERS)) // 2
