@@ -51,7 +51,8 @@ def _page(run: Run, told: Iterable[Told]) -> Iterator[str]:
     spec = run.spec()
     command = spec.get("command")
     shown = " ".join(map(str, command)) if isinstance(command, list) else "?"
-    yield printable(f"run {run.id}: {spec.get('nprocs', '?')} ranks of `{shown}`", _WIDTH)
+    what = "an engine that was watched," if spec.get("watch") else f"{spec.get('nprocs', '?')} ranks of"
+    yield printable(f"run {run.id}: {what} `{shown}`", _WIDTH)
     yield f"{'seconds':>{_INDENT - 2}}  since launch"
     for moment in told:
         at = " " * _INDENT if moment.at_s is None else f"{moment.at_s:{_INDENT - 2}.3f}  "

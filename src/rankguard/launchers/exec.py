@@ -96,7 +96,7 @@ class ExecRanks:
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
         self._paused = False
-        self._kernel = KernelNews(around, self._by_pid, emit)
+        self.kernel = KernelNews(around, self._by_pid, emit)
         self._traced: set[int] = set()
         self._not_spawned: dict[int, NotSpawned] = {}
         # A watched engine passes on itself what its processes are to know.
@@ -304,7 +304,7 @@ class ExecRanks:
 
     def look_at_traced(self, now: float) -> None:
         """SIGCHLD has come: a debugger may have let go of a rank that has ended."""
-        self._kernel.note_exits(now)  # of strays, too: what is read takes no room
+        self.kernel.note_exits(now)  # of strays, too: what is read takes no room
         for number in tuple(self._traced):
             self._on_exit(self._ranks[number], now)
             if self._ranks[number].exited:
@@ -332,7 +332,7 @@ class ExecRanks:
                 if not self._on_output(rank, which, now):
                     break
         self._tell(rank.mailbox.flush(now))
-        self._kernel.take(now, ending.number)
+        self.kernel.take(now, ending.number)
         counts, readable = self._around.groups.oom_counts(rank.number)
         tail = redacted_tail(self._around.output.tail(rank.number), self._around.redact)
         report = read_error_file(rank.error_file, self._around.redact)
@@ -347,7 +347,7 @@ class ExecRanks:
                 log=self._around.output.log_of(rank.number),
                 peer_death=None if _clean(ending) and not rank.complaints else self._around.peer_death("\n".join(tail)),
                 report=report,
-                begun=self._kernel.begun(rank.number),
+                begun=self.kernel.begun(rank.number),
             )
         )
 
@@ -455,7 +455,7 @@ class ExecRanks:
         return not self._queue and all(rank.reaped for rank in self._ranks)
 
     def close(self, now: float) -> None:
-        self._kernel.close()
+        self.kernel.close()
         for rank in self._ranks:
             for which in (0, 1):
                 while self._on_output(rank, which, now):

@@ -6,6 +6,7 @@ the log (`linux/kmsg.py`) or of the order (`linux/exitorder.py`), nor a judge of
 """
 
 import os
+from collections import ChainMap
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -26,21 +27,29 @@ _LONGEST_EXIT_S = 60.0
 """A main thread that began to exit longer ago than that has left its process to other threads."""
 
 
-class _Numbered(Protocol):
-    number: int
-    started: tuple[float, float]
-    """Its process was made between these instants."""
+class Numbered(Protocol):
+    """A process that is a rank. `started`: it was made between these instants."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def started(self) -> tuple[float, float]: ...
 
 
 class KernelNews:
     """Of the ranks `by_pid`, which changes as they come and go."""
 
-    def __init__(self, around: Surroundings, by_pid: Mapping[int, _Numbered], emit: Emit) -> None:
-        self._around, self._by_pid, self._emit = around, by_pid, emit
+    def __init__(self, around: Surroundings, by_pid: Mapping[int, Numbered], emit: Emit) -> None:
+        self._around, self._emit = around, emit
+        self._by_pid: ChainMap[int, Numbered] = ChainMap({}, by_pid)  # type: ignore[arg-type]  # only read
         self._same_pids = in_init_pid_namespace()
         self._noted = 0
-        self._order = ExitOrder() if around.spec.nprocs > 1 else None
+        self._order = ExitOrder() if around.spec.nprocs > 1 or around.spec.watch is not None else None
         self._begun: dict[int, Begun] = {}
+
+    def watch(self, members: Mapping[int, Numbered]) -> None:
+        """Of these, too: processes of a watched tree."""
+        self._by_pid.maps[0] = members  # type: ignore[call-overload]  # only read
 
     def take(self, now: float, ended_by: int | None = None) -> None:
         """What has come since the last call: OOM kills, ours and others'; GPU errors; crashes, of ours alone.

@@ -131,6 +131,10 @@ class TreeWatch:
         """A child of ours has ended, a message came: somebody may be new."""
         self.roster.news()
 
+    def settle(self, now: float) -> bool:
+        """Tell the ends that are there already; false while how somebody ended is still being learnt."""
+        return self.roster.settle(now)
+
     def close(self) -> None:
         """Let go of everybody."""
         self.roster.close()

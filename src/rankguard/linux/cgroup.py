@@ -135,6 +135,13 @@ class JobGroups:
         """The directory of a rank's own memory group; null where there is none."""
         return f"{self._ranks}/rank-{rank}" if self._ranks else None
 
+    def directories(self, rank: int) -> tuple[str, ...]:
+        """Groups that hold every process of a rank, wherever it went, and of nobody else where a rank is alone; one will do."""
+        own = self.memory_group(rank)
+        if self._nprocs == 1 and self._kill_dir is not None:
+            return (self._kill_dir,)
+        return (own,) if own is not None else ()
+
     @property
     def can_kill(self) -> bool:
         """`kill` will work."""

@@ -26,11 +26,28 @@ _BELOW = 256
 
 
 class Footprint:
-    """Of one rank's process. `group`: the directory of its own memory group; `keep`: files may stay open."""
+    """Of one rank's process. `group`: the directory of its own memory group; `keep`: files may stay open; `alone`: what is
+    below it is not its own.
+    """
 
-    __slots__ = ("_below", "_extra", "_group", "_keep", "_statm", "_usage", "_v2", "held", "own", "peak", "pid", "rss")
+    __slots__ = (
+        "_alone",
+        "_below",
+        "_extra",
+        "_group",
+        "_keep",
+        "_statm",
+        "_usage",
+        "_v2",
+        "held",
+        "own",
+        "peak",
+        "pid",
+        "rss",
+    )
 
-    def __init__(self, pid: int, group: str | None = None, *, keep: bool = True) -> None:
+    def __init__(self, pid: int, group: str | None = None, *, keep: bool = True, alone: bool = False) -> None:
+        self._alone = alone
         self.pid, self._group, self._keep = pid, group, keep
         self._v2 = group is not None and not os.path.exists(f"{group}/memory.usage_in_bytes")
         self._statm = self._usage = -1
@@ -69,7 +86,7 @@ class Footprint:
             names = ("inactive_file", "active_file") if self._v2 else ("total_inactive_file", "total_active_file")
             stat = numbers(f"{self._group}/memory.stat", names)
             self._extra = sum(stat.values()) if stat else None
-        if self._extra is None:
+        if self._extra is None and not self._alone:
             self._below = sum(map(_private, tree.descendants(self.pid)[:_BELOW]))
 
     def limits(self) -> tuple[tuple[str, int, int], ...]:

@@ -23,6 +23,10 @@ _KILLED_MS = 50
 """For the kernel to end what was killed. What does not end by then is in a system call; whoever reaps strays gets it."""
 
 
+AT_WORK: set[int] = set()
+"""Pids of those of this process that are at work: children of ours that are no part of a job."""
+
+
 class Said(NamedTuple):
     """What the program has written."""
 
@@ -61,7 +65,8 @@ class Helper:
             started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=stdio, ignore=ignore))
             kept.pop_all()
         os.close(started.news)
-        self._pidfd = started.pidfd
+        self._pidfd, self._pid = started.pidfd, started.pid
+        AT_WORK.add(self._pid)
         selector.register(self._pidfd, EVENT_READ, (priority, self._on_news))
 
     def _on_news(self, now: float) -> None:
@@ -71,6 +76,7 @@ class Helper:
     def close(self) -> Said:
         """It has ended, or its time is over and it is killed. What it has written by now counts."""
         self._open = False
+        AT_WORK.discard(self._pid)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(self._pidfd)
         with contextlib.suppress(OSError):

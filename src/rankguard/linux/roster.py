@@ -13,6 +13,7 @@ handled; then it is unknown. Read next: `census.py` (who there is), `foreign.py`
 import heapq
 import os
 import resource
+import select
 import time
 from collections.abc import Callable, Collection
 from selectors import EVENT_READ, BaseSelector
@@ -127,6 +128,16 @@ class Roster:
         self.cost_s = (self.cost_s + cost) / 2 if self.cost_s else cost
         self._looked_at = now
         self._look_at = now + max(self._interval(now), SHARE * self.cost_s)
+
+    def settle(self, now: float) -> bool:
+        """Take the ends that are there already; false while how somebody ended is still being learnt."""
+        poll = select.poll()
+        held = {process.pidfd: process for process in self.processes.values() if process.pidfd >= 0}
+        for pidfd in held:
+            poll.register(pidfd, select.POLLIN)
+        for pidfd, _event in poll.poll(0):
+            self._on_pidfd(held[pidfd], now)
+        return not self._waiting
 
     def keep(self, process: Entry) -> None:
         """Hold this one rather than others when descriptors are short."""

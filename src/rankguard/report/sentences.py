@@ -13,9 +13,19 @@ from rankguard.report import wording as say
 Entry = dict[str, Any]
 
 
+NAMES = "(names)"
+"""Under `watch` an entry is given what its numbers stand for: a dict of number and name. No field of a journal is called so."""
+
+
+def whose(entry: Entry, number: object) -> str:
+    """`rank 3`; of a watched engine the name of its process."""
+    names = entry.get(NAMES)
+    return plain(names[number]) if isinstance(names, dict) and number in names else f"rank {plain(number)}"
+
+
 def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a fact, as long as their list
     """One fact in words."""
-    rank = f"rank {entry['rank']}" if isinstance(entry.get("rank"), int) else "a rank"
+    rank = whose(entry, entry["rank"]) if isinstance(entry.get("rank"), int) else "a rank"
     match entry["fact"]:
         case "JobStarted":
             memory = entry.get("memory")
@@ -36,8 +46,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
         case "KernelKilled":
             record = entry.get("record")
             said = record.get("text") if isinstance(record, dict) else None
-            whose = f"a process of {rank}" if isinstance(entry.get("rank"), int) else "a process that is none of ours"
-            return f"the kernel's OOM killer ended {whose}: {plain(said)}"
+            victim = f"a process of {rank}" if isinstance(entry.get("rank"), int) else "a process that is none of ours"
+            return f"the kernel's OOM killer ended {victim}: {plain(said)}"
         case "ReadinessExpected":
             return "somebody waits for readiness"
         case "StopRequested":
@@ -73,8 +83,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return _looked(entry)
         case "KernelNoted":
             note = entry.get("note")
-            whose = f"of {rank}" if isinstance(entry.get("rank"), int) else "of no rank that is known"
-            return f"the kernel log, {whose}: {plain(note.get('text') if isinstance(note, dict) else None)}"
+            of = f"of {rank}" if isinstance(entry.get("rank"), int) else "of no rank that is known"
+            return f"the kernel log, {of}: {plain(note.get('text') if isinstance(note, dict) else None)}"
         case "Surveyed":
             return "looked at what the machine was like"
         case "GpusRead":
@@ -88,7 +98,7 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
         case "TreeEmpty":
             return _empty(entry)
         case "Joined":
-            return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) takes part as {rank}: {plain(entry.get('rule'))}"
+            return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) takes part from now on ({plain(entry.get('rule'))})"
         case "Perished":
             left = "" if entry.get("loud", True) else "; no word of it on the terminal"
             return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) {ended(entry.get('ending'))}; left to its engine{left}"
@@ -101,14 +111,15 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
         case "StoppingAnnounced":
             return "the owner announced that it is stopping"
         case other:
-            named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank")}
+            named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank", NAMES)}
             return f"{rank + ' ' if 'rank' in entry else ''}{plain(other)}{fields_of(named)}"
 
 
 def _looked(entry: Entry) -> str:
     dying = [pair for pair in _list(entry.get("dying")) if isinstance(pair, list) and len(pair) == 2]
-    told = [f"rank {number} was on its way out ({plain(how)})" for number, how in dying]
-    return f"looked at all ranks: {say.some(told, 4) if told else 'none was on its way out'}"
+    told = [f"{whose(entry, number)} was on its way out ({plain(how)})" for number, how in dying]
+    everybody = "every process that takes part" if entry.get(NAMES) else "all ranks"
+    return f"looked at {everybody}: {say.some(told, 4) if told else 'none was on its way out'}"
 
 
 def _examined(entry: Entry) -> str:
@@ -147,10 +158,13 @@ def action(entry: Entry, began: float | None) -> str | None:  # noqa: C901, PLR0
     match entry.get("order"):
         case "Spawn":
             first, last = entry.get("first"), entry.get("last")
+            if entry.get(NAMES):
+                return "start the engine"
             return f"start rank {plain(first)}" if first == last else f"start ranks {plain(first)}-{plain(last)}"
         case "SignalAll":
             spared = [(n, None) for n in _list(entry.get("spare")) if isinstance(n, int)]
-            return f"{_signal(entry.get('signal'))} to all ranks{f' but {say.many(spared)}' if spared else ''}"
+            everybody = "the engine" if entry.get(NAMES) else "all ranks"
+            return f"{_signal(entry.get('signal'))} to {everybody}{f' but {say.many(spared)}' if spared else ''}"
         case "SignalRank":
             return f"{_signal(entry.get('signal'))} to rank {plain(entry.get('rank'))}"
         case "WakeAt":
@@ -169,7 +183,8 @@ def action(entry: Entry, began: float | None) -> str | None:  # noqa: C901, PLR0
         case "Muster":
             return "see who has not come to the collective: stacks of those that have not said that it timed out"
         case "Sweep":
-            return "kill everything that is left" if entry.get("kill") else "end what the ranks have left behind"
+            left = "end what the engine has left behind" if entry.get(NAMES) else "end what the ranks have left behind"
+            return "kill everything that is left" if entry.get("kill") else left
         case "GiveUp":
             return "give up on what refuses to end"
         case "Tell" if entry.get("what") == "all-ready":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from rankguard.record import Record
 from rankguard.report import wording as say
 from rankguard.report.sentences import (
+    NAMES,
     Entry,
     action,
     as_number,
@@ -136,9 +137,13 @@ class _Teller:
         """The last fact, when it is told by itself."""
         self._only_if_decided = False
         self._unread = 0
+        self._names: dict[int, str] = {}
+        """Of a watched engine: what its numbers stand for."""
 
     def take(self, entry: Entry | None) -> Iterator[Told]:
         """What can be told now that this entry is known."""
+        if entry is not None and self._names:
+            entry = {**entry, NAMES: self._names}
         if entry is None:
             self._unread += 1
         elif "order" in entry:
@@ -155,6 +160,8 @@ class _Teller:
             yield Told(None, _chapter(entry))
         elif isinstance(entry.get("spec"), dict) and isinstance(entry["spec"].get("nprocs"), int):
             self._nprocs = entry["spec"]["nprocs"]
+            if entry["spec"].get("watch"):
+                self._names = {0: "the engine"}
 
     def settle(self) -> Iterator[Told]:
         """What can be told although nothing follows yet."""
@@ -177,6 +184,8 @@ class _Teller:
         since = since_launch(at, self._began)
         if not isinstance(name, str) or name in _UNTOLD:
             return
+        if name == "Joined" and self._names and isinstance(rank, int):
+            self._names[rank] = plain(entry.get("name"))
         quiet = _QUIET.get(name)
         if quiet is not None and isinstance(rank, int) and since is not None:
             self._last = name, quiet(entry), rank, since, entry.get("text")
@@ -193,7 +202,7 @@ class _Teller:
             name, what, rank, since, words = self._last
             group = _Group(since)
             group.add(rank, since, words)
-            self._open, self._last = Told(since, _grouped(name, what, group, None)), None
+            self._open, self._last = Told(since, _grouped(name, what, group, None, self._names)), None
         if self._open is not None:
             because = plain(entry.get("because"))
             told = said if because in self._open.what or obvious(entry) else f"{said}, because {because}"
@@ -213,7 +222,7 @@ class _Teller:
 
     def _groups(self) -> Iterator[Told]:
         for (name, what), group in sorted(self._quiet.items(), key=lambda item: item[1].first):
-            yield Told(group.first, _grouped(name, what, group, self._nprocs))
+            yield Told(group.first, _grouped(name, what, group, self._nprocs, self._names))
         self._quiet.clear()
 
 
@@ -229,10 +238,14 @@ _QUIET: dict[str, Callable[[Entry], str]] = {
 """Facts that are told of many ranks at once, each with the words that must be equal for that."""
 
 
-def _grouped(name: str, what: str, group: _Group, nprocs: int | None) -> str:
+def _grouped(name: str, what: str, group: _Group, nprocs: int | None, names: dict[int, str]) -> str:
     ranks = list(group.ranks)
     everybody = nprocs is not None and nprocs > 1 and len(ranks) == nprocs
-    who = f"all {nprocs} ranks" if everybody else say.many([(rank, None) for rank in ranks])
+    who = (
+        f"all {nprocs} ranks"
+        if everybody
+        else say.many([(None if rank in names else rank, names.get(rank)) for rank in ranks])
+    )
     many = len(ranks) > 1
     until = f", the last at {group.last:.3f}" if group.last - group.first >= 0.0005 and many else ""
     times = f", {group.times} times, last at {group.last:.3f}" if group.times > len(ranks) else until
@@ -242,7 +255,7 @@ def _grouped(name: str, what: str, group: _Group, nprocs: int | None) -> str:
         case "Ready":
             return f"{who} {'are' if many else 'is'} ready{until}"
         case "StatusTold":
-            last = f"the last rank {ranks[-1]}: " if many else ""
+            last = f"the last {names.get(ranks[-1], f'rank {ranks[-1]}')}: " if many else ""
             said = f' ({last}"{plain(group.said)}")' if group.said else ""
             return f"{who} told {'their' if many else 'its'} status{times}{said}"
         case "Extended":

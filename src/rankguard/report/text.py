@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rankguard.diagnosis import projection
 from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
+from rankguard.report import watched
 from rankguard.report import wording as say
 from rankguard.report.attempts import earlier, succeeded_line
 from rankguard.report.wording import Block, Room
@@ -34,6 +35,7 @@ def final_report(
     if verdict.outcome == "succeeded":
         left = "; ".join(_leftovers(verdict, 2))
         notes = [line for line in (succeeded_line(verdict),) if line is not None]
+        notes += [f"ended meanwhile, and left to the engine: {told}" for _label, told in watched.reported(verdict)]
         notes += ([f"left behind: {left}"] if left else []) + list(verdict.warnings[:2])
         return (say.printable(f"note: {'; '.join(notes)}", 300) + "\n" if notes else "") + last
     rows = _failed_rows if verdict.outcome == "failed" else _other_rows
@@ -107,6 +109,9 @@ def _failed_rows(verdict: Verdict, saved: bool | str, home: str | None, block: B
         _memory(verdict, culprit, block)
         block.cells(_reasons(verdict, culprit))
     block.cells(_consequences(verdict, culprit, room))
+    for n, line in enumerate(watched.tree(verdict, room.table)):
+        block.lines.append(f"  {'' if n else 'tree':<6}  {line}")
+    block.cells(watched.reported(verdict))
     block.cells(earlier(verdict))
     if culprit is not None:
         block.lines += _own_words(culprit, room)
@@ -133,6 +138,7 @@ def _other_rows(verdict: Verdict, saved: bool | str, home: str | None, block: Bl
     by = say.stopper(verdict.stopped_by) if verdict.stopped_by and verdict.stopped_by.pid is not None else None
     block.cell("when", "; ".join(filter(None, [say.when(verdict.ended_at), by])))
     block.cells(_consequences(verdict, None, block.room))
+    block.cells(watched.reported(verdict))
     block.cells(earlier(verdict))
     block.cell("more", _more(verdict, None, saved, home, block.room))
     return block.lines
@@ -353,6 +359,7 @@ def _leftovers(verdict: Verdict, most: int) -> list[str]:
 def _own_words(culprit: Culprit, room: Room) -> list[str]:
     """The end of the traceback (or of the stack where it hangs), then the log without what has just been shown."""
     subject, lines = _subject(culprit) or "it", []
+    speaker = subject if culprit.rank is not None else "the engine"  # its processes share one output
     trace = _trace(culprit)
     if trace and (shown := say.last_frames(trace, room.trace)):
         lines += [f"  {subject} raised", *say.quoted(shown)]
@@ -363,7 +370,7 @@ def _own_words(culprit: Culprit, room: Room) -> list[str]:
         line for line in culprit.log_tail if line.strip() and re.sub(r"^\[rank\d+\]:", "", line).strip() not in seen
     ]
     if tail and room.tail:
-        lines += [f"  {subject} said last", *say.quoted(tail[-room.tail :])]
+        lines += [f"  {speaker} said last", *say.quoted(tail[-room.tail :])]
     return lines
 
 

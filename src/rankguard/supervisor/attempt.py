@@ -6,6 +6,7 @@ What lasts longer (the front's wire, the run's files, the consoles, a selector) 
 """
 
 import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -41,6 +42,7 @@ from rankguard.linux import ports
 from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import Console
+from rankguard.linux.helper import AT_WORK
 from rankguard.linux.hierarchies import own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
@@ -65,6 +67,7 @@ from rankguard.supervisor.tree import JobTree
 from rankguard.wire import Wire
 
 if TYPE_CHECKING:
+    from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
     from rankguard.supervisor.records import Records
     from rankguard.supervisor.survey import Survey
@@ -117,7 +120,9 @@ class LiveAttempt:
         self._suspended = False
         self.job = Job(for_telling(spec), before)
         self._port, self._port_lock = _master_port(spec)
-        files.append(story.note(f"MASTER_PORT is {self._port}, {'given' if self._port_lock is None else 'a free one'}"))
+        if spec.watch is None:
+            how = "given" if self._port_lock is None else "a free one"
+            files.append(story.note(f"MASTER_PORT is {self._port}, {how}"))
         groups_before = own_groups()
         self._groups = self._make_groups()
         self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
@@ -145,10 +150,14 @@ class LiveAttempt:
             on_payload=self._on_payload,
         )
         marked = Marked(self.driver.emit, self._output.remarks.of, ground.redact)
-        self._ranks = ExecRanks(around, selector, marked.emit)
-        self.desk = Desk(ground.wire, self.job, files, self.take, clock, self._ranks.heard_at, ground.heals)
+        self._watched = self._make_watched(around, marked.emit)
+        self._ranks = ExecRanks(around, selector, marked.emit if self._watched is None else self._watched.from_root)
+        heard_at = self._ranks.heard_at
+        if self._watched is not None:
+            self._watched.ranks, heard_at = self._ranks, self._watched.heard_at
+        self.desk = Desk(ground.wire, self.job, files, self.take, clock, heard_at, ground.heals)
         self.desk.asks |= self._screen.answer(
-            Glimpses(self.job, ground.memory, self._ranks.heard_at, ground.wire.send), self._output
+            Glimpses(self.job, ground.memory, heard_at, ground.wire.send), self._output
         )
         self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir, ground.stacks)
         self._tree = JobTree(
@@ -161,7 +170,9 @@ class LiveAttempt:
             few_fds=few,
             earlier=ground.pids,
         )
-        self.driver.launcher, self.driver.tree = self._ranks, self._tree
+        self.driver.launcher, self.driver.tree = self._watched or self._ranks, self._tree
+        if self._watched is not None:
+            self._tree.wait_for(self._watched.busy)
         self.driver.examine = self._examine
         self.driver.muster = self._muster
         self.desk.later["stacks"] = self._snapshots.ask
@@ -174,6 +185,24 @@ class LiveAttempt:
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
+
+    def _make_watched(self, around: Surroundings, emit: Callable[[Fact], None]) -> "WatchedTree | None":
+        """Of `rankguard watch` alone."""
+        if self._spec.watch is None:
+            return None
+        from rankguard.launchers.watched import WatchedTree
+        from rankguard.supervisor.naming import naming
+
+        spare = self._ground.warm
+        return WatchedTree(
+            around,
+            self._selector,
+            from_root=emit,
+            from_tree=self.driver.emit,
+            naming=naming(self._spec.watch),
+            heir=os.getpid(),
+            spare=lambda: {*spare.pids, *AT_WORK},
+        )
 
     def _on_demand(self) -> "Iterator[Part]":
         """Parts that most jobs do without."""
@@ -322,6 +351,8 @@ class LiveAttempt:
     def on_child(self, now: float) -> None:
         """SIGCHLD has come."""
         self._ranks.look_at_traced(now)
+        if self._watched is not None:
+            self._watched.on_child()
         self._child_ended = True
 
     def on_signal(self, received: Received, now: float) -> None:
@@ -366,6 +397,8 @@ def _master_port(spec: JobSpec) -> tuple[int, socket | None]:
     """The port that is given, or a free one with what holds it: each attempt has its own, since what an earlier one left
     on its port is not known. Raises `SpawnFailed`.
     """
+    if spec.watch is not None:
+        return 0, None  # an engine has its own
     if spec.master_port is not None:
         return spec.master_port, None
     try:

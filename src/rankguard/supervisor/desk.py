@@ -98,7 +98,7 @@ class Desk:
         """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
         waiting: list[list[Any]] = []
         for rank in self._job.ranks:
-            if rank.ready_at is None and rank.exited is None:
+            if rank.ready_at is None and rank.exited is None and rank.member is None:
                 said = rank.status
                 heard = self._heard_at(rank.rank) or rank.spawned_at or now
                 told = (said.text, said.done, said.total) if said is not None else (None, None, None)

@@ -76,6 +76,7 @@ class Samples:
         self._groups = groups
         self._every = max(_LEAST_S, job.spec.sample) if job.spec.sample else 0.0
         self._keep = bool(self._every) and not few_fds and may_keep(job.spec.nprocs, 2)
+        self._of_tree = job.spec.watch is not None
         self._news = MemoryNews(around, domain.limits, few_fds=few_fds)
         self._together = kills_all_at_once(around)
         self._noted: set[str] = set()
@@ -212,11 +213,16 @@ class Samples:
                 found.close()
             return
         if found is None or found.pid != rank.pid:
-            group = self._groups.memory_group(number)
-            found = self._found[number] = Footprint(rank.pid, group, keep=self._keep)
+            group = self._groups.memory_group(number) if number < self._job.spec.nprocs else None
+            found = self._found[number] = Footprint(rank.pid, group, keep=self._keep, alone=self._of_tree)
+            if number >= self._job.spec.nprocs:
+                self._closer.append(number)
             self._courses[number] = Course()
             found.look_closer()
         if found.read() and found.held is not None:
+            if self._of_tree and number == 0:  # the group of the root holds the whole tree
+                others = sum(each.held or 0 for n, each in self._found.items() if n and self._lives(n, each))
+                found.held = max(found.own, found.held - others)
             self._seen_at[number] = now
             self._courses[number].add(now, found.held)
 

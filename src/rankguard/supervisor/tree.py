@@ -44,12 +44,13 @@ class JobTree:
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
-        self._busy: Callable[[], bool] = bool
-        self._hurry: Callable[[], object] = bool
+        self._busy: list[Callable[[], bool]] = []
+        self._hurry: list[Callable[[], object]] = []
 
-    def wait_for(self, busy: Callable[[], bool], hurry: Callable[[], object]) -> None:
+    def wait_for(self, busy: Callable[[], bool], hurry: Callable[[], object] | None = None) -> None:
         """The tree is not empty while `busy`, and `hurry` ends that before anything is killed."""
-        self._busy, self._hurry = busy, hurry
+        self._busy.append(busy)
+        self._hurry += [hurry] if hurry is not None else []
 
     def note(self) -> None:
         """Look at what could be left behind: a socket whose owner dies is not found afterwards."""
@@ -68,7 +69,8 @@ class JobTree:
             self.shm_owners.look_at_all()
         self.reap_strays()  # the fewer there are, the sooner the living are found
         if kill:
-            self._hurry()
+            for hurry in self._hurry:
+                hurry()
             self._kill = True
             self._groups.forbid_forks()
             self.killed.update(tree.alive(self._warm.pids))
@@ -83,7 +85,7 @@ class JobTree:
             return False
         spare = self._warm.kept
         tree.reap_strays(spare)
-        if self._busy():
+        if any(busy() for busy in self._busy):
             return False
         if tree.is_empty(spare):
             return True

@@ -1,0 +1,134 @@
+"""The launcher of a watched engine: its root is one rank (`exec.py`), the processes of its tree take part beside it.
+
+What concerns the root is handed on to the one, what concerns the tree to the other (`treewatch.py`). Before the root's end
+is told, ends that are there already are: an engine often ends because of them.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from selectors import BaseSelector
+
+from rankguard.facts import Exited, Fact, Looked, Silences, Spawned
+from rankguard.launchers.contract import Emit, Surroundings
+from rankguard.launchers.exec import ExecRanks
+from rankguard.launchers.treewatch import Above, Outlook, Recognised, TreeWatch
+from rankguard.linux.census import Census
+from rankguard.model import Sign
+from rankguard.record import Record
+
+ROOT = 0
+
+
+class Naming(Record):
+    """Who is who in a tree (`diagnosis/roles.py` with the job's rules). `variables`: all that is read of environments."""
+
+    recognise: Callable[[str, Mapping[str, str], Above], Recognised]
+    name_of: Callable[[str], str]
+    variables: tuple[str, ...]
+
+
+class WatchedTree:
+    """Of one engine. `ranks` is set before `spawn`: it emits through `from_root`. `heir` is the subreaper's pid, ours."""
+
+    ranks: ExecRanks
+
+    def __init__(
+        self,
+        around: Surroundings,
+        selector: BaseSelector,
+        *,
+        from_root: Emit,
+        from_tree: Emit,
+        naming: Naming,
+        heir: int,
+        spare: Callable[[], Collection[int]],
+    ) -> None:
+        self._around, self._selector, self._naming = around, selector, naming
+        self._emit_of_root, self._emit_of_tree = from_root, from_tree
+        self._heir, self._spare = heir, spare
+        self._tree: TreeWatch | None = None
+
+    def from_root(self, fact: Fact) -> None:
+        """A fact of the root's launcher."""
+        if isinstance(fact, Exited) and self._tree is not None:
+            self._tree.settle(fact.at)
+        self._emit_of_root(fact)
+        if isinstance(fact, Spawned):
+            self._begin(fact.pid)
+
+    def _begin(self, root: int) -> None:
+        around, groups = self._around, self._around.groups
+        outlook = Outlook(
+            root=root,
+            recognise=self._naming.recognise,
+            name_of=self._naming.name_of,
+            variables=self._naming.variables,
+            oom=lambda: groups.oom_counts(ROOT),
+            kernel=self.ranks.kernel.take,
+            redact=around.redact,
+            note=around.note,
+        )
+        census = Census(root, heir=self._heir, groups=groups.directories(ROOT), spare=self._spare)
+        self._tree = TreeWatch(outlook, self._selector, census, self._emit_of_tree)
+        self.ranks.kernel.watch(self._tree.by_pid)
+
+    # ── The driver's side (`contract.Launcher`) ──────────────────────────────────────────────────────────────────
+
+    def spawn(self, first: int, last: int) -> None:
+        self.ranks.spawn(first, last)
+
+    def look(self, now: float) -> Looked:
+        looked = self.ranks.look(now)
+        if self._tree is None:
+            return looked
+        dying, memory = self._tree.look()
+        held = {number: told.held_bytes or 0 for number, told in (*looked.memory, *memory)}
+        return looked.replace(
+            dying=(*looked.dying, *dying),
+            memory=(*looked.memory, *memory),
+            state=looked.state.replace(ranks_bytes=sum(held.values())),
+            processes=self._tree.picture(),
+        )
+
+    def silences(self, now: float, since: float) -> Silences:
+        return self.ranks.silences(now, since)
+
+    def signs(self, now: float) -> tuple[Sign, ...]:
+        return self.ranks.signs(now)
+
+    def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
+        return self.ranks.signal_all(number, spare, ends=ends)
+
+    def signal_rank(self, rank: int, number: int) -> None:
+        self.ranks.signal_rank(rank, number)
+
+    def reap(self, rank: int) -> None:
+        self.ranks.reap(rank)
+
+    def next_wake(self) -> float | None:
+        due = (self.ranks.next_wake(), None if self._tree is None else self._tree.next_wake())
+        return min((at for at in due if at is not None), default=None)
+
+    def wake(self, now: float) -> None:
+        self.ranks.wake(now)
+        if self._tree is not None:
+            self._tree.wake(now)
+
+    def close(self, now: float) -> None:
+        self.ranks.close(now)
+        if self._tree is not None:
+            self._tree.close()
+
+    # ── The supervisor's side ────────────────────────────────────────────────────────────────────────────────────
+
+    def on_child(self) -> None:
+        """A child of ours has ended: an orphan, perhaps, and others may be new."""
+        if self._tree is not None:
+            self._tree.news()
+
+    def busy(self) -> bool:
+        """Ends are there that have not been told yet."""
+        return self._tree is not None and not self._tree.settle(self._around.clock())
+
+    def heard_at(self, rank: int) -> float | None:  # whichever it is
+        """The processes of a tree share the root's output."""
+        return self.ranks.heard_at(ROOT)
