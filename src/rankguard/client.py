@@ -12,6 +12,7 @@ import select
 import sys
 import time
 from collections.abc import Sequence
+from socket import socket
 
 from rankguard import outset
 from rankguard.errors import SpawnFailed, UsageError
@@ -34,7 +35,8 @@ class Client:
         passed: Sequence[int] = (),
         front_is_ours: bool = False,
     ) -> None:
-        """Start both processes and hand the job over. Raises `SpawnFailed` when they cannot be started.
+        """Start both processes and hand the job over. Raises `SpawnFailed` when they cannot be started, or the address of
+        the page cannot be had (`http` is then where it is).
 
         `front_is_ours`: this process is rankguard's own command, which may be moved into a cgroup of ours.
         """
@@ -44,13 +46,23 @@ class Client:
         self._owner = os.getpid()
         usable = [outset.is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
         begun, null = None, -1
+        listening: list[socket] = []
+        self.http: str | None = None
         try:
+            if spec.http is not None:
+                from rankguard.http.listen import address_of, listen  # only for those who asked for it
+
+                listening.append(listen(spec.http))
+                self.http = address_of(listening[0])
+                spec = spec.replace(http=self.http)
             begun = outset.begun()
             self.wire, self.warden_pid, self.warden = Wire(begun.socket), begun.pid, begun.pidfd
             null = devnull()
             stdin, out, err = (fd if open_ else null for fd, open_ in zip(stdio, usable, strict=True))
             message: Message = {"do": "start", "spec": to_data(spec), "front_is_ours": front_is_ours}
-            self.wire.send(message, [stdin, out, err, *passed])
+            self.wire.send(message, [stdin, out, err, *(end.fileno() for end in listening), *passed])
+        except SpawnFailed:
+            raise
         except OSError as error:
             if begun is not None:
                 self.close()
@@ -62,6 +74,8 @@ class Client:
         finally:
             if null >= 0:
                 os.close(null)
+            for end in listening:
+                end.close()
         self._reaped = False
 
     def fileno(self) -> int:

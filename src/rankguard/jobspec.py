@@ -66,6 +66,8 @@ class JobSpec(Record):
     grace: float = 5.0
     shutdown_timeout: float = 30.0
     run_dir: str | None = None
+    http: str | None = None
+    """`HOST:PORT` where the page, the probes and the metrics are served."""
     log_max: int = 64 << 20
     console: str = "prefix"
     """`prefix` (stdout to stdout, stderr to stderr), `stderr` (both to stderr) or `none`."""

@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "remains": DRIVER,
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
+    "http": NOUNS | {"core", "diagnosis", "report", "linux"},
     "warden": set(),
     "inside": {"errors"},
 }

@@ -201,6 +201,8 @@ OPTIONS = (
     ),
     _ours("--log-max", "files", "of each stream on disk, its first quarter and last three; 0: none (64M)", "SIZE",
           default=64 << 20, parse=values.size),
+    _ours("--http", "files", "serve probes, metrics and the state on HOST:PORT; `:8080` is this machine alone (off)", "ADDR",
+          parse=values.http),
     _ours("--on-verdict", "files", "run this with the verdict on stdin, 10 s at most", "CMD"),
     _ours("--clean-shm", "files",
           "shared memory that outlives the job: `report` it, remove its `own`, remove `all` unused (report)", "WHAT",
@@ -247,7 +249,7 @@ BY_FIELD = {option.field: option for option in OPTIONS}
 _AS_OF_RUN = (
     "ready_timeout", "stall_timeout", "sample", "grace", "shutdown_timeout", "signals_to_handle",
     "log_format", "no_color", "quiet", "verbose",
-    "report", "run_dir", "log_dir", "log_max", "on_verdict", "clean_shm", "exit_codes", "redact", "label",
+    "report", "run_dir", "log_dir", "log_max", "http", "on_verdict", "clean_shm", "exit_codes", "redact", "label",
 )  # fmt: skip
 
 

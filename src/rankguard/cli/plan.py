@@ -53,6 +53,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         preload=_preload(asked.preload),
         env=_told(asked),
         run_dir=asked.run_dir,
+        http=asked.http,
         log_dir=asked.log_dir,
         log_max=asked.log_max,
         log_format=asked.log_format,

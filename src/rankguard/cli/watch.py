@@ -57,6 +57,7 @@ def plan(asked: SimpleNamespace) -> JobSpec:
         shutdown_timeout=shutdown_timeout(asked),
         start="exec",
         run_dir=asked.run_dir,
+        http=asked.http,
         log_dir=asked.log_dir,
         log_max=asked.log_max,
         log_format=asked.log_format,

@@ -70,10 +70,15 @@ def read(text: Iterable[str]) -> Iterator[JobSpec | Attempt | Fact]:
                 raise UsageError(f"not a journal of {VERSION}")
             begun = True
             yield from_data(JobSpec, entry["spec"])
-        elif "fact" in entry and entry["fact"] in _FACTS:
-            yield from_data(_FACTS[entry["fact"]], entry)
+        elif (fact := fact_of(entry)) is not None:
+            yield fact
         elif "failed" in entry:
             yield from_data(Attempt, entry["failed"])
+
+
+def fact_of(entry: dict[str, Any]) -> Fact | None:
+    """The fact of one line; null when it is another line, or a fact of a later version."""
+    return from_data(_FACTS[entry["fact"]], entry) if entry.get("fact") in _FACTS else None
 
 
 def replay(text: Iterable[str]) -> tuple[Job, list[tuple[Fact, tuple[Order, ...]]]]:

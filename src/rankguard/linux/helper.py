@@ -1,9 +1,9 @@
-"""A short-lived program of ours that nobody waits for: its end is news of its pidfd, its output lies in memory.
+"""A program of ours that nobody waits for: its end is news of its pidfd, its output lies in memory.
 
 For what must not happen in a process that forks ranks or has deadlines to keep: a library that starts threads, a file
 that may not answer. The program dies with us (PR_SET_PDEATHSIG); its bound in time is its owner's, who calls `close`.
 No pipe: whoever is slow to read would hold it up. Read next: `spawn.py`; its owners are `gpus.py`, `stacks.py`,
-`../supervisor/records.py`.
+`../supervisor/records.py`, `../supervisor/page.py`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from rankguard.linux.files import devnull
 
 OUTPUT = 16 << 20
 """Bytes of each stream that are read."""
-_KILLED_MS = 50
+_KILLED_S = 0.05
 """For the kernel to end what was killed. What does not end by then is in a system call; whoever reaps strays gets it."""
 
 
@@ -46,9 +46,10 @@ class Helper:
         on_end: Callable[[float], None],
         *,
         ignore: tuple[int, ...] = (),
+        passed: tuple[int, ...] = (),
     ) -> None:
         """Start it. `on_end(now)` is called by the selector's news, never after `close`; `priority` is that of the news in
-        the driver's loop. `ignore`: signals that do not end it.
+        the driver's loop. `ignore`: signals that do not end it; `passed`: descriptors that it gets as 3, 4, …
 
         Raises `OSError` when it cannot be started; nothing is open then. One that cannot be executed ends with 127.
         """
@@ -62,28 +63,32 @@ class Helper:
                 kept.callback(os.close, files[-1])
             self._out, self._err = files
             stdio = (null, self._out, self._err)
-            started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=stdio, ignore=ignore))
+            started = spawn.spawn(spawn.Command(argv=argv, env=env, cwd="/", stdio=stdio, passed=passed, ignore=ignore))
             kept.pop_all()
         os.close(started.news)
-        self._pidfd, self._pid = started.pidfd, started.pid
-        AT_WORK.add(self._pid)
+        self.pid, self._pidfd = started.pid, started.pidfd
+        AT_WORK.add(self.pid)
         selector.register(self._pidfd, EVENT_READ, (priority, self._on_news))
 
     def _on_news(self, now: float) -> None:
         if self._open:  # it may have been closed by an earlier news of the same turn
             self._on_end(now)
 
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end, at most so long."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
     def close(self) -> Said:
         """It has ended, or its time is over and it is killed. What it has written by now counts."""
         self._open = False
-        AT_WORK.discard(self._pid)
+        AT_WORK.discard(self.pid)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(self._pidfd)
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        poll.poll(_KILLED_MS)
+        self.ends_within(_KILLED_S)
         with contextlib.suppress(ChildProcessError):  # whoever reaps strays may have come first
             os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         said = Said(os.pread(self._out, OUTPUT, 0), os.pread(self._err, OUTPUT, 0))

@@ -21,8 +21,8 @@ class RunFiles:
     def __init__(self, folder: str | None, hold: Callable[[int], bool] = lambda _fd: True) -> None:
         self.error: str | None = None
         self.folder = folder
-        self.reader: Callable[[str], None] | None = None
-        """Told what the journal is told, also where there is none."""
+        self.readers: list[Callable[[str], None]] = []
+        """Told what the journal is told, also where there is none, once it has it."""
         self._journal = -1
         self._ballast: Ballast | None = None
         if folder is None:
@@ -43,16 +43,14 @@ class RunFiles:
 
     def append(self, text: str) -> None:
         """Add lines to the journal. The kernel has them when this returns, so our own death loses none."""
-        if self.reader is not None:
-            self.reader(text)
-        if self._journal < 0:
-            return
-        data = text.encode(errors="replace")
+        data = text.encode(errors="replace") if self._journal >= 0 else b""
         try:
             while data:
                 data = data[os.write(self._journal, data) :]
         except OSError as error:
             self._failed("events.jsonl", error)
+        for read in self.readers:
+            read(text)
 
     def state(self, now: Verdict) -> None:
         """`state.json`: the verdict's shape while the run lives, with the outcome `running`."""

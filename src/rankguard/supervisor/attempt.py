@@ -69,6 +69,7 @@ from rankguard.wire import Wire
 if TYPE_CHECKING:
     from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
+    from rankguard.supervisor.page import Page
     from rankguard.supervisor.records import Records
     from rankguard.supervisor.survey import Survey
 
@@ -104,6 +105,7 @@ class Ground(NamedTuple):
     last_word: TerminationLog
     heals: Callable[[Verdict], bool]
     """Whether a failure is followed by another attempt, as far as is known now."""
+    page: "Page | None" = None
 
 
 class LiveAttempt:
@@ -167,6 +169,7 @@ class LiveAttempt:
             self._ranks,
             ground.warm,
             self._close_helpers,
+            frozenset if (page := ground.page) is None else lambda: page.pids,
             few_fds=few,
             earlier=ground.pids,
         )
@@ -185,6 +188,9 @@ class LiveAttempt:
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
+        if ground.page is not None:
+            ground.page.warn, ground.page.sampled = self._warn, self._samples.told
+            self._parts.append(ground.page)
 
     def _make_watched(self, around: Surroundings, emit: Callable[[Fact], None]) -> "WatchedTree | None":
         """Of `rankguard watch` alone."""
@@ -253,7 +259,9 @@ class LiveAttempt:
         for own in own_groups().values():  # told before they are made: we may be killed in between
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}")
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}.sup")
-        groups = JobGroups.create(run_id, self._spec.nprocs, self._ground.ours)
+        page = self._ground.page
+        ours = self._ground.ours | (frozenset() if page is None else page.pids)
+        groups = JobGroups.create(run_id, self._spec.nprocs, ours)
         for note in (*groups.made(), *groups.missing):
             self._files.append(story.note(note))
         return groups

@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Callable
 from selectors import EVENT_READ, EpollSelector
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rankguard.core import story
 from rankguard.driver import URGENT
@@ -45,6 +45,7 @@ from rankguard.supervisor.control import Control
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
+    from rankguard.supervisor.page import Page
     from rankguard.supervisor.restarts import Restarter
 
 clock = time.monotonic
@@ -112,13 +113,14 @@ class Supervisor:
         self._run_id = spec.run_id
         self._selector = EpollSelector()
         stdin, out, err, *passed = fds
+        self._page = self._make_page(spec, passed.pop(0), files) if spec.http is not None else None
         terminal = Terminal(spec, (stdin, out, err), front_pid)
         self._consoles = consoles(spec, out, err)
         on_terminal = terminal_of(err) is not None
         for fd in (out, err):
             os.close(fd)
         if spec.verbose:
-            files.reader = lambda text: wire.send({"is": "journal", "text": text})
+            files.readers.append(lambda text: wire.send({"is": "journal", "text": text}))
         files.append(story.first_line(for_telling(spec, redactor)))
         say_unkept(spec)
         self._private_dir = self._make_private_dir()
@@ -148,6 +150,7 @@ class Supervisor:
             pids=set(),
             last_word=self._last_word,
             heals=self._heals,
+            page=self._page,
         )
         self._attempt = LiveAttempt(self._ground, ())
         self._control = Control(self._private_dir, self._selector, self._ask, few_fds=few_fds)
@@ -155,6 +158,12 @@ class Supervisor:
             files.link(CONTROL, self._control.address)
         else:
             files.append(story.note(self._control.error))
+
+    def _make_page(self, spec: JobSpec, listening: int, files: RunFiles) -> "Page":
+        from rankguard.supervisor.page import Page  # no start without `--http` waits for it
+
+        assert spec.http is not None
+        return Page(listening, spec.http, files, self._selector)
 
     def _make_restarter(self, spec: JobSpec) -> "Restarter | None":
         if not spec.max_restarts:
@@ -214,8 +223,12 @@ class Supervisor:
         self._files.finish(final)
         self._last_word.write(lambda theirs: of_verdict(final, theirs))
         # What went wrong just now cannot be in what could not be written.
-        final = self._with_unwritten(final)
-        self._wire.send({"is": "finished", "verdict": final.to_dict()})
+        told = self._with_unwritten(final).to_dict()
+        if self._page is not None:
+            self._page.finish(told)
+        self._wire.send({"is": "finished", "verdict": told})
+        if self._page is not None:
+            self._page.close()
 
     def _with_unwritten(self, final: Verdict) -> Verdict:
         """What could not be written, of the run's files and of the last word."""
@@ -229,15 +242,18 @@ class Supervisor:
             before = self._attempt
             delay = restarter.after(final, before.last, before.lasted_s)
             if delay is not None:
+                self._tell_page(resting=f"{final.statement}; all ranks are started again")
                 self._rest(delay)
                 if before.asked_to_end is None:
                     restarter.begin()
                 else:
                     restarter.give_up("it was asked to end before it was started again")
             if restarter.given_up is not None:
+                self._tell_page(given_up=True, resting=None)
                 final = final.replace(not_restarted=restarter.given_up)
                 break
             before.close()
+            self._tell_page(heals=None, resting=None)
             try:
                 self._attempt = LiveAttempt(self._ground, restarter.failed)
             except SpawnFailed as error:
@@ -247,15 +263,27 @@ class Supervisor:
         return restarter.with_what_is_left(final)
 
     def _heals(self, failed: Verdict) -> bool:
-        return self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed, clock())
+        heals = self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed, clock())
+        self._tell_page(heals=heals)
+        return heals
+
+    def _tell_page(self, **told: Any) -> None:
+        if self._page is not None:
+            self._page.aside(**told)
 
     def _rest(self, seconds: float) -> None:
         """Between two attempts: answer the front, write what is shown, end the rest when asked to end."""
         until = clock() + seconds
+        if self._page is not None:
+            self._page.warn = self._page.note
         while self._attempt.asked_to_end is None and (now := clock()) < until:
+            due = until
             self._reading.wake(now)
-            due = self._reading.next_wake()
-            news = self._selector.select(max(0.0, min(until, due or until) - now))
+            due = min(due, self._reading.next_wake() or until)
+            if self._page is not None:
+                self._page.wake(now)
+                due = min(due, self._page.next_wake() or until)
+            news = self._selector.select(max(0.0, due - now))
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
                 key.data[1](clock())
 

@@ -22,7 +22,8 @@ from rankguard.model import Left, Survivor
 class JobTree:
     """What the driver asks for when the ranks are to go (`driver.Tree`).
 
-    `end_helpers` ends programs of ours, which are no part of the job; `warm` has one that lives on for the next attempt.
+    `end_helpers` ends programs of ours, which are no part of the job; `warm` has one that lives on for the next attempt,
+    and `others` are the pids of those that outlive the job.
     `few_fds`: none is left for watching /dev/shm; `earlier`: pids of ranks of attempts before this one.
     """
 
@@ -34,13 +35,14 @@ class JobTree:
         ranks: ExecRanks,
         warm: WarmStart,
         end_helpers: Callable[[], object],
+        others: Callable[[], frozenset[int]] = frozenset,
         *,
         few_fds: bool,
         earlier: Iterable[int] = (),
     ) -> None:
         self.killed: set[int] = set()
         self._job, self._groups, self._ranks, self._warm, self._end_helpers = job, groups, ranks, warm, end_helpers
-        self._earlier = earlier
+        self._earlier, self._others = earlier, others
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
@@ -58,7 +60,7 @@ class JobTree:
 
     def reap_strays(self) -> None:
         """Descendants of ranks that fell to us and have ended."""
-        tree.reap_strays(self._ranks.unreaped() | self._warm.pids)
+        tree.reap_strays(self._ranks.unreaped() | self._spared)
 
     def sweep(self, kill: bool) -> None:
         """Ask what the ranks left behind to end, or make everything end."""
@@ -73,17 +75,17 @@ class JobTree:
                 hurry()
             self._kill = True
             self._groups.forbid_forks()
-            self.killed.update(tree.alive(self._warm.pids))
+            self.killed.update(tree.alive(self._spared))
             self._groups.kill()
             self._kill_rest()
         else:
-            tree.signal_all(signal.SIGTERM, signal.SIGCONT, spare=self._warm.pids)  # who stands still hears nothing
+            tree.signal_all(signal.SIGTERM, signal.SIGCONT, spare=self._spared)  # who stands still hears nothing
 
     def empty(self) -> bool:
         """Every rank reaped and the kernel says that we have no child."""
         if not self._ranks.settle(time.monotonic()):
             return False
-        spare = self._warm.kept
+        spare = self._warm.kept | self._others()
         tree.reap_strays(spare)
         if any(busy() for busy in self._busy):
             return False
@@ -95,7 +97,7 @@ class JobTree:
 
     def survivors(self) -> tuple[Survivor, ...]:
         """What refused to die."""
-        return tree.survivors(self._warm.kept)
+        return tree.survivors(self._warm.kept | self._others())
 
     def left(self) -> tuple[Left, ...]:
         """What outlives the job, after what may be removed has been."""
@@ -105,4 +107,9 @@ class JobTree:
         return self._leftovers.clean(pids, self.shm_owners)
 
     def _kill_rest(self) -> None:
-        self.killed.update(tree.kill_all(self._ranks.unreaped(), spare=self._warm.pids))
+        self.killed.update(tree.kill_all(self._ranks.unreaped(), spare=self._spared))
+
+    @property
+    def _spared(self) -> frozenset[int]:
+        """Ours, and no part of the job."""
+        return self._warm.pids | self._others()

@@ -70,6 +70,7 @@ class Front:
                 self._say(self._hand.first_line())
             self.client = Client(self.spec, front_is_ours=True)
             self._voice.ask = self.client.send
+            self._say_where()
             self._say_previous()
             self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
             self._prepare()
@@ -230,6 +231,12 @@ class Front:
     def _say(self, line: str | None) -> None:
         if line is not None:
             self._voice.say(f"rankguard: {line}")
+
+    def _say_where(self) -> None:
+        """Where the page is: a port that was chosen for the user has to be told."""
+        asked = self.spec.http
+        if asked is not None and (not self.asked.quiet or asked.endswith(":0")):
+            self._say(f"serving http://{self.client.http}/ (probes, metrics, state)")
 
     def _say_previous(self) -> None:
         """While our own processes start, so that it delays nothing."""
