@@ -101,6 +101,19 @@ def test_memory_that_runs_short():
     }  # fmt: skip
 
 
+def test_a_watched_engine_whose_processes_have_names():
+    near = NEAR.replace(
+        ranks=(Sample(0, 99 * GIB, 2.1 * GIB), Sample(1, 15 * GIB, 0.0), Sample(2, 15 * GIB, 2.0 * GIB))
+    )
+    message = of_memory(near, "7f3a", AT, 3, [0], names={1: "sglang::scheduler_TP0", 2: "sglang::scheduler_TP1"})
+
+    assert message.splitlines()[0].decode() == (
+        "rankguard: memory 99.8 of 100.0 GiB, +2.1 GiB/s, sglang::scheduler_TP1 growing, the engine not ready run=7f3a"
+    )
+    assert data(message)["growing"] == [["sglang::scheduler_TP1", 2 * GIB]]
+    assert data(message)["not_ready"] == "the engine"
+
+
 def test_memory_that_stands_still_near_its_limit():
     still = NEAR.replace(outlook=Outlook(0, 0.96, 0.0), ranks=())
     assert of_memory(still, "7f3a", AT, 8, None).startswith(b"rankguard: memory 99.8 of 100.0 GiB run=7f3a\n")

@@ -249,7 +249,8 @@ BY_FIELD = {option.field: option for option in OPTIONS}
 _AS_OF_RUN = (
     "ready_timeout", "stall_timeout", "sample", "grace", "shutdown_timeout", "signals_to_handle",
     "log_format", "no_color", "quiet", "verbose",
-    "report", "run_dir", "log_dir", "log_max", "http", "on_verdict", "clean_shm", "exit_codes", "redact", "label",
+    "report", "run_dir", "log_dir", "log_max", "on_verdict", "http", "clean_shm", "exit_codes", "redact", "label",
+    "termination_log",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 from rankguard.cli import say
+from rankguard.cli.lastword import last_word_of
 from rankguard.cli.plan import shutdown_timeout
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
@@ -32,6 +33,7 @@ def plan(asked: SimpleNamespace) -> JobSpec:
         raise UsageError(said, "rankguard watch -- vllm serve MODEL")
     attached = None if asked.command else _attached(asked)
     command = asked.command or _command_of(attached or 0)
+    last_word, unsaid = last_word_of(asked.termination_log)
     spec, warning = job_spec(
         command=command,
         argv=command,
@@ -69,7 +71,10 @@ def plan(asked: SimpleNamespace) -> JobSpec:
         verbose=asked.verbose and not asked.quiet,
         exit_codes=asked.exit_codes,
         clean_shm=asked.clean_shm,
+        termination_log=last_word,
     )
+    for line in unsaid:
+        say.warning(*line)
     if warning is not None:
         say.warning(warning, "--run-dir DIR, a folder that can be written")
     return spec

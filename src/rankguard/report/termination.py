@@ -14,7 +14,7 @@ Read next: `text.py` (the same verdict for a terminal), `redact.py` (what is tol
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from rankguard.diagnosis.projection import Near, growing
@@ -55,17 +55,28 @@ def so_far(verdict: Verdict, theirs: bytes = b"") -> bytes:
 
 
 def of_memory(
-    near: Near, run_id: str, at: str, world: int, unready: Iterable[int] | None, theirs: bytes = b""
+    near: Near,
+    run_id: str,
+    at: str,
+    world: int,
+    unready: Iterable[int] | None,
+    theirs: bytes = b"",
+    names: Mapping[int, str] | None = None,
 ) -> bytes:
-    """The message while memory is near its limit. `unready`: ranks of whom readiness is expected; null: it is not."""
+    """The message while memory is near its limit. `unready`: ranks of whom readiness is expected; null: it is not.
+
+    `names`: of the processes of a watched engine, whose numbers say nothing; the engine itself is 0.
+    """
+    if names is not None:  # what a process below the engine holds is in the engine's own number, too
+        near = near.replace(ranks=tuple(each for each in near.ranks if each.rank or len(near.ranks) == 1))
     state, waiting = near.state, None if unready is None else tuple(unready)
     who = [each.rank for each in growing(near.ranks, near.outlook.growth)[:3]]
     unit = say.Unit(state.limit_bytes or 0)
     parts = [f"memory {unit.of(state.firm_bytes or 0)} of {unit.of(state.limit_bytes or 0)} {unit.name}"]
     parts += [f"+{say.size(round(near.outlook.growth))}/s"] if near.outlook.growth >= 1 else []
-    parts += [f"{_ranks(who)} growing"] if who else []
-    parts += [f"{_ranks(waiting)} not ready"] if waiting else []
-    selection = {
+    parts += [f"{_named(who, names)} growing"] if who else []
+    parts += [f"{_named(waiting, names)} not ready"] if waiting else []
+    selection: dict[str, Any] = {
         "outcome": "running",
         "run_id": run_id,
         "at": at,
@@ -81,6 +92,10 @@ def of_memory(
         "growing": [[each.rank, round(each.growth or 0)] for each in growing(near.ranks, near.outlook.growth)[:8]],
         "largest": [[each.rank, each.held] for each in sorted(near.ranks, key=lambda each: -each.held)[:8]],
     }
+    if names is not None:
+        for field in ("growing", "largest"):
+            selection[field] = [[_name(rank, names), number] for rank, number in selection[field]]
+        selection["not_ready"] = None if waiting is None else _named(waiting, names) if waiting else ""
     text = f"As it stood at {say.when(at)}. {_LEFT}; with memory as it was, likely by the kernel's OOM killer"
     return _message(f"rankguard: {', '.join(parts)} run={say.word(run_id)}", selection, text, theirs)
 
@@ -92,8 +107,14 @@ def of_request(what: str, run_id: str, at: str, theirs: bytes = b"") -> bytes:
     return _message(line, selection, f"That was at {say.when(at)}; ranks were still ending. {_LEFT}", theirs)
 
 
-def _ranks(numbers: Iterable[int]) -> str:
+def _name(rank: int, names: Mapping[int, str]) -> str:
+    return say.cut(say.printable(names.get(rank, "the engine"), 40), 40)
+
+
+def _named(numbers: Iterable[int], names: Mapping[int, str] | None) -> str:
     told = sorted(numbers)
+    if names is not None:
+        return say.cut(", ".join(_name(each, names) for each in told), 80)
     return f"{'rank' if len(told) == 1 else 'ranks'} {say.cut(ranges(told), 60)}"
 
 

@@ -51,7 +51,12 @@ class Ahead:
         if job.expects_ready:
             unready = [rank.rank for rank in job.ranks if rank.ready_at is None and rank.exited is None]
         at, spec = self._when(), job.spec
-        self._log.write(lambda theirs: termination.of_memory(near, spec.run_id, at, spec.nprocs, unready, theirs))
+        names = None
+        if spec.watch is not None:
+            unready = None if unready is None else [number for number in unready if number == 0]  # the engine's own
+            names = {rank.rank: rank.member.name for rank in job.ranks if rank.member is not None}
+        world = len(job.ranks)
+        self._log.write(lambda theirs: termination.of_memory(near, spec.run_id, at, world, unready, theirs, names))
 
     def judged(self, known: Verdict) -> None:
         """The first failure has its name; what follows may take as long as `--grace` says."""
