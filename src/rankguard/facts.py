@@ -247,6 +247,7 @@ class Perished(Fact):
     index: int | None = None
     parent: int | None = None
     oom: tuple[OomCount, ...] = ()
+    oom_readable: bool = False
     loud: bool = True
 
 

@@ -18,6 +18,8 @@ class WatchPlan(Record):
     """How long the engine may take to end by itself after a failure, before it is told to."""
     rank_patterns: tuple[str, ...] = ()
     """Of titles and command lines that are rank-like, besides the rules that we know (`diagnosis/roles.py`)."""
+    leave_patterns: tuple[str, ...] = ()
+    """Of those that are not, whatever the rules say."""
     attached: int | None = None
     """The pid of an engine that somebody else has started; null: it is launched."""
     ready_http: str | None = None

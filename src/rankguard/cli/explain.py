@@ -24,6 +24,10 @@ def explain(words: Sequence[str]) -> int:
     asked = parse("explain", words)
     if asked is None:
         return 0
+    if asked.rules:
+        for line in _rules():
+            print(line)
+        return 0
     run = find_run(asked.run)
     with _journal(run) as lines:
         told = raw(entries(lines)) if asked.all else tale(entries(lines))
@@ -33,6 +37,21 @@ def explain(words: Sequence[str]) -> int:
         for line in _page(run, told):
             print(line)
     return 0
+
+
+def _rules() -> Iterator[str]:
+    """The rules of `watch`, in the order in which they are tried."""
+    from rankguard.diagnosis.roles import RULES
+
+    yield "what a watched process is, by the first rule that fits; --rank-pattern goes before them all"
+    for rule in RULES:
+        ends = "may end with 0, and in no other way" if rule.may_end else "may not end while the others go on"
+        yield f"\n{rule.name}: {f'rank-like, {ends}' if rule.ranklike else 'reported, and left to its engine'}"
+        told = [rule.because] if rule.because else []
+        told += [f"title: {rule.pattern}"] if rule.pattern else []
+        told += [f"environment: {', '.join(rule.variables)}"] if rule.variables else []
+        for text in told:
+            yield from wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _journal(run: Run) -> TextIO:

@@ -249,8 +249,8 @@ BY_FIELD = {option.field: option for option in OPTIONS}
 _AS_OF_RUN = (
     "ready_timeout", "stall_timeout", "sample", "grace", "shutdown_timeout", "signals_to_handle",
     "log_format", "no_color", "quiet", "verbose",
-    "report", "run_dir", "log_dir", "log_max", "on_verdict", "http", "clean_shm", "exit_codes", "redact", "label",
-    "termination_log",
+    "report", "run_dir", "log_dir", "log_max", "termination_log", "http", "on_verdict", "clean_shm", "exit_codes",
+    "redact", "label",
 )  # fmt: skip
 
 
@@ -268,6 +268,8 @@ WATCH_OPTIONS = (
            parse=values.seconds),
     _watch("--rank-pattern", "more processes that are rank-like",
            "REGEX", default=(), repeats=True, parse=values.regex),
+    _watch("--leave-pattern", "processes that are not, whatever the rules say", "REGEX", default=(), repeats=True,
+           parse=values.regex),
     _watch("--pid", "attach to a process that runs", "PID", parse=values.count),
     _watch("--match", "attach to the one that matches; wait for it", "REGEX", parse=values.regex),
     _watch("--ready-http", "ready when this URL answers with 200", "URL"),

@@ -79,10 +79,11 @@ VERBS = {
         ),
         Verb(
             "explain", "the story of a run: each decision with the fact that caused it", "rankguard.cli.explain",
-            "[--all] [--json] [RUN]", operands=(_RUN,),
+            "[--all] [--json] [RUN] | --rules", operands=(_RUN,),
             options=(
                 _option("explain", "--all", "every fact and order as it stands in the journal"),
                 _option("explain", "--json", "the story as JSON: seconds since launch, what, then what"),
+                _option("explain", "--rules", "the rules by which `watch` tells what may not end"),
             ),
         ),
         Verb(

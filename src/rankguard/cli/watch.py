@@ -44,6 +44,7 @@ def plan(asked: SimpleNamespace) -> JobSpec:
             on_failure=asked.on_failure,
             settle=asked.settle,
             rank_patterns=asked.rank_pattern,
+            leave_patterns=asked.leave_pattern,
             attached=attached,
             ready_http=asked.ready_http,
             ready_tcp=asked.ready_tcp,

@@ -22,7 +22,7 @@ ROOT = 0
 ASKED = (1, 2, 15)
 """SIGHUP, SIGINT, SIGTERM: by these an engine tells its own processes to end."""
 TOGETHER_S = 1.0
-"""An engine that shuts down by itself and kills its processes has ended this soon after."""
+"""An engine that kills all its processes at once, and then ends, has ended this soon after."""
 SIGKILL = 9
 
 
@@ -143,21 +143,20 @@ def _root_ended(job: Job, root: RankState, fact: Exited, failure: str | None) ->
 
 
 def _by_itself(job: Job, at: float) -> bool:
-    """All members were killed, none for memory, and at once the root ended with 0: so engines shut down that kill their
-    own processes (SGLang's `kill_process_tree`).
+    """So engines shut down, and their root ends with 0: they tell their processes to end and kill those that do not, or
+    kill all of them at once (SGLang's `kill_process_tree`). One that was killed before the others is something else.
     """
-    ends = [rank.exited for rank in _members(job)]
-    return all(
-        each is not None
-        and at - each.at <= TOGETHER_S
-        and (each.ending.number in (*ASKED, SIGKILL) or each.ending.code == 0)
-        and not each.oom
-        for each in ends
-    ) and not any(rank.ooms for rank in _members(job))
+    ends = sorted((rank.exited for rank in _members(job) if rank.exited is not None), key=lambda each: each.at)
+    if any(rank.ooms for rank in _members(job)) or any(each.oom for each in ends):
+        return False
+    if not all(_as_told(each.ending) or each.ending.number == SIGKILL for each in ends):
+        return False
+    together = len(ends) > 1 and at - ends[0].at <= TOGETHER_S and all(each.ending.number == SIGKILL for each in ends)
+    return together or _as_told(ends[0].ending)
 
 
 def _withdraw(job: Job, at: float) -> None:
-    job.remember(at, "the engine ended with 0 at once, as one that ends its own processes: no failure")
+    job.remember(at, "the engine ended with 0, and had ended its own processes: no failure")
     for number in job.suspects:
         job.ranks[number].suspect, job.ranks[number].failed_at = False, None
     job.suspects.clear()

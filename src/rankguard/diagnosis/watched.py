@@ -53,6 +53,6 @@ def _as_rank(case: Case, each: Perished) -> RankCase:
         pid=each.pid,
         phase=Phase.RUNNING,
         failed_at=each.at,
-        exited=Exited(each.at, -1, each.ending, each.oom, bool(each.oom)),
+        exited=Exited(each.at, -1, each.ending, each.oom, each.oom_readable),
         ooms=tuple(kill for kill in case.other_ooms if kill.record.pid == each.pid),
     )

@@ -222,9 +222,11 @@ class TreeWatch:
             del self.by_pid[process.pid]
         elif role is not None and _abnormal(ending) and self._may_tell(ending):
             self._around.kernel(now, ending.number)
-            rose, _readable = self._rose(now)
+            rose, readable = self._rose(now)
             name, loud = self._named(process.title), _loud(ending, role, now - process.first_seen)
-            self._emit(Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, loud))
+            self._emit(
+                Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, readable, loud)
+            )
 
     def _may_tell(self, ending: Ending) -> bool:
         """Signals are told of longer than exits: tools end with 1 by the thousand, and nobody is killed as often."""

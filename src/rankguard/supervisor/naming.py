@@ -10,7 +10,11 @@ from rankguard.launchers.watched import Naming
 
 def naming(plan: WatchPlan) -> Naming:
     """The rules of one watch."""
-    rules = (*map(user_rule, plan.rank_patterns), *RULES)
+    left = (
+        rule.replace(name=f"--leave-pattern {rule.pattern}", ranklike=False)
+        for rule in map(user_rule, plan.leave_patterns)
+    )
+    rules = (*left, *map(user_rule, plan.rank_patterns), *RULES)
     reported = plan.on_failure == "report"
 
     def recognise(title: str, env: Mapping[str, str], above: Above) -> Role:

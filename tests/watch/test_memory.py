@@ -1,0 +1,66 @@
+"""A process deep in a watched engine is killed for memory, in a real memory group: proven, and told apart from `kill -9`."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.linux._evidence_helpers import MIB, limited_group
+from tests.run.test_memory import HOLD, inside
+from tests.watch.engines import HEAD, Engines
+
+LIMIT = 150
+ENGINE = (
+    HEAD
+    + HOLD
+    + """
+role = sys.argv[2:3]
+if role == ["worker"]:
+    hold(30)
+    print("worker", sys.argv[3], "is up", flush=True)
+    if sys.argv[3] == "1":
+        sys.stdin.read(1)
+        while True:
+            hold(2)
+            time.sleep(0.005)
+    time.sleep(3600)
+if role == ["core"]:
+    workers = [
+        subprocess.Popen([sys.executable, __file__, "-", "worker", str(n)], stdin=subprocess.PIPE) for n in range(2)
+    ]
+    told(workers=[each.pid for each in workers])
+    open(sys.argv[1]).close()
+    workers[1].stdin.write(b"x")
+    workers[1].stdin.flush()
+    time.sleep(3600)
+subprocess.Popen([sys.executable, __file__, sys.argv[1], "core"]).wait()
+"""
+)
+
+
+@pytest.fixture
+def group() -> Iterator[str]:
+    """A memory group with a limit."""
+    with limited_group(LIMIT) as path:
+        yield path
+
+
+@pytest.mark.cgroup
+def test_an_oom_kill_at_depth(engines: Engines, group: str) -> None:
+    watched = engines.start(
+        ENGINE, "--rank-pattern", r" worker (?P<index>\d+)$", "--settle", "0.1", preexec_fn=inside(group)
+    )
+    pids = watched.pids()["workers"]
+    watched.joined(pids)
+    watched.fifo.write_text("")  # go
+    ended = watched.end()
+
+    culprit, cause = ended.verdict["culprit"], ended.cause
+    assert (ended.status, cause["kind"], culprit["pid"]) == (137, "oom-kill", pids[1]), ended.stderr
+    assert cause["confidence"] == (
+        "proven" if any(e["source"] == "kernel log" for e in cause["evidence"]) else "likely"
+    )
+    assert culprit["role"] == "rank"
+    rows = {row["pid"]: row["memory"] for row in ended.verdict["ranks"]}
+    assert rows[pids[0]]["rss_bytes"] > 30 * MIB
+    assert rows[pids[1]]["held_bytes"] > 60 * MIB
+    assert "was killed by the kernel's OOM killer" in ended.stderr
+    assert "rankguard: warning: the memory limit is reached in" in ended.stderr
