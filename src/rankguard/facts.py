@@ -312,6 +312,10 @@ class Spawned(RankFact):
     """It was forked of the warm server."""
 
 
+NOEXEC = "its file system is mounted noexec"
+"""In the statement of a `NotSpawned`: no mode of the file would help."""
+
+
 class NotSpawned(RankFact):
     """The program could not be executed. `stage` is what failed: `fork`, `chdir`, `exec` …"""
 

@@ -16,6 +16,7 @@ from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec
 from rankguard.launchers.environment import SIGNALS_TO_HANDLE
+from rankguard.linux.files import is_noexec
 from rankguard.spec import job_spec, settled
 
 SHUTDOWN_TIMEOUT = 30.0
@@ -126,24 +127,30 @@ def _kind(program: str) -> str:
         return "missing"
     if stat.S_ISDIR(mode) or program.endswith(".py"):
         return "python"
-    return "executable" if os.access(program, os.X_OK) else "python"
+    if os.access(program, os.X_OK):
+        return "executable"
+    # With `noexec` no x bit counts: the kernel shall say so of what is no Python, not Python's parser.
+    return "executable" if mode & 0o111 and is_noexec(program) and _another_interpreter(program) else "python"
 
 
 def _another_language(asked: SimpleNamespace) -> list[Said]:
     """`run.sh` without its x bit runs under Python, as with torchrun, and ends with a puzzling SyntaxError."""
     path = asked.program
-    if asked.module or asked.run_path or path.endswith(".py"):
+    if asked.module or asked.run_path or path.endswith(".py") or not _another_interpreter(path):
         return []
+    return [(f"`{path}` is not executable, so it runs under Python", f"chmod +x {shlex.quote(path)}")]
+
+
+def _another_interpreter(path: str) -> bool:
+    """Its first line names one, and it is no Python."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return []
+            return False
         with open(path, "rb") as program:
             first = program.readline(256)
     except OSError:
-        return []
-    if not first.startswith(b"#!") or b"py" in first:
-        return []
-    return [(f"`{path}` is not executable, so it runs under Python", f"chmod +x {shlex.quote(path)}")]
+        return False
+    return first.startswith(b"#!") and b"py" not in first
 
 
 # ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────

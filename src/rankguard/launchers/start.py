@@ -9,11 +9,12 @@ import errno
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from rankguard.facts import NOEXEC
 from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.environment import rank_argv, rank_environment
 from rankguard.linux import pipes, spawn
-from rankguard.linux.files import devnull
+from rankguard.linux.files import devnull, is_noexec
 
 if TYPE_CHECKING:
     from rankguard.linux.numa import Binding
@@ -98,7 +99,8 @@ def not_executed(spec: JobSpec, stage: str, error: int) -> tuple[int, str]:
     if stage == "chdir":
         return error, f"unable to enter the folder `{spec.cwd}`: {said}"
     if stage == "exec":
-        return error, f"unable to execute `{spec.argv[0]}`: {said}"
+        why = f" ({NOEXEC})" if error == errno.EACCES and is_noexec(os.path.join(spec.cwd, spec.argv[0])) else ""
+        return error, f"unable to execute `{spec.argv[0]}`: {said}{why}"
     return error, f"unable to prepare the process ({stage}): {said}"
 
 

@@ -52,3 +52,11 @@ def lstat(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except OSError:
         return None
+
+
+def is_noexec(path: str) -> bool:
+    """Nothing can be executed on the file system that it is on (mount(8), `noexec`), whatever its mode."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except (OSError, ValueError):
+        return False

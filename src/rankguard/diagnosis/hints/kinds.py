@@ -11,6 +11,7 @@ from rankguard.diagnosis.hints import Row, Told
 from rankguard.diagnosis.hints.machine import _open_files, _threads
 from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, memory_of, used
 from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size, whose
+from rankguard.facts import NOEXEC
 from rankguard.model import Confidence
 
 HEADROOM = 1.1
@@ -134,8 +135,14 @@ def _cannot_start(told: Told) -> str | None:
     if failed.errno == errno.EISDIR:
         return f"name a file in the folder `{program}`"
     if failed.errno == errno.EACCES:
-        return f"make it executable: `chmod +x {program}`"
+        return _not_permitted(program, failed.statement)
     return "check that it is a program for this machine, or a script whose first line names its interpreter"
+
+
+def _not_permitted(program: str, statement: str) -> str:
+    if NOEXEC in statement:
+        return f"copy `{program}` to a folder where programs may be executed, such as an emptyDir, and start it there"
+    return f"make it executable: `chmod +x {program}`"
 
 
 def _not_found(program: str, cwd: str) -> str:
