@@ -95,6 +95,7 @@ class TreeWatch:
         self.members: list[Member] = []
         """All that ever were, in the order of their numbers from 1; the root is number 0."""
         self._roles: dict[int, Recognised] = {}
+        self._known: dict[tuple[object, ...], Recognised] = {}
         self._past: dict[int, tuple[str, Mapping[str, str]]] = {}
         self._ready: set[int] = set()
         self._told = 0
@@ -160,14 +161,25 @@ class TreeWatch:
     def _consider(self, process: Entry, now: float) -> None:
         if process.pid in self.by_pid or process.pid == self._root:
             return
-        role = self._around.recognise(process.title, process.env, self._above(process))
+        role = self._role_of(process)
         if role.ranklike and (parent := self.roster.processes.get(process.origin)) is not None:
             # It may have the title of its parent, whose own new title we have not seen yet.
             self.roster.refresh(parent, now)
-            role = self._around.recognise(process.title, process.env, self._above(process))
+            role = self._role_of(process)
         self._roles[process.pid] = role
         if role.ranklike and not self._is_fork_of_member(process, role):
             self._take_in(process, now)
+
+    def _role_of(self, process: Entry) -> Recognised:
+        """By the rules; the same command again and again is looked up."""
+        above = self._above(process)
+        title, env = ("", {}) if above is None else above
+        key = (process.title, *process.env.items(), title, *env.items(), above is None)
+        if key not in self._known:
+            if len(self._known) >= _PAST:
+                self._known.clear()
+            self._known[key] = self._around.recognise(process.title, process.env, above)
+        return self._known[key]
 
     def _above(self, process: Entry) -> Above:
         """What its parent is, or was."""

@@ -75,6 +75,7 @@ class Census:
         self._others: set[int] = set()
         """Processes of the machine that are none of ours, and zombies: not to be asked again while they are listed."""
         self._looks = 0
+        self._read: dict[int, Stat] = {}
         self._whole_at = float("-inf")
         self._whole_cost = 0.0
         self._costs: dict[Callable[[Collection[int]], Iterable[int]], float] = {}
@@ -88,7 +89,8 @@ class Census:
         found = self._whole(known, now) if whole else self._timed(self._choose(), known)
         self._looks += 1
         own = os.getpid()
-        fresh = (stat_of(pid) for pid in found if pid not in known and pid not in (own, self._root))
+        read, self._read = self._read, {}
+        fresh = (read.get(pid) or stat_of(pid) for pid in found if pid not in known and pid not in (own, self._root))
         told = [stat for stat in fresh if stat is not None]
         self._others.update(stat.pid for stat in told if stat.state in "ZX")
         return sorted((stat for stat in told if stat.state not in "ZX"), key=lambda stat: (stat.started, stat.pid))
@@ -145,7 +147,8 @@ class Census:
         fresh.difference_update(known)
         own = os.getpid()
         fresh -= {self._root, own}
-        parents = {pid: stat.ppid for pid in fresh if (stat := stat_of(pid)) is not None}
+        self._read = {pid: stat for pid in fresh if (stat := stat_of(pid)) is not None}
+        parents = {pid: stat.ppid for pid, stat in self._read.items()}
         spare = self._spare()
         ours: set[int] = set()
         foreign = {pid for pid in parents if pid in spare}

@@ -33,12 +33,17 @@ _EAGER_S, _EAGER_FOR_S = 0.05, 10.0
 _USUAL_S = 0.25
 _CALM_S, _CALM_AFTER_S = 1.0, 60.0
 _NEWS_S = 0.02
+_NEW_SHARE = 50
+"""What has to be read of new processes is paid once: it may take a larger share."""
+_SLICE, _SLICE_S = 32, 0.002
+"""New processes taken in before other news is handled, and the pause between two such slices."""
 _FIRST_STEP_S = 0.0005
 _TITLES = 64
 """Titles read again in one look."""
 _TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 30.0, 8
 """A title is read again when an eighth of its age has passed, within these bounds."""
-_ENVIRON = 1 << 20
+_PART, _ENVIRON = 16 << 10, 64
+"""Bytes of an environment that are read at once, and how many times."""
 _VALUE = 200
 _OTHERS = 64
 """Descriptors that are left to the rest of us."""
@@ -99,35 +104,52 @@ class Roster:
         self._began = self._changed_at = self._looked_at = clock()
         self._look_at = self._began
         self._said = False
+        self._looks = 0
+        self._pause = _NEWS_S
+        self._new: list[Stat] = []
+        self._new_at: float | None = None
 
     # ── The loop's side ──────────────────────────────────────────────────────────────────────────────────────────
 
     def next_wake(self) -> float:
         """When `wake` wants to be called."""
-        return self._look_at if self._waits_at is None else min(self._look_at, self._waits_at)
+        return min(at for at in (self._look_at, self._waits_at, self._new_at) if at is not None)
 
     def wake(self, now: float) -> None:
         """Do what is due."""
         if self._waits_at is not None and self._waits_at <= now:
             self._ask_again(now)
-        if self._look_at <= now:
-            self.look(now)
+        if self._new_at is not None:
+            if self._new_at <= now:
+                self._admit_some(now)
+        elif self._look_at <= now:
+            self._look(now)
 
     def news(self) -> None:
         """Something happened in the tree: look soon, within the same share of a processor."""
-        self._look_at = min(self._look_at, self._looked_at + max(_NEWS_S, SHARE * self.cost_s))
+        self._look_at = min(self._look_at, self._looked_at + self._pause)
 
     def look(self, now: float) -> None:
+        """Ask who there is, and take in everybody who is new."""
+        self._look(now)
+        while self._new:
+            self._admit_some(now)
+
+    def _look(self, now: float) -> None:
         """Ask who there is, and read the titles that are due."""
         began = time.thread_time()
-        for stat in self._census.look(self.processes.keys(), now):
-            self._admit(stat, now)
+        self._new = self._census.look(self.processes.keys(), now)
+        self._new.reverse()
         self._look_at_unheld(now)
         self._read_titles(now)
         cost = time.thread_time() - began
-        self.cost_s = (self.cost_s + cost) / 2 if self.cost_s else cost
+        self.cost_s = (self.cost_s + cost) / 2 if self._looks else cost
+        self._looks += 1
         self._looked_at = now
-        self._look_at = now + max(self._interval(now), SHARE * self.cost_s)
+        self._admit_some(now)
+        admitted = time.thread_time() - began - cost
+        self._pause = max(_NEWS_S, SHARE * self.cost_s, _NEW_SHARE * admitted)
+        self._look_at = now + max(self._interval(now), self._pause)
 
     def settle(self, now: float) -> bool:
         """Take the ends that are there already; false while how somebody ended is still being learnt."""
@@ -187,6 +209,14 @@ class Roster:
             return _EAGER_S
         return _CALM_S if now - self._changed_at > _CALM_AFTER_S else _USUAL_S
 
+    def _admit_some(self, now: float) -> None:
+        """Many at once are taken in slices, so that other news is not kept waiting."""
+        for _ in range(min(_SLICE, len(self._new))):
+            stat = self._new.pop()
+            if stat.pid not in self.processes:
+                self._admit(stat, now)
+        self._new_at = now + _SLICE_S if self._new else None
+
     def _admit(self, stat: Stat, now: float) -> None:
         process = Entry(stat, now)
         if not self._hold(process):
@@ -244,11 +274,7 @@ class Roster:
     def _environment(self, pid: int) -> dict[str, str]:
         if not self._variables:
             return {}
-        try:
-            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-                text = b"\0" + file.read(_ENVIRON)
-        except OSError:  # of another user: nothing is known
-            return {}
+        text = b"\0" + _environ(pid)
         found = {}
         for name, key in self._variables:
             at = text.find(key)
@@ -328,6 +354,21 @@ def title_of(pid: int) -> str:
         return ""
     text = " ".join(raw.replace(b"\0", b" ").decode(errors="replace").split())[:TITLE]
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _environ(pid: int) -> bytes:
+    """The environment of its last exec; nothing where we may not read it."""
+    parts: list[bytes] = []
+    try:
+        fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while len(parts) < _ENVIRON and (part := os.read(fd, _PART)):
+                parts.append(part)
+        finally:
+            os.close(fd)
+    except OSError:
+        pass
+    return b"".join(parts)
 
 
 def _ending_of_zombie(pid: int) -> Ending | None:
