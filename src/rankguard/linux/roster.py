@@ -33,8 +33,8 @@ _EAGER_S, _EAGER_FOR_S = 0.05, 10.0
 _USUAL_S = 0.25
 _CALM_S, _CALM_AFTER_S = 1.0, 60.0
 _NEWS_S = 0.02
-_NEW_SHARE = 50
-"""What has to be read of new processes is paid once: it may take a larger share."""
+_NEW_S = 2.0
+"""What has to be read of new processes is paid once: it delays the next look by no more than that."""
 _SLICE, _SLICE_S = 32, 0.002
 """New processes taken in before other news is handled, and the pause between two such slices."""
 _FIRST_STEP_S = 0.0005
@@ -105,6 +105,7 @@ class Roster:
         self._look_at = self._began
         self._said = False
         self._looks = 0
+        self._admitting_s = 0.0
         self._pause = _NEWS_S
         self._new: list[Stat] = []
         self._new_at: float | None = None
@@ -113,7 +114,8 @@ class Roster:
 
     def next_wake(self) -> float:
         """When `wake` wants to be called."""
-        return min(at for at in (self._look_at, self._waits_at, self._new_at) if at is not None)
+        at = self._look_at if self._new_at is None else self._new_at
+        return at if self._waits_at is None else min(at, self._waits_at)
 
     def wake(self, now: float) -> None:
         """Do what is due."""
@@ -145,11 +147,8 @@ class Roster:
         cost = time.thread_time() - began
         self.cost_s = (self.cost_s + cost) / 2 if self._looks else cost
         self._looks += 1
-        self._looked_at = now
+        self._looked_at, self._admitting_s = now, 0.0
         self._admit_some(now)
-        admitted = time.thread_time() - began - cost
-        self._pause = max(_NEWS_S, SHARE * self.cost_s, _NEW_SHARE * admitted)
-        self._look_at = now + max(self._interval(now), self._pause)
 
     def settle(self, now: float) -> bool:
         """Take the ends that are there already; false while how somebody ended is still being learnt."""
@@ -211,11 +210,15 @@ class Roster:
 
     def _admit_some(self, now: float) -> None:
         """Many at once are taken in slices, so that other news is not kept waiting."""
+        began = time.thread_time()
         for _ in range(min(_SLICE, len(self._new))):
             stat = self._new.pop()
             if stat.pid not in self.processes:
                 self._admit(stat, now)
+        self._admitting_s += time.thread_time() - began
         self._new_at = now + _SLICE_S if self._new else None
+        self._pause = max(_NEWS_S, SHARE * self.cost_s, min(_NEW_S, SHARE * self._admitting_s))
+        self._look_at = self._looked_at + max(self._interval(now), self._pause)
 
     def _admit(self, stat: Stat, now: float) -> None:
         process = Entry(stat, now)
