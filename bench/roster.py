@@ -61,7 +61,9 @@ def measure(root: int, options: argparse.Namespace) -> None:
     if options.source:
         census._sources = [getattr(census, f"_by_{options.source}")]
     watch = TreeWatch(
-        Outlook(root, lambda title, env, above: role_of(title, RULES, env, above), name_of, VARIABLES, lambda: ((), True)),
+        Outlook(
+            root, lambda title, env, above: role_of(title, RULES, env, above), name_of, VARIABLES, lambda: ((), True)
+        ),
         selector,
         census,
         facts.append,
