@@ -31,10 +31,8 @@ def ensure_fds(nprocs: int) -> bool:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:
-        soft = wanted if hard == infinite else min(wanted, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise_towards(wanted)
+        soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != infinite and soft < needed:
         raise SpawnFailed(
             f"{nprocs} ranks need {needed} open files, and this process may have {soft}",
@@ -42,6 +40,15 @@ def ensure_fds(nprocs: int) -> bool:
             hint=f"ulimit -n {wanted}",
         )
     return soft == infinite or soft >= wanted
+
+
+def raise_towards(count: int) -> None:
+    """Raise our own limit to `count` open files, or as near to it as we may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < count:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard == infinite else min(count, hard), hard))
 
 
 def may_keep(nprocs: int, each: int) -> bool:

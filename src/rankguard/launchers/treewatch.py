@@ -17,6 +17,7 @@ from typing import Protocol
 
 from rankguard.facts import Exited, Joined, Perished
 from rankguard.launchers.contract import Emit
+from rankguard.launchers.limits import raise_towards
 from rankguard.linux.census import Census, stat_of
 from rankguard.linux.glance import glance
 from rankguard.linux.roster import Entry, Roster
@@ -32,6 +33,8 @@ _ASKED = (1, 2, 13, 15)
 _LASTING_S = 5.0
 """What has run for so long is more than a command that answers by its status, as `grep` does."""
 _PAST = 1024
+_OPEN_FILES = 8192
+"""Our own limit, if we may: each process of the tree takes one. (Ranks have theirs back: `linux/spawn.py`.)"""
 _SAME_KILL_S = 1.0
 """Members that end within so many seconds of a counter's rise may all have been killed by what it counted."""
 
@@ -103,6 +106,7 @@ class TreeWatch:
         self._counts_until: float | None = None
         self._seen: tuple[OomCount, ...] = ()
         self._root_ended: Ending | None = None
+        raise_towards(_OPEN_FILES)
         self.roster = Roster(
             selector,
             census,

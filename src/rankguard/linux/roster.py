@@ -45,8 +45,8 @@ _TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 30.0, 8
 _PART, _ENVIRON = 16 << 10, 64
 """Bytes of an environment that are read at once, and how many times."""
 _VALUE = 200
-_OTHERS = 64
-"""Descriptors that are left to the rest of us."""
+_OTHERS, _OTHERS_SHARE = 16, 8
+"""Descriptors that are left to the rest of us, at least, or that part of all."""
 
 
 class Entry:
@@ -84,7 +84,7 @@ class Roster:
         note: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`variables`: all that is looked at of environments. `budget`: pidfds that may be held; by default half of those
+        """`variables`: all that is looked at of environments. `budget`: pidfds that may be held; by default most of those
         that this process may still open. `priority`: of the news in the driver's loop. `note` is told once what fails.
 
         `on_end(process, ending, now)`: `ending` is `UNKNOWN` where nobody can tell.
@@ -389,4 +389,4 @@ def _room() -> int:
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1 << 20
-    return max(0, (soft - len(listed("/proc/self/fd")) - _OTHERS)) // 2
+    return max(0, soft - len(listed("/proc/self/fd")) - max(_OTHERS, soft // _OTHERS_SHARE))
