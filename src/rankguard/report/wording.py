@@ -204,6 +204,13 @@ def left(value: Left) -> str:
     return f"{kind} {cut_path(value.path, 70)}{held}{', removed' if value.removed else ''}"
 
 
+def cleaned(removed: Sequence[Left]) -> str:
+    """That an earlier life's shared memory was removed before the start, and how much it was."""
+    total = size(sum(each.bytes or 0 for each in removed))
+    named = some([cut_path(each.path, 60) for each in removed], 3)
+    return f"removed before the start: shared memory that nobody used, {total} ({named})"
+
+
 # ── A rank's own words ───────────────────────────────────────────────────────────────────────────────────────────
 
 

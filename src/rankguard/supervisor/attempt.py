@@ -173,6 +173,10 @@ class LiveAttempt:
             few_fds=few,
             earlier=ground.pids,
         )
+        if self._tree.cleaned:
+            from rankguard.report.wording import cleaned  # no start waits for it that has nothing to clean
+
+            self._warn(cleaned(self._tree.cleaned))
         self.driver.launcher, self.driver.tree = self._watched or self._ranks, self._tree
         if self._watched is not None:
             self._tree.wait_for(self._watched.busy)

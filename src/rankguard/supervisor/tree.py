@@ -43,6 +43,11 @@ class JobTree:
         self.killed: set[int] = set()
         self._job, self._groups, self._ranks, self._warm, self._end_helpers = job, groups, ranks, warm, end_helpers
         self._earlier, self._others = earlier, others
+        self.cleaned: tuple[Left, ...] = ()
+        """What was removed before the start, since nobody used it: an earlier life of the container had left it."""
+        attached = job.spec.watch is not None and job.spec.watch.attached is not None
+        if job.spec.clean_shm == "all" and not attached:
+            self.cleaned = tuple(left for left in Leftovers(wall, os.getuid()).clean(set(), None) if left.removed)
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None
         self._kill = False
