@@ -7,7 +7,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-uml matrix check format docs bench cascades clean
+.PHONY: help demo test test-slow test-torch test-uml matrix soak check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian
 
 matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; half an hour)
 	@$(BIN)/python -m tests.matrix $(ARGS)
+
+soak: .venv/.stamp-dev ## a tree of 1,000 processes and 200 short-lived ones a second, watched for ten minutes (ARGS=60: one)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 check: .venv/.stamp-dev ## style (ruff), types (mypy strict), import directions
 	@$(BIN)/ruff check --output-format concise .

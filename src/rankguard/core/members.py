@@ -35,10 +35,10 @@ def joined(job: Job, fact: Joined) -> Orders:
 
 
 def perished(job: Job, fact: Perished) -> Orders:
-    """No failure of the engine by our rules."""
-    job.perished.append(fact)
-    if not fact.loud or job.stopped_at is not None:
+    """No failure of the engine by our rules. In an end that was ordered all end, one way or another."""
+    if not fact.loud or job.stopped_at is not None or job.ended:
         return ()
+    job.perished.append(fact)
     job.perished_told += 1
     because = (
         f"{fact.name} (pid {fact.pid}) {_how(fact.ending, killed_for_memory(job, fact))}; it is left to its engine"

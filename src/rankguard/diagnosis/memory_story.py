@@ -67,14 +67,20 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
         return ()
     fast = sorted((each for each in case.ranks if growth[each.rank] > total / 10), key=lambda each: -growth[each.rank])
     return tuple(
-        Responsible(
-            rank=each.rank,
-            because=f"was growing by {size(growth[each.rank])}/s ({_held(case, each)} when {whose(case, rank)} was killed)",
-            confidence=Confidence.LIKELY,
+        _blamed(
+            case,
+            each,
+            f"was growing by {size(growth[each.rank])}/s ({_held(case, each)} when {whose(case, rank)} was killed)",
         )
         for each in fast[:4]
         if each.rank != rank.rank
     )
+
+
+def _blamed(case: Case, rank: RankCase, because: str) -> Responsible:
+    if case.spec.watch is not None:  # it has no number that a reader knows
+        return Responsible(rank=None, because=f"{whose(case, rank)} {because}", confidence=Confidence.LIKELY)
+    return Responsible(rank=rank.rank, because=because, confidence=Confidence.LIKELY)
 
 
 def domain(case: Case) -> MemoryState:
@@ -107,11 +113,7 @@ def _larger(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
     ]
     larger.sort(key=lambda pair: (-pair[0], pair[1].rank))
     return tuple(
-        Responsible(
-            rank=other.rank,
-            because=f"held {size(held)} when {whose(case, rank)} was killed with {size(own)}",
-            confidence=Confidence.LIKELY,
-        )
+        _blamed(case, other, f"held {size(held)} when {whose(case, rank)} was killed with {size(own)}")
         for held, other in larger[:3]
     )
 
