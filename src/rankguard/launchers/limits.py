@@ -28,7 +28,7 @@ def ensure_fds(nprocs: int) -> bool:
     Raises `SpawnFailed` when there are too few for the ranks themselves.
     """
     needed, wanted = fds_for(nprocs)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:
         raise_towards(wanted)
