@@ -35,6 +35,8 @@ class Sample(Record):
     rank: int
     held: int
     growth: float | None = None
+    name: str | None = None
+    """Of a watched engine's process, which has no number that a reader knows."""
 
 
 class Outlook(Record):
@@ -171,15 +173,16 @@ def warning(state: MemoryState, now: Outlook, ranks: Sequence[Sample]) -> str:
         f"{_when(now.left_s)}: {size(used)} of {size(limit)} ({_short(state.limit_from)}){swap}, +{size(now.growth)}/s"
     )
     if who_grows := growing(ranks, now.growth):
-        told = [f"{each.rank} (+{size(each.growth or 0)}/s)" for each in who_grows[:3]]
+        told = [f"{each.name or each.rank} (+{size(each.growth or 0)}/s)" for each in who_grows[:3]]
         more = f" and {len(who_grows) - 3} more" if len(who_grows) > 3 else ""
         one = len(who_grows) == 1
-        said += f"; {'rank' if one else 'ranks'} {', '.join(told)}{more} {'grows' if one else 'grow'}"
+        said += f"; {_ranks(who_grows)}{', '.join(told)}{more} {'grows' if one else 'grow'}"
     elif ranks and not_of_ranks(state):
         said += "; the ranks' own memory does not grow: shared memory, tmpfs or other processes do"
     if waiting := small(ranks, now.growth):
         most = max(each.held for each in waiting)
-        who = f"{'rank' if len(waiting) == 1 else 'ranks'} {ranges(each.rank for each in waiting)}"
+        named = waiting[0].name is not None
+        who = f"{len(waiting)} of them" if named else _ranks(waiting) + ranges(each.rank for each in waiting)
         said += f"; {who} {'has' if len(waiting) == 1 else 'have'} not allocated yet ({size(most)} at most)"
     return said
 
@@ -199,6 +202,11 @@ def small(ranks: Sequence[Sample], growth: float) -> list[Sample]:
     """Ranks that hold less than a quarter of the largest and do not grow: if they are like it, they are still to come."""
     largest = max((each.held for each in ranks), default=0)
     return [each for each in ranks if each.held < largest / 4 and not _grows(each, growth)]
+
+
+def _ranks(several: Sequence[Sample]) -> str:
+    """What stands before their numbers; names need no such word."""
+    return "" if several[0].name is not None else "rank " if len(several) == 1 else "ranks "
 
 
 def _grows(rank: Sample, of: float) -> bool:

@@ -315,7 +315,7 @@ class Samples:
 
     def _samples(self) -> list[Sample]:
         return [
-            Sample(number, found.held, self._growth(number))
+            Sample(number, found.held, self._growth(number), self._name_of(number))
             for number, found in self._found.items()
             if self._lives(number, found) and found.held is not None
         ]
@@ -371,6 +371,11 @@ class Samples:
         growing = [(self._growth(number) or 0, number) for number in held]
         told["growing"] = [[number, growth] for growth, number in sorted(growing, reverse=True)[:3] if growth > 0]
         return told
+
+    def _name_of(self, number: int) -> str | None:
+        """Of a watched engine."""
+        member = self._job.ranks[number].member
+        return member.name if member is not None else "the engine" if self._of_tree else None
 
     def _lives(self, number: int, found: Footprint) -> bool:
         return found.held is not None and self._job.ranks[number].exited is None
