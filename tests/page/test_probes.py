@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.http.served import Served, wait_for_end
+from tests.page.served import Served, wait_for_end
 
 STARTING, READY = (503, 503, 200), (200, 200, 200)
 

@@ -9,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import rankguard
 
 PROGRAM = """
 import os, signal, sys
@@ -23,9 +25,12 @@ for line in open(f"{folder}/rank-{this.rank}.fifo"):  # one that is opened for r
     if word == "ready": this.ready()
     elif word == "status": this.status(rest)
     elif word == "deaf": signal.signal(signal.SIGTERM, signal.SIG_IGN); this.status("deaf")
-    elif word == "print": print(rest, flush=True)
     elif word == "exit": sys.exit(int(rest))
+    elif word == "raise": break
 """
+
+
+SERVE = Path(rankguard.__file__).parent / "http" / "serve.py"
 
 
 class Response(NamedTuple):
@@ -38,34 +43,10 @@ class Response(NamedTuple):
         return self.body.decode()
 
 
-class Served:
-    """One run. `tell` a rank what to do, `until` the journal has a fact, `get` a page."""
+class Pages:
+    """What a page server at `port` answers."""
 
-    def __init__(self, folder: Path, nprocs: int, *options: str, program: str = PROGRAM, **more: Any) -> None:
-        self.folder, self.run_dir = folder, folder / "run"
-        (folder / "program.py").write_text(program)
-        self._fifos = []
-        for rank in range(nprocs):
-            os.mkfifo(folder / f"rank-{rank}.fifo")
-            self._fifos.append(os.open(folder / f"rank-{rank}.fifo", os.O_RDWR))
-        words = ["-n", str(nprocs), "--http", ":0", "--run-dir", str(self.run_dir), *options]
-        command = [sys.executable, "-m", "rankguard", "run", *words, str(folder / "program.py"), str(folder)]
-        self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, **more
-        )
-        self.stderr = b""
-        self.port = int(self._said(rb"serving http://127\.0\.0\.1:(\d+)/")[1])
-
-    def _said(self, what: bytes) -> re.Match[bytes]:
-        assert self.process.stderr is not None
-        while (found := re.search(what, self.stderr)) is None:
-            more = os.read(self.process.stderr.fileno(), 65536)
-            assert more, self.stderr.decode()
-            self.stderr += more
-        return found
-
-    def tell(self, rank: int, word: str) -> None:
-        os.write(self._fifos[rank], f"{word}\n".encode())
+    port: int
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
@@ -85,11 +66,15 @@ class Served:
         started, ready, live = (self.get(f"/{probe}").status for probe in ("startupz", "readyz", "livez"))
         return started, ready, live
 
+    def metric(self, name: str) -> float:
+        """The value of one that has no labels."""
+        lines = self.get("/metrics").text.splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
     def events(self, *headers: str) -> Generator[tuple[int | None, str, dict[str, Any]]]:
         """(id, name, data) as they come, from the first on."""
-        with self.connect() as end:
+        with self.connect() as end, end.makefile("rb") as file:
             end.sendall("\r\n".join(["GET /events HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
-            file = end.makefile("rb")
             while file.readline().strip():
                 pass
             told: dict[str, str] = {}
@@ -101,6 +86,38 @@ class Served:
                     number = int(told["id"]) if "id" in told else None
                     yield number, told["event"], json.loads(told["data"])
                     told = {}
+
+
+class Served(Pages):
+    """One run. `tell` a rank what to do, `until` the journal has a fact, `get` a page."""
+
+    def __init__(
+        self, folder: Path, nprocs: int, *options: str, program: str = PROGRAM, args: Sequence[str] = (), **more: Any
+    ) -> None:
+        self.folder, self.run_dir = folder, folder / "run"
+        (folder / "program.py").write_text(program)
+        self._fifos = []
+        for rank in range(nprocs):
+            os.mkfifo(folder / f"rank-{rank}.fifo")
+            self._fifos.append(os.open(folder / f"rank-{rank}.fifo", os.O_RDWR))
+        words = ["-n", str(nprocs), "--http", ":0", "--run-dir", str(self.run_dir), *options]
+        command = [sys.executable, "-m", "rankguard", "run", *words, str(folder / "program.py"), str(folder), *args]
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, **more
+        )
+        self.stderr = b""
+        self.port = int(self._said(rb"serving http://127\.0\.0\.1:(\d+)/")[1])
+
+    def _said(self, what: bytes) -> re.Match[bytes]:
+        assert self.process.stderr is not None
+        while (found := re.search(what, self.stderr)) is None:
+            more = os.read(self.process.stderr.fileno(), 65536)
+            assert more, self.stderr.decode()
+            self.stderr += more
+        return found
+
+    def tell(self, rank: int, word: str) -> None:
+        os.write(self._fifos[rank], f"{word}\n".encode())
 
     def until(self, **fields: Any) -> dict[str, Any]:
         """Wait for a line of the journal that holds these fields: `until(fact="Ready", rank=0)`."""
@@ -153,6 +170,35 @@ class Served:
         self.process.stderr.close()
         for fifo in self._fifos:
             os.close(fifo)
+
+
+class Fed(Pages):
+    """A page server without a run: the test is its supervisor. Always read what it asks, or do not: `feed` is a socket."""
+
+    def __init__(self) -> None:
+        self.feed, theirs = socket.socketpair()
+        with theirs, socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+            self.port = listening.getsockname()[1]
+            fds = (listening.fileno(), theirs.fileno())
+            command = [sys.executable, "-I", "-S", str(SERVE), str(SERVE.parents[2]), str(os.getpid()), "0"]
+            become = (  # as `linux/spawn.py` does it: moved up first, so that none is overwritten before its turn
+                "import fcntl, os, sys; fds = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]]\n"
+                "for number, fd in enumerate(fds): os.dup2(fd, 3 + number)\n"
+                "os.execv(sys.argv[3], sys.argv[3:])"
+            )
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", become, *map(str, fds), *command], pass_fds=fds
+            )
+
+    def tell(self, *lines: str) -> None:
+        self.feed.sendall("".join(f"{line}\n" for line in lines).encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.feed.close()
+        self.process.wait(timeout=10)
 
 
 def response(data: bytes) -> Response:
