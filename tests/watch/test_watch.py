@@ -307,3 +307,31 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
 
     told = json.loads(ended.stdout)
     assert (ended.returncode, told["culprit"]["cause"]["kind"]) == (127, "cannot-start")
+
+
+def test_a_process_that_left_with_a_code_has_said_why_in_the_shared_output(engines: Engines) -> None:
+    watched = engines.start(
+        HEAD
+        + """
+if sys.argv[2:3] == ["worker"]:
+    sys.stdin.read(1)
+    raise ValueError("shard 1 does not fit")
+worker = subprocess.Popen([sys.executable, __file__, sys.argv[1], "worker", "1"], stdin=subprocess.PIPE)
+told(worker=worker.pid)
+open(sys.argv[1]).close()
+worker.stdin.close()
+time.sleep(3600)
+""",
+        "--rank-pattern",
+        r" worker (\d)$",
+        "--settle",
+        "0.1",
+    )
+    watched.joined([watched.pids()["worker"]])
+    watched.fifo.write_text("")
+    ended = watched.end()
+
+    cause = ended.cause
+    assert (ended.status, cause["kind"], cause["confidence"]) == (1, "exception", "likely"), ended.stderr
+    assert cause["exception"]["type"] == "ValueError"
+    assert ended.verdict["culprit"]["name"].startswith("rank 1 (")

@@ -327,14 +327,10 @@ class ExecRanks:
         for _ in range(_LAST_WORDS):
             if not self._on_notify(rank, now):
                 break
-        for which in (0, 1):
-            for _ in range(_LAST_WORDS):
-                if not self._on_output(rank, which, now):
-                    break
+        tail = redacted_tail(self.hear(rank.number, now), self._around.redact)
         self._tell(rank.mailbox.flush(now))
         self.kernel.take(now, ending.number)
         counts, readable = self._around.groups.oom_counts(rank.number)
-        tail = redacted_tail(self._around.output.tail(rank.number), self._around.redact)
         report = read_error_file(rank.error_file, self._around.redact)
         self._emit(
             Exited(
@@ -350,6 +346,14 @@ class ExecRanks:
                 begun=self.kernel.begun(rank.number),
             )
         )
+
+    def hear(self, number: int, now: float) -> tuple[str, ...]:
+        """The last lines of a rank, those among them that are still in its pipes."""
+        for which in (0, 1):
+            for _ in range(_LAST_WORDS):
+                if not self._on_output(self._ranks[number], which, now):
+                    break
+        return self._around.output.tail(number)
 
     def complaint(self, pid: int, number: int, now: float) -> bool:
         """A signal that came from a rank or its descendants is a fact about that rank. False if it is nobody's."""

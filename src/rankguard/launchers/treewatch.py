@@ -207,7 +207,7 @@ class TreeWatch:
             now,
             len(self.members) + 1,
             process.pid,
-            self._named(process.title),
+            self._numbered(process.title, role),
             role.role,
             role.index,
             rule=because or role.rule,
@@ -221,6 +221,11 @@ class TreeWatch:
 
     def _named(self, title: str) -> str:
         return self._around.name_of(self._around.redact(title))
+
+    def _numbered(self, title: str, role: Recognised) -> str:
+        """`rank 2 (python train.py)`: a command line does not tell it from its like, a title does."""
+        name = self._named(title)
+        return name if role.index is None or name == title else f"{role.role} {role.index} ({name})"
 
     # ── Who ended ────────────────────────────────────────────────────────────────────────────────────────────────
 

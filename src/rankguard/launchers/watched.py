@@ -10,6 +10,7 @@ from selectors import BaseSelector
 from rankguard.facts import Exited, Fact, Looked, Silences, Spawned
 from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.exec import ExecRanks
+from rankguard.launchers.redaction import redacted_tail
 from rankguard.launchers.treewatch import Above, Outlook, Recognised, TreeWatch
 from rankguard.linux.census import Census
 from rankguard.model import Sign
@@ -68,8 +69,15 @@ class WatchedTree:
             note=around.note,
         )
         census = Census(root, heir=self._heir, groups=groups.directories(ROOT), spare=self._spare)
-        self._tree = TreeWatch(outlook, self._selector, census, self._emit_of_tree)
+        self._tree = TreeWatch(outlook, self._selector, census, self._from_tree)
         self.ranks.kernel.watch(self._tree.by_pid)
+
+    def _from_tree(self, fact: Fact) -> None:
+        """A process that left with a code has most likely said why, in the output that all share."""
+        if isinstance(fact, Exited) and fact.ending.code:
+            tail = self.ranks.hear(ROOT, fact.at)
+            fact = fact.replace(log_tail=redacted_tail(tail, self._around.redact))
+        self._emit_of_tree(fact)
 
     # ── The driver's side (`contract.Launcher`) ──────────────────────────────────────────────────────────────────
 
