@@ -64,3 +64,27 @@ def test_an_oom_kill_at_depth(engines: Engines, group: str) -> None:
     assert rows[pids[1]]["held_bytes"] > 60 * MIB
     assert "was killed by the kernel's OOM killer" in ended.stderr
     assert "rankguard: warning: the memory limit is reached in" in ended.stderr
+
+
+@pytest.mark.cgroup
+def test_a_process_that_nobody_has_seen_is_killed_for_memory(engines: Engines, group: str) -> None:
+    """It lives for less than the time between two looks."""
+    watched = engines.start(
+        HEAD
+        + """
+told()
+for _ in range(2):  # the second look at the tree comes after this
+    time.sleep(0.2)
+done = subprocess.run(["dd", "if=/dev/zero", "of=/dev/null", "bs=400M", "count=1"], stderr=subprocess.DEVNULL)
+print("dd ended with", done.returncode, flush=True)
+time.sleep(0.5)
+""",
+        preexec_fn=inside(group),
+    )
+    watched.pids()
+    ended = watched.end()
+
+    assert (ended.status, "dd ended with -9" in ended.stdout) == (0, True), ended.stderr
+    (reported,) = ended.verdict["reported"]
+    assert (reported["cause"]["kind"], reported["name"].split()[0]) == ("oom-kill", "dd")
+    assert "was killed by the kernel's OOM killer; it is left to its engine" in ended.stderr

@@ -54,7 +54,7 @@ def perished(job: Job, fact: Perished) -> Orders:
 def killed_for_memory(job: Job, fact: Perished) -> bool:
     """The kernel log names it, or a counter of OOM kills rose with its end."""
     return fact.ending.number == SIGKILL and (
-        bool(fact.oom) or any(each.record.pid == fact.pid for each in job.other_ooms)
+        bool(fact.oom) or any(each.record.pid == fact.pid for each in (*job.other_ooms, *job.ranks[ROOT].ooms))
     )
 
 

@@ -46,6 +46,7 @@ def led_to(case: Case, root: RankCase) -> tuple[Responsible, ...]:
 
 
 def _as_rank(case: Case, each: Perished) -> RankCase:
+    logged = (*case.other_ooms, *(case.ranks[0].ooms if case.ranks else ()))  # in the tree's group: the root's child
     return RankCase(
         rank=-1,
         name=each.name,
@@ -54,5 +55,5 @@ def _as_rank(case: Case, each: Perished) -> RankCase:
         phase=Phase.RUNNING,
         failed_at=each.at,
         exited=Exited(each.at, -1, each.ending, each.oom, each.oom_readable),
-        ooms=tuple(kill for kill in case.other_ooms if kill.record.pid == each.pid),
+        ooms=tuple(kill.replace(is_child=False) for kill in logged if kill.record.pid == each.pid),
     )

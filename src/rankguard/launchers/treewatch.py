@@ -21,7 +21,7 @@ from rankguard.launchers.limits import raise_towards
 from rankguard.linux.census import Census, stat_of
 from rankguard.linux.glance import glance
 from rankguard.linux.roster import Entry, Roster
-from rankguard.model import Ending, Memory, OomCount, Process
+from rankguard.model import Ending, Memory, OomCount, OomRecord, Process
 from rankguard.record import Record
 
 NODES = 64
@@ -248,6 +248,14 @@ class TreeWatch:
             self._emit(
                 Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, readable, loud)
             )
+
+    def killed_unseen(self, now: float, record: OomRecord) -> None:
+        """The kernel killed a process of the tree for memory that had come and gone unseen: told all the same."""
+        if record.pid not in self.roster.processes and record.pid not in self._past and record.pid != self._root:
+            self._past[record.pid] = record.name, {}
+            ending = Ending("signal", signal="SIGKILL", number=9)
+            rose, readable = self._rose(now)
+            self._emit(Perished(now, record.pid, self._named(record.name), ending, oom=rose, oom_readable=readable))
 
     def _may_tell(self, ending: Ending) -> bool:
         """Signals are told of longer than exits: tools end with 1 by the thousand, and nobody is killed as often."""

@@ -7,7 +7,7 @@ is told, ends that are there already are: an engine often ends because of them.
 from collections.abc import Callable, Collection, Mapping
 from selectors import BaseSelector
 
-from rankguard.facts import Exited, Fact, Looked, Silences, Spawned
+from rankguard.facts import Exited, Fact, KernelKilled, Looked, Silences, Spawned
 from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.redaction import redacted_tail
@@ -17,6 +17,8 @@ from rankguard.model import Sign
 from rankguard.record import Record
 
 ROOT = 0
+_LOGGED_S = 0.1
+"""The kernel's log has an OOM kill some milliseconds after the event; who ended of it is then known from its end, too."""
 
 
 class Naming(Record):
@@ -47,12 +49,16 @@ class WatchedTree:
         self._emit_of_root, self._emit_of_tree = from_root, from_tree
         self._heir, self._spare = heir, spare
         self._tree: TreeWatch | None = None
+        self._log_at: float | None = None
+        """When the kernel log is to be read for an OOM whose victim nobody may have known."""
 
     def from_root(self, fact: Fact) -> None:
         """A fact of the root's launcher."""
         if isinstance(fact, Exited) and self._tree is not None:
             self._tree.settle(fact.at)
         self._emit_of_root(fact)
+        if isinstance(fact, KernelKilled) and fact.is_child and self._tree is not None:
+            self._tree.killed_unseen(fact.at, fact.record)
         if isinstance(fact, Spawned):
             self._begin(fact.pid)
 
@@ -113,11 +119,14 @@ class WatchedTree:
         self.ranks.reap(rank)
 
     def next_wake(self) -> float | None:
-        due = (self.ranks.next_wake(), None if self._tree is None else self._tree.next_wake())
+        due = (self.ranks.next_wake(), None if self._tree is None else self._tree.next_wake(), self._log_at)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
         self.ranks.wake(now)
+        if self._log_at is not None and self._log_at <= now:
+            self._log_at = None
+            self.ranks.kernel.take(now)
         if self._tree is not None:
             self._tree.wake(now)
 
@@ -132,6 +141,10 @@ class WatchedTree:
         """A child of ours has ended: an orphan, perhaps, and others may be new."""
         if self._tree is not None:
             self._tree.news()
+
+    def on_oom(self, now: float) -> None:
+        """The kernel tells of an OOM; in its log it says of whom, a moment later."""
+        self._log_at = now + _LOGGED_S
 
     def busy(self) -> bool:
         """Ends are there that have not been told yet."""

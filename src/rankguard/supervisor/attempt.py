@@ -27,6 +27,7 @@ from rankguard.facts import (
     FrontLost,
     JobStarted,
     Judged,
+    OomSeen,
     ReadinessExpected,
     Resumed,
     StopRequested,
@@ -383,6 +384,8 @@ class LiveAttempt:
     def _listen(self, told: Fact | Order) -> None:
         if isinstance(told, Tell) and told.what == "all-ready":
             self._tree.note()
+        if isinstance(told, OomSeen) and self._watched is not None:
+            self._watched.on_oom(clock())
         if isinstance(told, SignalAll) and told.ends and self.job.failed_at is not None:
             self._look_round().stopping()
         elif isinstance(told, Judged) and told.rank is not None:
