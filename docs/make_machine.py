@@ -103,7 +103,8 @@ def _follow(player: Player, line: str, of_jobs: Edges, of_ranks: Edges) -> None:
         own = getattr(fact, "rank", None)
         for number, (old, new) in enumerate(zip(before[1], after[1], strict=False)):
             if old is not new:
-                why = name if number == own else ("the job stops" if new is Phase.STOPPING else "readiness is expected")
+                others = {Phase.STOPPING: "the job stops", Phase.READY: "its engine is ready"}
+                why = name if number == own else others.get(new, "readiness is expected")
                 of_ranks.setdefault((old, new), set()).add(why)
 
 

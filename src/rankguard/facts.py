@@ -337,6 +337,8 @@ class StatusTold(RankFact):
     done: float | None = None
     total: float | None = None
     unit: str | None = None
+    probe: str | None = None
+    """Not its own word: what the probes of its readiness heard last (`supervisor/readiness.py`)."""
 
 
 class Extended(RankFact):

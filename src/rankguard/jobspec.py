@@ -22,11 +22,16 @@ class WatchPlan(Record):
     """Of those that are not, whatever the rules say."""
     attached: int | None = None
     """The pid of an engine that somebody else has started; null: it is launched."""
-    ready_http: str | None = None
-    ready_tcp: str | None = None
-    ready_log: str | None = None
-    ready_file: str | None = None
-    """What shows that the engine is ready, besides its own word (sd_notify)."""
+    ready_http: tuple[str, ...] = ()
+    ready_tcp: tuple[str, ...] = ()
+    ready_log: tuple[str, ...] = ()
+    ready_file: tuple[str, ...] = ()
+    """What shows that the engine is ready: all have to hold. Where none is given, its own word counts (sd_notify)."""
+
+    @property
+    def probed(self) -> bool:
+        """Something else than the engine's own word shows that it is ready."""
+        return any((self.ready_http, self.ready_tcp, self.ready_log, self.ready_file))
 
 
 class JobSpec(Record):

@@ -69,4 +69,7 @@ class Group(Record):
     """
 
     ranks: tuple[int, ...]
+    """Of a watched tree also processes that are none: each as its pid with a minus."""
     stack: Stack
+    names: tuple[str, ...] = ()
+    """Of a watched tree: what each of them is called, `worker_TP3 (pid 4711)`; empty for ranks."""

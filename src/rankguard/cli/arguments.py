@@ -198,4 +198,6 @@ def _value(option: Option, text: str, written: str) -> object:
     try:
         return option.parse(text)
     except ValueError as error:
-        raise UsageError(f"`{written}{between}{text}`: expected {error}", help_of(option)) from None
+        from rankguard.report.redact import Redactor  # no start waits for it
+
+        raise UsageError(f"`{written}{between}{Redactor().text(text)}`: expected {error}", help_of(option)) from None

@@ -1,8 +1,10 @@
 """What options accept: text → value. Each raises `ValueError` with what was expected. Pure."""
 
+import os
 import re
 import signal
 
+from rankguard.linux import target
 from rankguard.record import Record
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
@@ -162,6 +164,23 @@ def regex(text: str) -> str:
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"a regular expression ({error})") from None
     return text
+
+
+def ready_url(text: str) -> str:
+    target.url(text)
+    return text
+
+
+def ready_endpoint(text: str) -> str:
+    target.endpoint(text)
+    return text.strip()
+
+
+def ready_path(text: str) -> str:
+    """From where we are now: the engine's folder is the same."""
+    if not text or text.endswith("/") or "\0" in text:
+        raise ValueError("the path of a file")
+    return os.path.abspath(text)
 
 
 def texts(text: str) -> tuple[str, ...]:

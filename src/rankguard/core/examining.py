@@ -109,4 +109,6 @@ def _due(job: Job, rank: RankState) -> float:
 
 
 def _unready(job: Job, late: list[RankState]) -> str:
+    if job.spec.watch is not None:
+        return "the engine was not ready in time"
     return f"{len(late)} of {job.spec.nprocs} ranks were not ready in time"

@@ -115,6 +115,7 @@ def told_status(_job: Job, rank: RankState, fact: StatusTold) -> Orders:
     else:
         known: dict[str, object] = {"text": last.text} if fact.text is None else {}
         known |= {"done": last.done, "total": last.total, "unit": last.unit} if fact.done is None else {}
+        known |= {"probe": last.probe} if fact.probe is None else {}
         rank.status = fact.replace(**known) if known else fact
     return ()
 

@@ -80,12 +80,15 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     )
     what = f"was not ready {within}" if case.failed_by == "ready-timeout" else "showed no sign of progress"
     last = f"; it last said: {rank.status.text}" if rank.status and rank.status.text else ""
+    heard = _heard(case, rank) if case.failed_by == "ready-timeout" else ()
     if case.examined is not None:
         from rankguard.diagnosis.stall_evidence import does, evidence_of  # no start waits for it
 
         statement = f"{who(case, rank)} {what}{does(case.examined, rank)}"
         statement += last if len(statement) + len(last) <= STATEMENT else ""
-        evidence = evidence_of(case, case.examined, rank)
+        if heard:
+            statement = f"{who(case, rank)} {what}: {heard[0].statement}"
+        evidence = heard + evidence_of(case, case.examined, rank)
         return make(case.failed_by, statement, Confidence.PROVEN, evidence, rank=rank)
     at = rank.status.at if rank.status else rank.spawned_at
     evidence = ()
@@ -94,6 +97,17 @@ def _timed_out(case: Case, rank: RankCase) -> Cause | None:
         silent = f"its last status came {since} before" if rank.status else f"no status since its start, {since} before"
         evidence = (Evidence(source="clock", statement=silent),)
     return make(case.failed_by, f"{who(case, rank)} {what}{last}", Confidence.PROVEN, evidence, rank=rank)
+
+
+def _heard(case: Case, rank: RankCase) -> tuple[Evidence, ...]:
+    """What shows an engine that is watched to be ready, and did not: the probes' last word, or that it said nothing."""
+    if case.spec.watch is None:
+        return ()
+    if rank.status is not None and rank.status.probe:
+        return (Evidence(source="probe", statement=rank.status.probe),)
+    if case.spec.watch.probed:
+        return (Evidence(source="probe", statement="none of the probes had an answer"),)
+    return (Evidence(source="notify", statement="no process of it has said READY=1 (sd_notify)"),)
 
 
 def _stalled(case: Case, rank: RankCase) -> Cause | None:

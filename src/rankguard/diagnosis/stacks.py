@@ -45,20 +45,45 @@ WAITS_FOR_PEERS = frozenset(
 )
 """Functions in which a rank waits for others, by the names that torch, mpi4py, Horovod, DeepSpeed and accelerate use."""
 _PARTS = 5
+_NAMES = 3
 
 
-def groups(stacks: Mapping[int, Stack]) -> tuple[Group, ...]:
-    """The fewest ranks first; among equals those that something holds, then by rank."""
+def groups(stacks: Mapping[int, Stack], names: Mapping[int, str] | None = None) -> tuple[Group, ...]:
+    """The fewest ranks first; among equals those that something holds, then by rank. `names`: of a watched tree."""
     found: dict[object, list[int]] = {}
     for rank in sorted(stacks):
         found.setdefault(_key(stacks[rank]), []).append(rank)
-    made = [Group(tuple(ranks), _common(stacks, ranks)) for ranks in found.values()]
+    known = names or {}
+    made = [
+        Group(tuple(ranks), _common(stacks, ranks), tuple(known[rank] for rank in ranks if rank in known))
+        for ranks in found.values()
+    ]
     return tuple(sorted(made, key=lambda group: (len(group.ranks), held(group.stack) is None, group.ranks)))
 
 
 def sentence(group: Group, world: int) -> str:
     """``rank 3 is in `load_shard` (loader.py:88)``; ``ranks 0-2, 4-7 wait in `recv`, called by `step` (train.py:40)``."""
-    return f"{_who(group.ranks, world)} {does_what(group.stack, one=len(group.ranks) == 1)}"
+    return f"{subject(group, world)} {does_what(group.stack, one=len(group.ranks) == 1)}"
+
+
+def subject(group: Group, world: int) -> str:
+    """`rank 3`, `ranks 0-2, 4-7`; of a watched tree the names of its processes."""
+    if not group.names:
+        return _who(group.ranks, world)
+    alike: dict[str, list[str]] = {}
+    for name in group.names:
+        title, _pid, pid = name.removesuffix(")").rpartition(" (pid ")
+        alike.setdefault(title, []).append(pid)
+    told = [f"{title} ({_pids(pids)})" for title, pids in alike.items()]
+    more = len(told) - _NAMES
+    return ", ".join(told[:_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _pids(pids: list[str]) -> str:
+    if len(pids) == 1:
+        return f"pid {pids[0]}"
+    rest = f" … {len(pids)} in all" if len(pids) > _PARTS else ""
+    return f"pids {', '.join(sorted(pids, key=int)[:_PARTS])}{rest}"
 
 
 def does_what(stack: Stack, *, one: bool) -> str:

@@ -27,7 +27,8 @@ def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]
     hints = [held_hint(case, rank, stack) if rank and stack else None]
     hints[0] = hints[0] or _if_slow(case, rank, found)
     if found.saved is not None:
-        hints.append(f"read what all ranks were doing: {found.saved}")
+        all_ = "all ranks" if case.spec.watch is None else "all its processes"
+        hints.append(f"read what {all_} were doing: {found.saved}")
     missing = [group.stack.by for group in found.groups if group.stack.lacks == "no py-spy is installed"]
     if missing:
         what = "says in which line each rank was" if None in missing else "has every thread of each rank"

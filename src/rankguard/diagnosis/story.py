@@ -18,7 +18,7 @@ def failed_summary(case: Case, culprit: Culprit, ranks: tuple[RankOutcome, ...],
     place += [f"on {culprit.node}"] if culprit.node else []
     place += [f"pid {culprit.pid}"] if culprit.pid is not None else []
     place += [ended_by(culprit.ending)] if culprit.rank is not None and cause.kind != "cannot-start" else []
-    if case.expects_ready:
+    if case.expects_ready and case.spec.watch is None:
         place.append(f"{ready_count(case)} of {len(case.ranks)} ready")
     lines.append(", ".join(place))
     if cause.evidence:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from rankguard.doctor import leftovers
 from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing, ok
-from rankguard.linux.files import read_text
 from rankguard.linux.leftovers import SHM
+from rankguard.linux.mounts import file_system, may_not_answer
 from rankguard.private import private_parents
 from rankguard.runs import homes
 
-_NETWORK = ("nfs", "cifs", "smb", "lustre", "ceph", "fuse", "gpfs", "beegfs", "9p", "wekafs")
 _SMALL_SHM, _SMALL_DISK = 64 << 20, 256 << 20
 
 
@@ -77,13 +76,13 @@ def _run_home(_machine: Machine) -> Answer:
             refused.append(why)
             continue
         held = os.statvfs(existing)
-        free, kind = held.f_bavail * held.f_frsize, _file_system(str(existing))
+        free, kind = held.f_bavail * held.f_frsize, file_system(str(existing))
         found = f"{home} ({gib(free)} free)"
         if free < _SMALL_DISK:
             return limited(
                 found, "logs and journals are cut off when it is full; a run goes on", f"free {existing}, or --run-dir"
             )
-        if kind.startswith(_NETWORK):
+        if may_not_answer(kind):
             return limited(
                 f"{found}, on {kind}", "a server that is gone makes rankguard wait for its journal",
                 "RANKGUARD_HOME=/a/local/folder",
@@ -134,17 +133,6 @@ def _cannot_write_named(folder: str) -> str | None:
             return None
     except OSError as error:
         return f"{folder}: {error.strerror}"
-
-
-def _file_system(folder: str) -> str:
-    """The type of the mount that holds a folder (proc_pid_mountinfo(5)); the last one that fits is on top."""
-    best, kind = "", "?"
-    for line in (read_text("/proc/self/mountinfo") or "").splitlines():
-        left, _, right = line.partition(" - ")
-        top = left.split(" ")[4]
-        if f"{folder}/".startswith(f"{top.rstrip('/')}/") and len(top) >= len(best):
-            best, kind = top, right.split(" ")[0]
-    return kind
 
 
 _G = "files"

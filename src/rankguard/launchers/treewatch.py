@@ -296,6 +296,11 @@ class TreeWatch:
                 self._counts_until = now + _SAME_KILL_S
         return tuple(rose), readable
 
+    def names(self) -> dict[int, str]:
+        """What everybody is called who is known to live, by pid."""
+        named = {pid: self._named(process.title) for pid, process in self.roster.processes.items()}
+        return {self._root: self._named(self.roster.describe(self._root)[0])} | named
+
     # ── Looks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def dying(self, pids: Iterable[int]) -> dict[int, str]:

@@ -150,6 +150,13 @@ class WatchedTree:
         """Ends are there that have not been told yet."""
         return self._tree is not None and not self._tree.settle(self._around.clock())
 
+    def names(self) -> dict[int, str]:
+        """What everybody of the tree is called, by pid, as it is now."""
+        if self._tree is None:
+            return {}
+        self._tree.roster.look(self._around.clock())
+        return self._tree.names()
+
     def heard_at(self, rank: int) -> float | None:  # whichever it is
         """The processes of a tree share the root's output."""
         return self.ranks.heard_at(ROOT)

@@ -8,6 +8,7 @@ Read next: `stacks.py` (frames, and who asks), `../stacks.py` (the nouns).
 """
 
 import os
+from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 
@@ -75,8 +76,12 @@ def python_of(pid: int) -> int | None:
 
 def pythons_below(pid: int, most: int) -> list[int]:
     """Python processes that this one has started (workers of a data loader), multiprocessing's own left out."""
-    below = (each for each in tree.descendants(pid)[:_BELOW] if _is_python(each) and not _helps(each))
-    return list(islice(below, most))
+    return pythons(tree.descendants(pid)[:_BELOW], most)
+
+
+def pythons(pids: Iterable[int], most: int) -> list[int]:
+    """Those of `pids` that run Python, multiprocessing's own helpers left out."""
+    return list(islice((pid for pid in pids if _is_python(pid) and not _helps(pid)), most))
 
 
 def _thread(pid: int, tid: int) -> Thread | None:

@@ -6,16 +6,12 @@ what they have open or mapped (proc_pid_fd(5), proc_pid_maps(5)). A file whose m
 unless its name is torch's, which holds the pid of one of them. Not a cleaner: `leftovers.py`.
 """
 
-import ctypes
-import errno
 import os
 import re
 
-from rankguard.linux import tree
+from rankguard.linux import inotify, tree
 from rankguard.linux.files import read_text
 
-_IN_CREATE, _IN_MOVED_TO, _IN_ONLYDIR = 0x100, 0x80, 0x01000000
-_IN_NONBLOCK, _IN_CLOEXEC = os.O_NONBLOCK, os.O_CLOEXEC
 _TORCH = re.compile(r"torch_(\d{1,7})_")
 """`torch_PID_RANDOM_COUNT` (torch/lib/libshm, NewProcessWideShmHandle)."""
 _SOON_S, _SLICE = 0.02, 16
@@ -34,12 +30,7 @@ class ShmOwners:
         self._held: set[tuple[str, int]] = set()
         self._todo: list[int] = []
         self._due: float | None = None
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd: int = libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC) if told else -1
-        if self._fd >= 0:
-            watched = libc.inotify_add_watch(self._fd, os.fsencode(shm), _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR)
-            if watched < 0:
-                self.close()
+        self._fd = inotify.watch(shm, inotify.CREATE | inotify.MOVED_TO) if told else -1
 
     def fileno(self) -> int:
         return self._fd
@@ -51,12 +42,8 @@ class ShmOwners:
 
     def on_news(self, now: float) -> None:
         """Something was made: its maker is asked soon, together with the next ones."""
-        try:
-            while os.read(self._fd, 65536):
-                pass
-        except OSError as error:
-            if error.errno != errno.EAGAIN:
-                self.close()
+        if not inotify.drain(self._fd):
+            self.close()
         if self._due is None:
             self._due = now + _SOON_S
 

@@ -64,6 +64,8 @@ class Output:
         self._waiting: dict[_Stream, None] = {}
         self._filters = tuple(_filter(spec, which, not few_fds) for which in (0, 1))
         self._said_disk = self._held = False
+        self.seen: Callable[[bytes], None] | None = None
+        """Is told all lines, of every rank, for as long as somebody wants to know (`supervisor/readiness.py`)."""
 
     def _open_lanes(self, consoles: tuple[Sink | None, Sink | None]) -> list[Pane]:
         spec = self._spec
@@ -135,6 +137,8 @@ class Output:
         for part in parts:
             self._keep(rank, part)
             self.remarks.take(rank, part)
+            if self.seen is not None:
+                self.seen(part)
             kept = self._filters[stream.which]
             if kept is not None:
                 kept.take(rank, part)

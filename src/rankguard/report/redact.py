@@ -215,6 +215,11 @@ def for_telling(spec: JobSpec, redactor: Redactor | None = None) -> JobSpec:
         argv=tuple(redactor.argv(spec.argv)),
         debug_argv=tuple(redactor.argv(spec.debug_argv)),
         cwd=redactor.text(spec.cwd),
+        watch=None
+        if spec.watch is None
+        else spec.watch.replace(
+            ready_http=tuple(redactor.text(url.partition("?")[0]) for url in spec.watch.ready_http)
+        ),
     )
 
 

@@ -5,7 +5,7 @@ The odd ones come first (`diagnosis/stacks.py`). Words of ranks (names of functi
 
 from collections.abc import Mapping
 
-from rankguard.diagnosis.stacks import groups, held, own_frames, place, sentence
+from rankguard.diagnosis.stacks import groups, held, own_frames, place, sentence, subject
 from rankguard.diagnosis.words import ranges
 from rankguard.report.wording import printable
 from rankguard.stacks import Frame, Group, Stack, Thread
@@ -14,13 +14,19 @@ _GROUPS, _FRAMES, _THREADS = 12, 30, 16
 _WIDTH = 80
 
 
-def stacks_text(stacks: Mapping[int, Stack], asked: int, ended: int, elapsed_s: float) -> str:
-    """All of it. `asked`: how many ranks the question was about, `ended` of which have no process."""
-    told = groups(stacks)
+def stacks_text(
+    stacks: Mapping[int, Stack], asked: int, ended: int, elapsed_s: float, names: Mapping[int, str] | None = None
+) -> str:
+    """All of it. `asked`: how many ranks the question was about, `ended` of which have no process.
+
+    `names`: of a watched tree, whose processes are told by their names.
+    """
+    told = groups(stacks, names)
     unread = asked - ended - len(stacks)
     rest = f"; {ended} {'has' if ended == 1 else 'have'} no process" if ended else ""
     rest += f"; {unread} cannot be read" if unread > 0 else ""
-    lines = [f"stacks of {len(stacks)} of {asked} ranks, {elapsed_s:.1f} s after launch{rest}", ""]
+    what = f"{len(stacks)} of {asked} ranks" if names is None else f"{len(stacks)} processes of the engine"
+    lines = [f"stacks of {what}, {elapsed_s:.1f} s after launch{'' if names else rest}", ""]
     for group in told[:_GROUPS]:
         lines += _folded(sentence(group, asked))
     if len(told) > _GROUPS:
@@ -42,7 +48,11 @@ def _lacking(told: tuple[Group, ...]) -> list[str]:
 def _group(group: Group) -> list[str]:
     stack = group.stack
     what = (
-        f"rank {group.ranks[0]}" if len(group.ranks) == 1 else f"ranks {ranges(group.ranks)}, as rank {group.ranks[0]}"
+        subject(group, 0)
+        if group.names
+        else f"rank {group.ranks[0]}"
+        if len(group.ranks) == 1
+        else f"ranks {ranges(group.ranks)}, as rank {group.ranks[0]}"
     )
     how = held(stack) or _state(stack.main)
     how += f" (the kernel's `{printable(stack.main.channel, 60)}`)" if stack.main.channel else ""

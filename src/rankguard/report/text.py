@@ -82,6 +82,20 @@ def progress_line(
     return f"{line}; waiting for {say.some(named, 6)}" if named else line
 
 
+def engine_line(
+    elapsed_s: float,
+    status: str | None,
+    done: float | None,
+    total: float | None,
+    quiet_s: float,
+    *,
+    probe: str | None,
+) -> str:
+    """`62 s: the engine is not ready (loading 41 %): http://127.0.0.1:8000/health answered 503: loading`."""
+    waited = say.printable(probe, 200) if probe else "it has not said READY=1 (sd_notify)"
+    return f"{say.whole_seconds(elapsed_s)}: the engine is not ready{_doing(status, done, total, quiet_s)}: {waited}"
+
+
 def all_ready_line(n: int, seconds: float, slowest_rank: int | None = None, lead_s: float | None = None) -> str:
     """`all 8 ranks ready in 47.1 s (rank 6 last, +4.1 s)`; `lead_s` is how long after the last but one."""
     subject = "the only rank is" if n == 1 else f"all {n} ranks"
@@ -160,7 +174,7 @@ def _when(verdict: Verdict) -> str:
         parts[0] += f", {say.seconds(culprit.elapsed_s)} after launch"
         reports = [r.ready_after_s for r in verdict.ranks if r.ready_after_s is not None]
         waited = culprit.phase in ("launching", "starting", "ready") and culprit.cause.kind != "cannot-start"
-        if reports or waited:
+        if (reports or waited) and culprit.rank is not None:
             ready = sum(after <= culprit.elapsed_s for after in reports)
             parts.append(f"{ready} of {verdict.world_size} ranks {'was' if ready == 1 else 'were'} ready")
         parts += [f"attempt {culprit.attempt + 1}"] if culprit.attempt else []

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
     from rankguard.supervisor.page import Page
+    from rankguard.supervisor.readiness import Readiness
     from rankguard.supervisor.records import Records
     from rankguard.supervisor.survey import Survey
 
@@ -152,7 +153,9 @@ class LiveAttempt:
             note=lambda text: files.append(story.note(text)),
             on_payload=self._on_payload,
         )
-        marked = Marked(self.driver.emit, self._output.remarks.of, ground.redact)
+        self._readiness = self._make_readiness()
+        emit = self.driver.emit if self._readiness is None else self._readiness.pass_on
+        marked = Marked(emit, self._output.remarks.of, ground.redact)
         self._watched = self._make_watched(around, marked.emit)
         self._ranks = ExecRanks(around, selector, marked.emit if self._watched is None else self._watched.from_root)
         heard_at = self._ranks.heard_at
@@ -221,12 +224,25 @@ class LiveAttempt:
             yield self._tree.shm_owners
         if self._spec.stall_timeout is not None:
             yield self._examination
+        if self._readiness is not None:
+            yield self._readiness
+
+    def _make_readiness(self) -> "Readiness | None":
+        plan = self._spec.watch
+        if plan is None or not plan.probed:
+            return None
+        from rankguard.supervisor.readiness import Readiness  # no other start waits for it
+
+        found = Readiness(self.job, plan, self._selector, self.driver.emit, self._ground.redact)
+        self._output.seen = found.take if plan.ready_log else None
+        return found
 
     @cached_property
     def _examination(self) -> "Examination":
         from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
 
-        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact)
+        names = None if self._watched is None else self._watched.names
+        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact, names)
 
     def _examine(self, number: int, now: float) -> None:
         if self._examination not in self._parts:  # somebody was not ready in time
@@ -236,8 +252,9 @@ class LiveAttempt:
     def _close_helpers(self) -> None:
         """Programs of ours are no part of the job's tree."""
         self._snapshots.close()
-        if self._records is not None:
-            self._records.close()
+        for helped in (self._records, self._readiness):
+            if helped is not None:
+                helped.close()
 
     def _muster(self, spoken: tuple[int, ...], now: float) -> None:
         from rankguard.supervisor.muster import Muster  # no start waits for it

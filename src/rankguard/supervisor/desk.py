@@ -104,7 +104,14 @@ class Desk:
                 told = (said.text, said.done, said.total) if said is not None else (None, None, None)
                 waiting.append([rank.rank, *told, now - heard])
         unsaid = len(waiting[NAMED:])
-        return {"is": "progress", "ready": self._job.ready, "waiting": waiting[:NAMED], "unsaid": unsaid}
+        status = self._job.ranks[0].status if self._job.spec.watch is not None else None
+        return {
+            "is": "progress",
+            "ready": self._job.ready,
+            "waiting": waiting[:NAMED],
+            "unsaid": unsaid,
+            "probe": None if status is None else status.probe,
+        }
 
     def _report(self, _ask: Message, now: float) -> Message:
         """What is known so far; made anew at most once a second (of a large job: more seldom), whoever asks."""

@@ -13,7 +13,7 @@ Read next: `snapshots.py`, `core/examining.py`.
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from rankguard.core.job import Job
 from rankguard.diagnosis.stacks import groups, held
@@ -21,7 +21,7 @@ from rankguard.facts import Examined, Fact
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import tree
 from rankguard.linux.files import read_text
-from rankguard.linux.procstack import kernel_stack, pythons_below
+from rankguard.linux.procstack import kernel_stack, pythons, pythons_below
 from rankguard.model import Sign
 from rankguard.stacks import UNREAD, Group, Stack
 from rankguard.supervisor.snapshots import Snapshots
@@ -32,6 +32,8 @@ _GROUPS, _THREADS, _FRAMES, _BELOW = 12, 8, 40, 16
 _ODD, _CHILDREN = 3, 4
 """Ranks that are looked at twice, and how many Python processes of each."""
 _MARKS, _SLICE = 8, 4
+_LOOKED_AT, _PYTHONS = 256, 64
+"""Processes of a watched tree that are asked whether they run Python, and stacks that are taken of those that do."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -45,9 +47,12 @@ class Examination:
         signs: Callable[[float], tuple[Sign, ...]],
         emit: Callable[[Fact], None],
         redact: Callable[[str], str],
+        names: Callable[[], Mapping[int, str]] | None = None,
     ) -> None:
         self._job, self._snapshots, self._signs, self._emit, self._redact = job, snapshots, signs, emit, redact
         self._number: int | None = None
+        self._tree = names
+        self._names: dict[int, str] = {}
         self._began = 0.0
         self._cpu: dict[int, float] = {}
         self._found: dict[int, Stack] = {}
@@ -59,13 +64,14 @@ class Examination:
     def begin(self, number: int, now: float) -> None:
         """Start; `Examined` comes from `wake`."""
         self._number, self._began, self._all_found, self._odd, self._below = number, now, False, {}, ()
-        self._cpu = {rank: _cpu_s(pid) for rank, pid in self._alive().items()}
+        alive = self._alive()
+        self._cpu = {rank: _cpu_s(pid) for rank, pid in alive.items()}
 
         def done(found: dict[int, Stack]) -> None:
             if found is self._found and not self._all_found:
                 self._look_again(number)
 
-        self._found = self._snapshots.take(self._cpu, done)
+        self._found = self._snapshots.take_processes(alive | self._others(alive), done)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called; at once when it has just told something, which is still in the queue."""
@@ -73,7 +79,7 @@ class Examination:
             return 0.0
         if self._number is None:
             return self._marks.next_wake()
-        return self._began + (LEAST_S if self._all_found else MOST_S + EACH_S * len(self._cpu))
+        return self._began + (LEAST_S if self._all_found else MOST_S + EACH_S * max(len(self._cpu), len(self._names)))
 
     def wake(self, now: float) -> None:
         """Tell what was found, when all is there or the time is over."""
@@ -88,12 +94,13 @@ class Examination:
     def _tell(self, number: int, now: float) -> None:
         alive, within = self._alive(), now - self._began
         total = {rank: _cpu_s(pid) for rank, pid in alive.items() if rank in self._cpu}
-        found = {rank: stack for rank, stack in self._found.items() if rank in alive}
+        found = {rank: stack for rank, stack in self._found.items() if rank in alive or rank < 0}
         for rank, pid in alive.items():
             if rank not in found and (known := kernel_stack(pid)) is not None:
                 found[rank] = known.replace(lacks=UNREAD)
         _keep_native(found, self._odd)
-        _text, saved = self._snapshots.keep(found, range(len(self._job.ranks))) if found else ("", None)
+        names = None if self._tree is None else self._names
+        _text, saved = self._snapshots.keep(found, range(len(self._job.ranks)), names) if found else ("", None)
         signs = self._signs(now)
         told = Examined(
             now,
@@ -101,7 +108,7 @@ class Examination:
             signs,
             tuple((rank, round(max(0.0, cpu - self._cpu[rank]) / within, 3)) for rank, cpu in total.items()),
             round(within, 3),
-            told_groups(found),
+            told_groups(found, names),
             saved,
             self._marks.since(signs, total, now),
             self._below,
@@ -109,8 +116,22 @@ class Examination:
         self._number, self._told = None, True
         self._emit(redacted(told, self._redact))
 
+    def _others(self, alive: dict[int, int]) -> dict[int, int]:
+        """Of a watched tree: every other Python process in it, its pid with a minus for its number; and all names."""
+        if self._tree is None:
+            return {}
+        told = self._tree()
+        ours = set(alive.values())
+        others = pythons([pid for pid in told if pid not in ours][:_LOOKED_AT], _PYTHONS)
+        found = {-pid: pid for pid in others}
+        self._names = {key: f"{told.get(pid, 'a process')} (pid {pid})" for key, pid in (alive | found).items()}
+        return found
+
     def _look_again(self, number: int) -> None:
         """At the odd ones, with what C runs in them: they stand still for it, so not at the others."""
+        if self._tree is not None:  # all of its processes have been looked at, and it may have many
+            self._all_found = True
+            return
         made = groups(self._found)
         some = [rank for group in made[:-1] if held(group.stack) is None for rank in group.ranks]
         odd = [rank for rank in some or self._found if self._found[rank].by == "py-spy"][:_ODD]
@@ -120,7 +141,7 @@ class Examination:
         def read(found: dict[int, Stack]) -> None:
             if self._number == number:
                 self._odd = found
-                self._snapshots.take_processes(below, done)
+                self._snapshots.take_processes({pid: pid for pid in below}, done)
 
         def done(found: dict[int, Stack]) -> None:
             if self._number == number:
@@ -191,9 +212,9 @@ def _keep_native(found: dict[int, Stack], odd: dict[int, Stack]) -> None:
             found[rank] = known.replace(threads=(main, *known.threads[1:]))
 
 
-def told_groups(found: dict[int, Stack]) -> tuple[Group, ...]:
+def told_groups(found: dict[int, Stack], names: Mapping[int, str] | None = None) -> tuple[Group, ...]:
     """What the journal has room for: the odd ones and the largest group, of each stack the innermost calls."""
-    made = groups(found)
+    made = groups(found, names)
     if len(made) > _GROUPS:
         made = (*made[: _GROUPS - 1], made[-1])
     return tuple(group.replace(stack=_shortened(group.stack)) for group in made)

@@ -4,7 +4,7 @@ One request at a time; the same question asked meanwhile gets the same answer. N
 `Sampler`'s. `examination.py` asks here too (`take`). Read next: `linux/stacks.py`, `report/stacks.py`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from selectors import BaseSelector
 from typing import Any
 
@@ -67,18 +67,20 @@ class Snapshots:
         pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
         return self._sampler.take(pids, done, native=native)
 
-    def take_processes(self, pids: Iterable[int], done: Callable[[dict[int, Stack]], None]) -> None:
-        """The stacks of processes that are no ranks, by pid."""
-        self._sampler.take({pid: pid for pid in pids}, done)
+    def take_processes(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
+        """The stacks of processes that need not be ranks, by a key of the caller's."""
+        return self._sampler.take(pids, done)
 
-    def keep(self, found: dict[int, Stack], wanted: Iterable[int]) -> tuple[str, str | None]:
-        """Stacks as text, and the file of the run that has it, if there is one."""
+    def keep(
+        self, found: dict[int, Stack], wanted: Iterable[int], names: Mapping[int, str] | None = None
+    ) -> tuple[str, str | None]:
+        """Stacks as text, and the file of the run that has it, if there is one. `names`: of a watched tree's processes."""
         from rankguard.report.stacks import stacks_text  # words that no start waits for
 
         elapsed = self._clock() - (self._job.started_at or self._clock())
         states = [self._job.ranks[rank] for rank in wanted]
         ended = sum(rank.pid is None or rank.exited is not None for rank in states)
-        text = self._redact(stacks_text(found, len(states), ended, elapsed))
+        text = self._redact(stacks_text(found, len(states), ended, elapsed, names))
         return text, self._save(text)
 
     def close(self) -> None:

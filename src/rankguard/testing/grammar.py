@@ -36,6 +36,7 @@ Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless
     0.010 rank 5 not-spawned exec ENOENT             NotSpawned
     0.500 rank 5 ready                               Ready
     0.500 rank 5 says "loading" [done=3] [total=8] [unit=shards]   StatusTold
+    0.500 rank 5 probed "…/health answered 503"      StatusTold: what was heard of its readiness
     0.500 rank 5 extends 30                          Extended
     0.500 rank 5 leaving                             LeavingTold
     0.500 rank 5 reports exception|failed|errno "ValueError: x" [raised=0.49] [errno=5] [peer="reset by peer"] [timed-out]
@@ -260,6 +261,9 @@ def _of_rank(at: float, verb: str, words: Words) -> Callable[[int], Fact]:  # no
             text = words.next("the text")
             done, total, unit = words.number("done"), words.number("total"), words.text("unit")
             return lambda rank: facts.StatusTold(at, rank, text, done, total, unit)
+        case "probed":
+            heard = words.next("what was heard")
+            return lambda rank: facts.StatusTold(at, rank, probe=heard)
         case "extends":
             seconds = float(words.next("the seconds"))
             return lambda rank: facts.Extended(at, rank, seconds)

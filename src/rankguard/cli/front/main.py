@@ -206,7 +206,7 @@ class Front:
     def _new_progress(self) -> Progress:
         asked, spec = self.asked, self.spec
         quiet = asked.quiet or asked.report == "none" or spec.debug_rank is not None
-        return Progress(spec.nprocs, self._began, quiet=quiet)
+        return Progress(spec.nprocs, self._began, quiet=quiet, watched=spec.watch is not None)
 
     def _lines(self, message: dict[str, Any]) -> Iterable[str | None]:
         """What is said of a start that takes long, and of decisions (`-v`)."""

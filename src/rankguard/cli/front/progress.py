@@ -12,8 +12,8 @@ THEN = 60.0
 class Progress:
     """Counts readiness; `line` and `told` give a line to print, or None; `asks` when it is time for one."""
 
-    def __init__(self, nprocs: int, began: float, quiet: bool) -> None:
-        self._nprocs, self._began, self._quiet = nprocs, began, quiet
+    def __init__(self, nprocs: int, began: float, *, quiet: bool, watched: bool = False) -> None:
+        self._nprocs, self._began, self._quiet, self._watched = nprocs, began, quiet, watched
         self._ready: dict[int, float] = {}
         self._said = 0
         self._waiting = False
@@ -41,6 +41,8 @@ class Progress:
         from rankguard.report.text import all_ready_line
 
         self._waiting = False
+        if self._watched:
+            return f"the engine is ready after {now - self._began:.1f} s"
         order = sorted(self._ready.items(), key=lambda entry: entry[1])
         if not order:
             return f"all {self._nprocs} ranks ready in {now - self._began:.1f} s"
@@ -69,7 +71,9 @@ class Progress:
         """The progress line, from the supervisor's answer; none when somebody only asked whether it answers."""
         if self._quiet:
             return None
-        from rankguard.report.text import progress_line
+        from rankguard.report.text import engine_line, progress_line
 
         waiting = [tuple(entry) for entry in message["waiting"]]
+        if self._watched and waiting:
+            return engine_line(now - self._began, *waiting[0][1:], probe=message["probe"])
         return progress_line(now - self._began, message["ready"], self._nprocs, waiting) if waiting else None
