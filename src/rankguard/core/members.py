@@ -115,7 +115,7 @@ def _fail(job: Job, rank: RankState, at: float, because: str) -> Orders:
 
 
 def _left(job: Job, rank: RankState, fact: Exited) -> Orders:
-    """With 0, or as one that was told to end: the engine may be ending itself."""
+    """With 0, as one that was told to end, or nobody knows how: the engine may be ending itself."""
     assert rank.member is not None  # the root does not come here
     if rank.member.may_end and fact.ending.code == 0:
         return ()
@@ -123,7 +123,8 @@ def _left(job: Job, rank: RankState, fact: Exited) -> Orders:
     if job.failed_at is not None or "left" in job.due:
         return ()
     because = f"{_named(rank)} {_how(fact.ending, False)}; the others may be about to end, too"
-    return wake_in_time(job, "left", fact.at + plan(job).settle, because)
+    told = (Tell(because, "note"),) if fact.ending.code is None and fact.ending.number is None else ()
+    return (*wake_in_time(job, "left", fact.at + plan(job).settle, because), *told)
 
 
 def _root_ended(job: Job, root: RankState, fact: Exited, failure: str | None) -> Orders:
@@ -174,7 +175,8 @@ def _end(rank: RankState) -> float:
 
 
 def _as_told(ending: Ending) -> bool:
-    return ending.code == 0 or ending.number in ASKED
+    """Also of one whose status went with the parent that reaped it (kernels before 6.15)."""
+    return not ending.code and (ending.number is None or ending.number in ASKED)
 
 
 def _named(rank: RankState) -> str:

@@ -18,6 +18,8 @@ def tree(verdict: Verdict, most: int) -> Iterator[str]:
     for each in verdict.processes:
         below.setdefault(each.parent if each.parent in known else 0, []).append(each)
     shown = _chosen(verdict.processes, most)
+    if not shown:
+        return
     tops = [each for each in below.get(0, []) if each.pid in shown]
     for top in tops:
         yield _line(top, verdict)

@@ -43,6 +43,7 @@ Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless
     0.500 rank 5 breaks-protocol "not JSON"          ProtocolBroken
     0.500 rank 5 complains SIGQUIT                   Complained
     0.500 rank 5 exits 1 [peer="reset by peer"] [timed-out]   Exited
+    0.500 rank 5 gone                                Exited, nobody knows how
     0.500 rank 5 killed SIGKILL [oom] [core] [peer="…"] [timed-out]   Exited
     0.500 rank 5 output-closed                       OutputClosed
     0.500 rank 5 reaped [peak=4096]                  Reaped
@@ -280,7 +281,7 @@ def _of_rank(at: float, verb: str, words: Words) -> Callable[[int], Fact]:  # no
         case "complains":
             signalled = _signal(words.next("the signal"))
             return lambda rank: facts.Complained(at, rank, signalled)
-        case "exits" | "killed":
+        case "exits" | "killed" | "gone":
             ending, oom, peer = _ending(verb, words), words.flag("oom"), words.text("peer")
             late = words.flag("timed-out")
             return lambda rank: facts.Exited(at, rank, ending, _oom(rank) if oom else (), oom, (), peer, timed_out=late)
@@ -293,6 +294,8 @@ def _of_rank(at: float, verb: str, words: Words) -> Callable[[int], Fact]:  # no
 
 
 def _ending(verb: str, words: Words) -> Ending:
+    if verb == "gone":
+        return Ending("exit")
     if verb == "exits":
         return Ending("exit", code=int(words.next("the exit code")))
     name = words.next("the signal")
