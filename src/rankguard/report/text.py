@@ -123,7 +123,7 @@ def _failed_rows(verdict: Verdict, saved: bool | str, home: str | None, block: B
         _memory(verdict, culprit, block)
         block.cells(_reasons(verdict, culprit))
     block.cells(_consequences(verdict, culprit, room))
-    for n, line in enumerate(watched.tree(verdict, room.table)):
+    for n, line in enumerate(watched.tree(verdict, room.table - 3)):
         block.lines.append(f"  {'' if n else 'tree':<6}  {line}")
     block.cells(watched.reported(verdict))
     block.cells(earlier(verdict))
