@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
+ECOSYSTEM ?= gunicorn==27.0.1 setproctitle==1.3.8 mpi4py==4.1.2 jax==0.10.2 ray==2.60.0 distributed==2026.8.0
 
 PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-uml matrix soak check format docs bench cascades clean
+.PHONY: help demo test test-slow test-torch test-uml test-ecosystem matrix soak check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -16,10 +17,10 @@ demo: .venv/.stamp ## a real out-of-memory kill of one rank on this machine, and
 	@$(BIN)/rankguard drill oom
 
 test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k name" narrows)
-	@$(BIN)/python -m pytest --ignore=tests/torch -m "not torch and not slow" $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem -m "not torch and not slow" $(ARGS)
 
 test-slow: .venv/.stamp-dev ## the tests of time itself, and of every fault: frozen jobs, stalls, kills on a terminal, drills
-	@$(BIN)/python -m pytest --ignore=tests/torch -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
@@ -28,6 +29,10 @@ test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed 
 
 test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
+
+test-ecosystem: .venv-ecosystem/.stamp ## gunicorn, pools, MPI, JAX, Ray and dask under watch, a process killed deep in each (2 minutes)
+	@$(install-mpi)
+	@.venv-ecosystem/bin/python -m pytest tests/ecosystem $(ARGS)
 
 matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; half an hour)
 	@$(BIN)/python -m tests.matrix $(ARGS)
@@ -55,7 +60,7 @@ cascades: .venv/.stamp-dev ## who failed first, when one failure ends all the ot
 	@$(BIN)/python bench/cascades.py $(ARGS)
 
 clean: ## remove everything that make has made
-	@rm -rf .venv .venv-torch .venv-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-torch .venv-bench .venv-ecosystem .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ── Environments: a stamp says that one is complete, so a second call costs nothing ──────────────────────────────────
@@ -73,6 +78,20 @@ clean: ## remove everything that make has made
 	@$(call new-venv,.venv-torch)
 	@.venv-torch/bin/python $(PIP) '$(TORCH)' --editable '.[test]'
 	@touch $@
+
+.venv-ecosystem/.stamp: pyproject.toml
+	@$(call new-venv,.venv-ecosystem)
+	@.venv-ecosystem/bin/python $(PIP) --editable '.[test]'
+	@for package in $(ECOSYSTEM); do .venv-ecosystem/bin/python $(PIP) "$$package" \
+		|| echo "make: $$package cannot be installed here: its tests skip" >&2; done
+	@touch $@
+
+define install-mpi
+command -v mpirun >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	{ echo "installing openmpi-bin …" >&2; apt-get install -qq -y openmpi-bin >/dev/null 2>&1 || \
+	{ apt-get update -qq && apt-get install -qq -y openmpi-bin >/dev/null; }; }; } || \
+	echo "make: there is no mpirun, and it cannot be installed here: the tests of MPI skip" >&2
+endef
 
 define new-venv
 $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -122,11 +122,11 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "ray",
-        r"^(?P<role>ray::[^\s(]*)|(?:^|/)(?:raylet|gcs_server)(?:\s|$)",
+        r"^(?P<role>ray::[^\s(]*)|/ray/(?:core|_private|dashboard|autoscaler)/\S|(?:^|/)(?:raylet|gcs_server)(?:\s|$)",
         role="ray",
         because="Ray replaces its workers, and ends those that it does not need",
     ),
-    Rule("dask", r"^(?P<role>Dask Worker) process \(from Nanny\)", because="dask's nanny replaces its worker"),
+    Rule("dask", r"^dask (?P<role>worker|scheduler)\b", because="dask's nanny replaces its worker"),
     Rule(
         "gunicorn",
         r"^(?:\[\w+\] )?gunicorn: (?P<role>worker|master|arbiter)",

@@ -40,7 +40,7 @@ _SLICE, _SLICE_S = 32, 0.002
 _FIRST_STEP_S = 0.0005
 _TITLES = 64
 """Titles read again in one look."""
-_TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 30.0, 8
+_TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 5.0, 8
 """A title is read again when an eighth of its age has passed, within these bounds."""
 _PART, _ENVIRON = 16 << 10, 64
 """Bytes of an environment that are read at once, and how many times."""
@@ -227,6 +227,7 @@ class Roster:
         process.title = title_of(stat.pid) or stat.comm
         process.env = self._environment(stat.pid)
         self.processes[stat.pid] = process
+        self._changed_at = now
         process.title_at = now + _TITLE_SOON_S
         heapq.heappush(self._titles, (process.title_at, stat.pid, stat.started))
         self._on_seen(process, now)

@@ -1,0 +1,51 @@
+"""Programs of MPI under Open MPI's `mpirun`, whose daemons put the ranks into process groups of their own."""
+
+import os
+import sys
+
+import pytest
+from tests.ecosystem.engine import PROGRAMS, Latencies, program_of, until
+
+pytest.importorskip("mpi4py")
+
+RANKS = 4
+FAKE_SSH = '#!/bin/sh\n# What ssh would do, on this machine: the host\'s name, then a command line for a shell.\nwhile [ "${1#-}" != "$1" ]; do shift; done\nshift\nexec /bin/sh -c "$*"\n'
+
+
+@pytest.fixture
+def mpirun():
+    root = ["--allow-run-as-root"] if os.getuid() == 0 else []
+    return [program_of("mpirun"), *root, "--oversubscribe", "--mca", "btl", "self,tcp"]
+
+
+def kill_one(engine, rank):
+    pids = {int(engine.said(f"rank {each} of {RANKS} is").split()[-1]): each for each in range(RANKS)}
+    joined = until("all joined", lambda: len(engine.facts("Joined")) == RANKS and engine.facts("Joined"))
+    assert {fact["pid"]: fact["index"] for fact in joined} == pids
+    assert {(fact["role"], fact["rule"], fact["may_end"]) for fact in joined} == {("rank", "openmpi", True)}
+    pid = next(pid for pid, each in pids.items() if each == rank)
+    fact, took = engine.told(pid, engine.kill(pid))
+    assert fact["ending"]["signal"] == "SIGKILL"
+    assert engine.ended() == 137
+    culprit = engine.verdict["culprit"]
+    assert (culprit["pid"], culprit["role"], culprit["cause"]["kind"]) == (pid, "rank", "killed")
+    latencies = Latencies()
+    latencies.took.append(took)
+    latencies.check(large=True)
+
+
+def test_a_rank_of_one_machine_is_killed(watch, mpirun):
+    with watch(*mpirun, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
+        kill_one(engine, 2)
+        assert "noticed that process rank 2" in engine.stderr  # mpirun's own words
+
+
+def test_a_rank_below_orted_is_killed(watch, mpirun, tmp_path):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(FAKE_SSH)
+    ssh.chmod(0o755)
+    # Two daemons on one machine share the names of what Open MPI keeps in shared memory: none of it is used.
+    hosts = ["--host", "one:2,two:2", "--mca", "plm_rsh_agent", str(ssh), "--mca", "rtc", "^hwloc"]
+    with watch(*mpirun, *hosts, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
+        until("orted runs", lambda: engine.processes("orted"))
+        kill_one(engine, 3)
