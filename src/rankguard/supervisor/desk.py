@@ -57,6 +57,7 @@ class Desk:
             "resume": lambda _ask, now: self._emit(Resumed(now)),
             "reject": lambda ask, now: self._emit(ProtocolBroken(now, ask["rank"], ask["statement"])),
             "progress": self._progress,
+            "alive": self._alive,
             "report": self._report,
         }
         """What can be asked, and its answer, if it has one."""
@@ -112,6 +113,14 @@ class Desk:
             "unsaid": unsaid,
             "probe": None if status is None else status.probe,
         }
+
+    def _alive(self, _ask: Message, now: float) -> Message:
+        """That we answer; and of the ranks that are not ready, how long ago the one that spoke last did: null when all are."""
+        waiting = [
+            rank for rank in self._job.ranks[: self._job.spec.nprocs] if rank.ready_at is None and rank.exited is None
+        ]
+        heard = [self._heard_at(rank.rank) or rank.spawned_at or now for rank in waiting]
+        return {"is": "alive", "silent_s": now - max(heard) if heard else None}
 
     def _report(self, _ask: Message, now: float) -> Message:
         """What is known so far; made anew at most once a second (of a large job: more seldom), whoever asks."""

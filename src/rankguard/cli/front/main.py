@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rankguard.cli.front.deaf import PATIENCE_S, Deaf
 from rankguard.cli.front.hand import Hand
@@ -28,6 +28,9 @@ from rankguard.linux.console import Console
 from rankguard.model import Verdict
 from rankguard.record import prepare
 from rankguard.runs import run_name
+
+if TYPE_CHECKING:
+    from rankguard.cli.front.service import Service
 
 TEXT_S, JSON_S = 5.0, 10.0
 """How long the last words wait for a reader that does not read; it never changes the exit status."""
@@ -62,6 +65,7 @@ class Front:
             self._story = story(spec)
         self._view: View | None = None
         self._hand = Hand(spec)
+        self._service = self._make_service()
 
     def run(self) -> int:
         """Until the verdict is out and nothing is left."""
@@ -81,6 +85,13 @@ class Front:
             self.verdict = verdict_never_begun(self.spec, error)
         assert self.verdict is not None
         return self._report(self.verdict)
+
+    def _make_service(self) -> "Service | None":
+        if "NOTIFY_SOCKET" not in os.environ:
+            return None
+        from rankguard.cli.front.service import service  # under systemd alone
+
+        return service(self.spec, os.environ, self._began)
 
     def _loop(self) -> None:
         poll = select.poll()
@@ -115,7 +126,8 @@ class Front:
 
     def _due_at(self) -> float | None:
         """When something is due that no news wakes us for."""
-        return min((at for at in (self._look_due_at(), self._deaf.due) if at is not None), default=None)
+        service = self._service.due if self._service is not None else None
+        return min((at for at in (self._look_due_at(), self._deaf.due, service) if at is not None), default=None)
 
     def _look_due_at(self) -> float | None:
         """When a look at the start is due: for the view, or for a line where there is none."""
@@ -129,6 +141,8 @@ class Front:
             self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: it and all ranks are ended now")
             self._lost(None)
             return
+        if self._service is not None:
+            self._service.tick(now, self.client.send)
         if self._view is not None:
             self._view.tick(now)
         if (self._view is None or not self._view.up) and self._progress.asks(now):
@@ -163,6 +177,8 @@ class Front:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         self._deaf.heard()
+        if self._service is not None:
+            self._service.heard(message, time.monotonic())
         match message["is"]:
             case "finished":
                 self.verdict = Verdict.from_dict(message["verdict"])
