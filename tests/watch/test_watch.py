@@ -335,3 +335,15 @@ time.sleep(3600)
     assert (ended.status, cause["kind"], cause["confidence"]) == (1, "exception", "likely"), ended.stderr
     assert cause["exception"]["type"] == "ValueError"
     assert ended.verdict["culprit"]["name"].startswith("rank 1 (")
+
+
+def test_our_own_processes_are_no_part_of_the_tree(engines: Engines) -> None:
+    watched = engines.start(CORE, "--http", "127.0.0.1:0", "--settle", "0.1")
+    pids = watched.pids()
+    watched.joined(pids["workers"])
+
+    os.kill(pids["workers"][0], signal.SIGKILL)
+    ended = watched.end()
+
+    assert {each["pid"] for each in ended.verdict["processes"]} == {pids["root"], pids["core"], *pids["workers"]}
+    assert ended.verdict["reported"] == []

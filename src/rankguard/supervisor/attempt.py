@@ -207,7 +207,6 @@ class LiveAttempt:
         from rankguard.launchers.watched import WatchedTree
         from rankguard.supervisor.naming import naming
 
-        spare = self._ground.warm
         return WatchedTree(
             around,
             self._selector,
@@ -215,7 +214,7 @@ class LiveAttempt:
             from_tree=self.driver.emit,
             naming=naming(self._spec.watch),
             heir=os.getpid(),
-            spare=lambda: {*spare.pids, *AT_WORK},
+            spare=lambda: self._tree.spared | AT_WORK,
         )
 
     def _on_demand(self) -> "Iterator[Part]":

@@ -65,7 +65,7 @@ class JobTree:
 
     def reap_strays(self) -> None:
         """Descendants of ranks that fell to us and have ended."""
-        tree.reap_strays(self._ranks.unreaped() | self._spared)
+        tree.reap_strays(self._ranks.unreaped() | self.spared)
 
     def sweep(self, kill: bool) -> None:
         """Ask what the ranks left behind to end, or make everything end."""
@@ -80,11 +80,11 @@ class JobTree:
                 hurry()
             self._kill = True
             self._groups.forbid_forks()
-            self.killed.update(tree.alive(self._spared))
+            self.killed.update(tree.alive(self.spared))
             self._groups.kill()
             self._kill_rest()
         else:
-            tree.signal_all(signal.SIGTERM, signal.SIGCONT, spare=self._spared)  # who stands still hears nothing
+            tree.signal_all(signal.SIGTERM, signal.SIGCONT, spare=self.spared)  # who stands still hears nothing
 
     def empty(self) -> bool:
         """Every rank reaped and the kernel says that we have no child."""
@@ -112,9 +112,9 @@ class JobTree:
         return self._leftovers.clean(pids, self.shm_owners)
 
     def _kill_rest(self) -> None:
-        self.killed.update(tree.kill_all(self._ranks.unreaped(), spare=self._spared))
+        self.killed.update(tree.kill_all(self._ranks.unreaped(), spare=self.spared))
 
     @property
-    def _spared(self) -> frozenset[int]:
+    def spared(self) -> frozenset[int]:
         """Ours, and no part of the job."""
         return self._warm.pids | self._others()
