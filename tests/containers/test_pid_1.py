@@ -4,13 +4,15 @@ The exit status of every kind of end, and signals to warden and supervisor: `tes
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from tests.containers.box import container, needs_container
-from tests.faults.nest import Nest
+from tests.containers.box import SRC, container, needs_container
+from tests.faults.nest import Nest, children, command_line
 from tests.marks import slowly
 
 pytestmark = needs_container
@@ -106,3 +108,38 @@ def program(nest: Nest, text: str) -> str:
     with open(path, "w") as file:
         file.write(text)
     return path
+
+
+WHETHER = "from rankguard.linux.container import entered; print(entered())"
+
+
+@pytest.mark.parametrize(("first", "expected"), [("sh", "True"), ("pause", "False")])
+def test_whether_we_came_in_from_outside(first: str, expected: str) -> None:
+    """The last word of a container is not for `kubectl exec`; in a PID namespace that a pod's containers share, every
+    container's own process comes in from outside.
+    """
+    with Nest() as nest:
+        shutil.copy("/bin/sleep", f"{nest.top}/pause")
+        stays = f"{nest.top}/pause 60" if first == "pause" else "sleep 60; :"
+        nest.start([*container(), "sh", "-c", f"echo up >up; {'exec ' if first == 'pause' else ''}{stays}"])
+        nest.until("up")
+        outer = children(nest.front.pid)[0]
+        enter = ["nsenter", "-t", str(outer), "-p", "-m", "env", f"PYTHONPATH={SRC}", sys.executable, "-c", WHETHER]
+        deadline(lambda: command_line(outer).startswith(f"[{first}]"))
+        told = subprocess.run(enter, capture_output=True, text=True, check=True)
+        assert told.stdout.strip() == expected
+
+
+def test_what_is_below_pid_1_belongs_to_the_container() -> None:
+    with Nest() as nest:
+        below = ["sh", "-c", f'{sys.executable} -c "{WHETHER}"; :']
+        nest.start([*container(), "sh", "-c", '"$@" >told; echo >>told', "sh", *below])
+        assert nest.front.wait(20) == 0
+        with open(f"{nest.folder}/told") as file:
+            assert file.read().strip() == "False"
+
+
+def deadline(true) -> None:
+    until = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < until

@@ -21,12 +21,12 @@ def doctor(words: Sequence[str]) -> int:
     if not 1 <= ranks <= 1 << 20:
         raise UsageError(f"`--ranks {ranks}`: expected 1 or more", "rankguard doctor -n 8")
     from rankguard.doctor import leftovers, page
-    from rankguard.doctor.catalogue import CHECKS
+    from rankguard.doctor.catalogue import checks_for
     from rankguard.doctor.check import Machine
     from rankguard.doctor.probes import examine
 
     removed = _clean() if asked.clean else None
-    findings = examine(CHECKS, Machine(ranks, os.getpid()))
+    findings = examine(checks_for(getattr(asked, "for")), Machine(ranks, os.getpid()))
     leftovers.remove_groups_of_doctor(os.getpid())
     node = socket.gethostname()
     if asked.json:

@@ -7,10 +7,7 @@ import os
 import stat
 
 from rankguard.cli.terminal import Said
-from rankguard.linux.files import read_text
-
-PLACE = "/dev/termination-log"
-"""Kubernetes' own default (`terminationMessagePath`); made by the kubelet, a file for each start of a container."""
+from rankguard.linux.container import TERMINATION_LOG, entered
 
 
 def last_word_of(asked: str | None) -> tuple[str | None, list[Said]]:
@@ -18,7 +15,7 @@ def last_word_of(asked: str | None) -> tuple[str | None, list[Said]]:
     if asked == "none":
         return None, []
     if asked is None:
-        return (PLACE if _can_be_written(PLACE) and not entered() else None), []
+        return (TERMINATION_LOG if _can_be_written(TERMINATION_LOG) and not entered() else None), []
     path = os.path.abspath(asked)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
@@ -31,7 +28,7 @@ def last_word_of(asked: str | None) -> tuple[str | None, list[Said]]:
             return path, []
         reason = "it is no regular file"
     said = f"no last word is left for the container: unable to write `{asked}`: {reason}"
-    return None, [(said, f"--termination-log {PLACE}, or none")]
+    return None, [(said, f"--termination-log {TERMINATION_LOG}, or none")]
 
 
 def _can_be_written(path: str) -> bool:
@@ -39,23 +36,3 @@ def _can_be_written(path: str) -> bool:
         return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.W_OK)
     except OSError:
         return False
-
-
-def entered() -> bool:
-    """We came into the container from outside (`kubectl exec`): its last word is not ours.
-
-    Such a process, or one above it, has no parent in this PID namespace and is not its first process. Where the PID
-    namespace is the whole pod's (its first process is `pause`) that is so for every container's own process as well.
-    """
-    pid = str(os.getpid())
-    for _ in range(1000):
-        if pid == "1":
-            return False
-        status = (read_text(f"/proc/{pid}/status") or "").splitlines()
-        parent = next((line.split()[1] for line in status if line.startswith("PPid:")), None)
-        if parent is None:  # not for us to see
-            return False
-        if parent == "0":
-            return (read_text("/proc/1/comm") or "").strip() != "pause"
-        pid = parent
-    return False

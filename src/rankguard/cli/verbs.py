@@ -102,9 +102,10 @@ VERBS = {
         ),
         Verb(
             "doctor", "what this machine allows, what each missing thing costs, how to get it", "rankguard.cli.doctor",
-            "[--json] [--clean] [-n RANKS]",
+            "[--for k8s] [--json] [--clean] [-n RANKS]",
             options=(
                 _option("doctor", "--json", "every check as JSON, on stdout"),
+                _option("doctor", "--for", "what a pod lacks, and the YAML that gives it: `k8s`", "WHERE", choices=("k8s",)),
                 _option("doctor", "--clean", "remove what killed runs of ours have left, where that is certain"),
                 _option("doctor", "-n --ranks", "the world size that limits are compared with (one rank a CPU)", "RANKS",
                         parse=values.count),

@@ -61,6 +61,8 @@ def _problem(each: Finding, color: bool) -> Iterator[str]:
         yield from _wrapped("  cost   ", each.cost)
     if each.cure:
         yield from _wrapped("  cure   ", each.cure)
+    if yaml := (each.details or {}).get("yaml"):  # to be pasted: never wrapped
+        yield from (f"    {line}" for line in str(yaml).splitlines())
 
 
 def _wrapped(label: str, text: str) -> list[str]:
