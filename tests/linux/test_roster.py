@@ -7,8 +7,10 @@ import time
 import pytest
 from tests.linux._trees import Loop, Tree
 
+from rankguard.linux import census as census_module
 from rankguard.linux import roster as roster_module
 from rankguard.linux.census import Census, stat_of
+from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.foreign import UNKNOWN
 from rankguard.linux.roster import Roster, title_of
 from rankguard.linux.signals import name
@@ -82,6 +84,45 @@ def test_everybody_below_by_each_source(tree, source):
     assert found[0].pid == tree.pids["a"]
     assert {stat.ppid for stat in found} == {tree.root, os.getpid()}
     assert census.look([stat.pid for stat in found], 2.0) == []
+
+
+def test_a_kernel_that_does_not_tell_children(tree, monkeypatch):
+    """Everybody of the machine is asked once for a parent, and then those that are new."""
+    first = tree.fork("b", by=(tree.fork("a"), "a")[1])
+    monkeypatch.setattr(census_module, "tells_children", lambda: False)
+    census = Census(tree.root, heir=os.getpid())
+
+    known = {stat.pid for stat in census.look((), 0.0)}
+    second = tree.fork("c", by="b")
+
+    assert known == {tree.pids["a"], first}
+    assert [stat.pid for stat in census.look(known, 100.0)] == [second]
+
+
+def test_a_group_of_the_job_is_asked(tree):
+    """Membership is all that counts there: also of one whose parent is somebody else."""
+    groups = JobGroups.create("census", 1)
+    for fd in groups.join_fds(0):
+        os.close(fd)
+    path = groups.memory_group(0)
+    if path is None:
+        groups.remove()
+        pytest.skip("; ".join(groups.missing))
+    census = Census(tree.root, groups=(path,))
+    assert census.look((), 0.0) == []
+    stranger = os.fork()
+    if stranger == 0:
+        signal.pause()
+    try:
+        with open(f"{path}/cgroup.procs", "w") as file:
+            file.write(str(stranger))
+        census._sources = [census._by_groups]
+
+        assert [stat.pid for stat in census.look((), 0.1)] == [stranger]
+    finally:
+        os.kill(stranger, signal.SIGKILL)
+        os.waitpid(stranger, 0)
+        groups.remove()
 
 
 def test_a_tree_of_somebody_else_keeps_those_that_were_known(tree):

@@ -57,6 +57,11 @@ def stat_of(pid: int) -> Stat | None:
     return Stat(pid, comm, fields[0].decode(), int(fields[1]), int(fields[19]))
 
 
+def tells_children() -> bool:
+    """The kernel has `/proc/PID/task/TID/children` (CONFIG_PROC_CHILDREN; not every kernel of a sandbox does)."""
+    return os.path.exists(f"/proc/self/task/{os.getpid()}/children")
+
+
 class Census:
     """Counts the tree below `root`. Not the root itself."""
 
@@ -79,13 +84,16 @@ class Census:
         self._whole_at = float("-inf")
         self._whole_cost = 0.0
         self._costs: dict[Callable[[Collection[int]], Iterable[int]], float] = {}
-        self._sources: list[Callable[[Collection[int]], Iterable[int]]] = [self._by_listing, self._by_children]
+        self._tells_children = tells_children()
+        self._sources: list[Callable[[Collection[int]], Iterable[int]]] = [self._by_listing]
+        if self._tells_children:
+            self._sources.append(self._by_children)
         if self._groups:
             self._sources.append(self._by_groups)
 
     def look(self, known: Collection[int], now: float) -> list[Stat]:
         """Members of the tree that are not among `known`, parents before children, as far as one look shows them."""
-        whole = now - self._whole_at >= max(_WHOLE_S, _WHOLE_SHARE * self._whole_cost)
+        whole = self._tells_children and now - self._whole_at >= max(_WHOLE_S, _WHOLE_SHARE * self._whole_cost)
         found = self._whole(known, now) if whole else self._timed(self._choose(), known)
         self._looks += 1
         own = os.getpid()
@@ -96,11 +104,14 @@ class Census:
         return sorted((stat for stat in told if stat.state not in "ZX"), key=lambda stat: (stat.started, stat.pid))
 
     def _whole(self, known: Collection[int], now: float) -> Iterable[int]:
-        """By children. Whoever was listed before and is not found is none of ours, without being asked."""
-        listed_before = _all() if self._by_listing in self._sources else set()
+        """By children. Who is listed before and not found is none of ours, without being asked: the first time everybody,
+        later those that were none before, since an orphan may change its parent while we look.
+        """
+        listed_before = _all()
         found = set(self._timed(self._by_children, known))
+        first = self._whole_at == float("-inf")
         self._whole_at, self._whole_cost = now, self._costs[self._by_children]
-        self._others = listed_before - found - set(known)
+        self._others = (listed_before if first else listed_before & self._others) - found - set(known)
         return found
 
     def _choose(self) -> Callable[[Collection[int]], Iterable[int]]:
@@ -109,7 +120,7 @@ class Census:
             return unknown
         by_cost = sorted(self._sources, key=self._costs.__getitem__)
         # One that has become cheap is noticed; one that is far dearer is not tried for that.
-        if self._looks % _AGAIN == 0 and self._costs[by_cost[1]] < 4 * self._costs[by_cost[0]]:
+        if self._looks % _AGAIN == 0 and len(by_cost) > 1 and self._costs[by_cost[1]] < 4 * self._costs[by_cost[0]]:
             return by_cost[1]
         return by_cost[0]
 
@@ -125,7 +136,7 @@ class Census:
     def _by_groups(self, known: Collection[int]) -> Iterable[int]:
         spare = self._spare()
         found = {pid for group in self._groups for pid in members(group)} - {0}
-        return [pid for pid in found if pid not in spare and pid not in self._others]
+        return [pid for pid in found if pid not in spare]
 
     def _by_children(self, known: Collection[int]) -> Iterable[int]:
         spare = self._spare()
