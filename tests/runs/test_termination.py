@@ -63,12 +63,17 @@ def begin(jobs: Jobs, group: str, place: Path):  # noqa: F811
     """Starts three ranks, and all of rankguard, in the group; returns when the ranks are there: the process, the folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(text: str, *args: str, options: tuple[str, ...] = ()) -> tuple[subprocess.Popen[str], Path]:
+    def start(
+        text: str, *args: str, options: tuple[str, ...] = (), watch: tuple[str, ...] = ()
+    ) -> tuple[subprocess.Popen[str], Path]:
         fifo = jobs.folder / "there"
         os.mkfifo(fifo)
         words = [*options, "--termination-log", str(place), jobs.ranks.program(text), str(fifo), *args]
+        asked = jobs.ranks.command("-n", "3", *words)
+        if watch:
+            asked = [sys.executable, "-m", "rankguard", "watch", *watch, *words[:2], "--", sys.executable, *words[2:]]
         job = subprocess.Popen(
-            jobs.ranks.command("-n", "3", *words), stderr=subprocess.PIPE, text=True, env=jobs.env,
+            asked, stderr=subprocess.PIPE, text=True, env=jobs.env,
             preexec_fn=inside(group),  # noqa: PLW1509  # no threads here
         )  # fmt: skip
         started.append(job)
@@ -268,6 +273,48 @@ def test_everything_is_killed_when_memory_runs_out(begin, group: str, place: Pat
 
     the_last_word_tells(place, run)
     assert not (run / "verdict.json").exists()
+    tidy(left)
+
+
+ENGINE = (
+    HOLD
+    + """
+import subprocess, sys, time
+if sys.argv[2:3] == ["worker"]:
+    os.write(os.open(sys.argv[1], os.O_WRONLY), b"x")
+    while sys.argv[3] == "1":
+        hold(4)
+        time.sleep(0.02)
+    signal.pause()
+workers = [subprocess.Popen([sys.executable, __file__, sys.argv[1], "worker", str(n)]) for n in range(2)]
+os.write(os.open(sys.argv[1], os.O_WRONLY), b"x")
+workers[0].wait()
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_watched_engine_is_killed_as_a_whole(begin, group: str, place: Path) -> None:  # noqa: F811
+    """Its processes are told by their names; that it was not ready, by that."""
+    control = Path(group, "memory.oom_control")
+    if not control.exists():
+        pytest.skip("only cgroup v1 can hold the OOM killer back")
+    control.write_text("1")
+    watch = ("--rank-pattern", r" worker (?P<index>\d+)$", "--ready-log", "never", "--ready-timeout", "60")
+    process, run = begin(ENGINE, watch=watch)
+    until(lambda: "under_oom 1" in control.read_text())
+    left = litter(run)
+    kill_all(group)
+    process.communicate()
+    until(lambda: not members(group))
+
+    last = told(place)
+    assert re.fullmatch(
+        rf"rankguard: memory \d+\.\d of 220\.0 MiB, \+\d+\.\d MiB/s, rank 1 \(python program\.py\) growing, the engine not ready run={run.name}",
+        last["line"],
+    ), last["line"]
+    assert last["not_ready"] == "the engine"
+    assert last["largest"][0][0] == "rank 1 (python program.py)"
     tidy(left)
 
 
