@@ -168,6 +168,24 @@ def test_others_are_told_of_when_they_end_badly_and_only_then(made):
     assert made.kernel == [9, 15, None]
 
 
+def test_a_title_that_was_taken_just_before_the_end(made):
+    """All that is left of a title then is the name in 15 bytes, where the kernel still tells it."""
+    made.tree.fork("rank")
+    made.tree.fork("other")
+    made.look()
+    made.tree.tell("rank", "name", "ATOM::TP1")
+    made.tree.tell("other", "name", "pt_main_thread")
+    for node in ("rank", "other"):
+        os.kill(made.tree.pids[node], signal.SIGKILL)
+    ended, perished = made.until(Exited), made.until(Perished)
+
+    assert [(fact.pid, fact.name, fact.index) for fact in made.told(Joined)] == [
+        (made.tree.pids["rank"], "ATOM::TP1", 1)
+    ]
+    assert [(fact.rank, fact.ending) for fact in ended] == [(1, KILLED)]
+    assert [(fact.pid, fact.role) for fact in perished] == [(made.tree.pids["other"], "process")]
+
+
 @pytest.mark.parametrize("made", [{"rules": (user_rule(r"gunicorn: (?P<role>worker)"), *RULES)}], indirect=True)
 def test_a_rule_of_the_user(made):
     worker = made.become("gunicorn: worker [app]", node="w")

@@ -11,6 +11,8 @@ import socket
 import time
 from selectors import DefaultSelector
 
+from rankguard.linux import libc
+
 PATIENCE = 20.0
 
 
@@ -116,6 +118,9 @@ def _obey(orders):
                 told = dict(word.split("=", 1) for word in words if "=" in word)
                 orders.send(b"going")
                 os.execve("/bin/cat", [" ".join(word for word in words if "=" not in word)], {**os.environ, **told})
+            elif verb == "name":
+                libc.set_name(words[0])
+                orders.send(b"done")
             elif verb == "hold":  # MiB of memory, written to
                 held = bytearray(int(words[0]) << 20)
                 held[::4096] = b"x" * len(held[::4096])

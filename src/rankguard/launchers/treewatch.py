@@ -30,6 +30,8 @@ _TOLD = 256
 """Processes that were not rank-like and ended badly: an engine may run any number of tools that fail."""
 _ASKED = (1, 2, 13, 15)
 """SIGHUP, SIGINT, SIGPIPE, SIGTERM: by these processes are ended on purpose, or because nobody reads what they say."""
+_ANYBODY = ("none", "multiprocessing")
+"""Rules that do not say what a process is for."""
 _LASTING_S = 5.0
 """What has run for so long is more than a command that answers by its status, as `grep` does."""
 _PAST = 1024
@@ -234,6 +236,8 @@ class TreeWatch:
             self._root_ended = ending
             self._emit(self._exited(now, 0, ending))
             return
+        if process.pid not in self.by_pid:
+            self._consider_last_name(process, now)
         member, role = self.by_pid.get(process.pid), self._roles.get(process.pid)
         self._remember(process)
         if member is not None:
@@ -248,6 +252,17 @@ class TreeWatch:
             self._emit(
                 Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, readable, loud)
             )
+
+    def _consider_last_name(self, process: Entry, now: float) -> None:
+        """It may have taken a title just now that we have not seen: the first 15 bytes of it are its name, as a rule."""
+        known = self._roles.get(process.pid)
+        if known is None or known.rule not in _ANYBODY or process.title.startswith(process.comm):
+            return
+        title, process.title = process.title, process.comm
+        if self._role_of(process).rule in _ANYBODY:
+            process.title = title
+        else:
+            self._consider(process, now)
 
     def killed_unseen(self, now: float, record: OomRecord) -> None:
         """The kernel killed a process of the tree for memory that had come and gone unseen: told all the same."""

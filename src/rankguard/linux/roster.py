@@ -40,8 +40,8 @@ _SLICE, _SLICE_S = 32, 0.002
 _FIRST_STEP_S = 0.0005
 _TITLES = 64
 """Titles read again in one look."""
-_TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 5.0, 8
-"""A title is read again when an eighth of its age has passed, within these bounds."""
+_TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 5.0, 100
+"""A title is read again when a hundredth of the process's age has passed, within these bounds."""
 _PART, _ENVIRON = 16 << 10, 64
 """Bytes of an environment that are read at once, and how many times."""
 _VALUE = 200
@@ -50,7 +50,9 @@ _OTHERS, _OTHERS_SHARE = 16, 8
 
 
 class Entry:
-    """A process of the tree. `origin`: its parent at first sight; `ppid` is who is now."""
+    """A process of the tree. `origin`: its parent at first sight; `ppid` is who is now. `comm`: its name in 15 bytes, as
+    it was at first sight, and as it is at its end if it can still be read then.
+    """
 
     __slots__ = (
         "comm", "ended", "env", "first_seen", "kept", "origin", "pid", "pidfd", "ppid", "started", "title", "title_at",
@@ -296,6 +298,9 @@ class Roster:
         pidfd = process.pidfd
         self._selector.unregister(pidfd)
         self._held -= 1
+        stat = stat_of(process.pid)
+        if stat is not None and stat.started == process.started:
+            process.comm = stat.comm  # a zombie has no title any more, and still this
         ending = ending_of(process.pid, pidfd)
         self._gone(process)
         if ending is not None:
