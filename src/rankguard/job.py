@@ -44,6 +44,8 @@ class Job:
         self.shipment: object = None
         """The arguments: a semaphore's name is gone with its last reference here, and ranks open it by name."""
         self._client = Client(spec, passed=passed)
+        self.http = self._client.http
+        """`HOST:PORT` of the page, the probes and the metrics; null when there are none."""
         prepare(Verdict)  # while our own processes start
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -259,6 +261,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     restart_delay: float = 60.0,
     on_event: Callable[[str, dict[str, Any]], None] | None = None,
     cwd: str | os.PathLike[str] | None = None,
+    http: str | None = None,
     labels: Mapping[str, str] | None = None,
     redact: Sequence[str] = (),
     console: str = "prefix",
@@ -271,6 +274,7 @@ def launch(  # noqa: PLR0913  # the contract's door
     heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
     go. `max_restarts`: how often all ranks are started again after a failure that another attempt can heal, in all or within
     `restart_window` seconds, after a pause of up to `restart_delay` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
+    `http`: where to serve probes and metrics, such as `:8080`; `job.http` tells it (docs/probes.md).
     `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
     of that process, where it is safe (else executed; the journal says why); `auto` is `warm` where it pays and nothing
     speaks against it (docs/warm-start.md), else `exec`. `preload` null: what the function's module imports from installed
@@ -316,6 +320,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             max_restarts=max_restarts,
             restart_window=restart_window,
             restart_delay=restart_delay,
+            http=None if http is None else _address(http),
             labels=dict(labels or {}),
             redact=tuple(redact),
             console=console,
@@ -340,6 +345,15 @@ def _file_of(target: object) -> tuple[str, ...]:
     """Where a function stands, as words of a program: its imports are those that a rank will need."""
     file = getattr(sys.modules.get(getattr(target, "__module__", "")), "__file__", None)
     return (os.path.abspath(file),) if file else ()
+
+
+def _address(text: str) -> str:
+    from rankguard.http.listen import address
+
+    try:
+        return address(text)
+    except ValueError as error:
+        raise UsageError(f"http={text!r}: expected {error}") from None
 
 
 def _check(

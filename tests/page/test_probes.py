@@ -6,10 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 from tests.page.served import Served, wait_for_end
+
+import rankguard
 
 STARTING, READY = (503, 503, 200), (200, 200, 200)
 
@@ -185,3 +188,12 @@ def test_a_supervisor_that_stands_still_is_not_alive(tmp_path: Path) -> None:
             os.kill(supervisor, signal.SIGCONT)
         job.tell(0, "exit 0")
         assert job.end() == 0
+
+
+def test_launch_serves_as_well() -> None:
+    with rankguard.launch(["sleep", "60"], http=":0", console="none") as job:
+        assert job.http is not None
+        with urllib.request.urlopen(f"http://{job.http}/readyz") as told:
+            assert told.read() == b"ready: the only rank is running\n"
+    with pytest.raises(rankguard.UsageError, match="expected HOST:PORT"):
+        rankguard.launch(["true"], http="here")

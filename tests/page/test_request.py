@@ -1,7 +1,8 @@
-"""Requests as bytes, whole, in pieces and hostile: what is doubtful is refused with a reason."""
+"""Requests as bytes, whole, in pieces and hostile: what is doubtful is refused with a reason. And where to listen."""
 
 import pytest
 
+from rankguard.http.listen import address
 from rankguard.http.request import MOST, Refused, Request, parse
 
 HOST = b"Host: localhost\r\n"
@@ -62,3 +63,24 @@ def test_what_is_understood(data: bytes, expected: Request) -> None:
 )
 def test_what_is_refused(data: bytes, status: int) -> None:
     assert refused(data) == status
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("8080", "127.0.0.1:8080"),
+        (":8080", "127.0.0.1:8080"),
+        (":0", "127.0.0.1:0"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::]:8080", "[::]:8080"),
+        (" node-3.example:08080 ", "node-3.example:8080"),
+    ],
+)
+def test_where_to_listen(text: str, expected: str) -> None:
+    assert address(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":", "host", "::1:8080", ":65536", ":-1", "a b:80", "http://x:80", ":8080/", "٣"])
+def test_where_nobody_can(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        address(text)

@@ -104,12 +104,10 @@ def endpoint(text: str) -> Endpoint | None:
 
 
 def http(text: str) -> str:
-    """`:8080` and `8080` are this machine alone; port 0 is a free one. As `HOST:PORT`."""
-    where, colon, port_text = text.strip().rpartition(":")
-    if not _whole(port_text) or int(port_text) > 65535 or (colon and ":" in where and not where.startswith("[")):
-        raise ValueError("HOST:PORT, such as :8080 or 0.0.0.0:8080")
-    named = host(where) if where else "127.0.0.1"
-    return f"[{named}]:{int(port_text)}" if ":" in named else f"{named}:{int(port_text)}"
+    """Where to listen: `:8080`, `0.0.0.0:8080`."""
+    from rankguard.http.listen import address
+
+    return address(text)
 
 
 def host(text: str) -> str:

@@ -12,6 +12,8 @@ FDS_STARTING = 16
 """Ranks that are started in one go (`exec.py`): each has a pipe that tells when it executes."""
 FDS_OF_OURS = 30
 """Front, watch and journal, and what one start needs for a moment."""
+FDS_OF_PAGE = 8
+"""With `--http`: its socket, its feed, its pidfd and output, the journal for one that is started again."""
 FDS_OF_COMFORT = 8
 """The control socket and its callers, py-spy: done without when there are too few."""
 
@@ -22,12 +24,13 @@ def fds_for(nprocs: int) -> tuple[int, int]:
     return needed, needed + nprocs * FDS_FOR_LOGS + FDS_OF_COMFORT
 
 
-def ensure_fds(nprocs: int) -> bool:
+def ensure_fds(nprocs: int, *, page: bool = False) -> bool:
     """Raise our own limit on open files as far as needed; true when there are enough for logs and other terminals.
+    `page`: there is a page server.
 
     Raises `SpawnFailed` when there are too few for the ranks themselves.
     """
-    needed, wanted = fds_for(nprocs)
+    needed, wanted = (count + FDS_OF_PAGE * page for count in fds_for(nprocs))
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     infinite = resource.RLIM_INFINITY
     if soft != infinite and soft < wanted:

@@ -23,6 +23,8 @@ class RunFiles:
         self.folder = folder
         self.readers: list[Callable[[str], None]] = []
         """Told what the journal is told, also where there is none, once it has it."""
+        self.whole = True
+        """No line of the journal was lost."""
         self._journal = -1
         self._ballast: Ballast | None = None
         if folder is None:
@@ -48,6 +50,7 @@ class RunFiles:
             while data:
                 data = data[os.write(self._journal, data) :]
         except OSError as error:
+            self.whole = False
             self._failed("events.jsonl", error)
         for read in self.readers:
             read(text)

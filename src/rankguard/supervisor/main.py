@@ -103,7 +103,7 @@ class Supervisor:
         tell: int,
         front_pid: int,
     ) -> None:
-        few_fds = not ensure_fds(spec.nprocs)
+        few_fds = not ensure_fds(spec.nprocs, page=spec.http is not None)
         self._wire, self._signals, self._tell = wire, signals, tell
         self._warden_pid = os.getppid()
         self._files = files = RunFiles(spec.run_dir, lock.hold)

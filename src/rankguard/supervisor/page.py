@@ -32,8 +32,10 @@ KEPT = 8 << 20
 """Bytes that it may be behind; where no files are kept, also those that a new one begins with."""
 STUCK_S = 30.0
 STEADY_S = 60.0
-PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0)
-"""Before each time that it is started again, in a row of those that did not last `STEADY_S`; then it is given up."""
+PAUSES = (0.0, 1.0, 2.0, 4.0, 8.0, 60.0)
+"""Before each time that it is started again, in a row of those that did not last `STEADY_S`; so it goes on: whoever
+restarts containers that do not answer would take its absence for the job's.
+"""
 LAST_S = 0.5
 _TURN = 1 << 16
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -221,17 +223,16 @@ class Page:
     def _plan(self, now: float, because: str) -> None:
         """Start it again after a while, or give it up."""
         why_not = None
-        if self._failed > len(PAUSES):
-            why_not = f"it has ended {self._failed} times"
-        elif self._files.folder is not None and self._files.error is not None:
+        if self._files.folder is not None and not self._files.whole:
             why_not = "the journal is not complete"
         elif self._begun is not None and len(self._begun) > KEPT:
             why_not = "no file holds the journal"
         if why_not is None:
-            pause = PAUSES[self._failed - 1]
+            pause = PAUSES[min(self._failed, len(PAUSES)) - 1]
             self._again_at = now + pause
+            tell = self.warn if self._failed <= len(PAUSES) else self.note
             when = f"in {pause:g} s" if pause else "now"
-            self.warn(f"the page server has ended{because}; it is started again {when}")
+            tell(f"the page server has ended{because}; it is started again {when}")
             return
         os.close(self._listening)
         self._over = True
