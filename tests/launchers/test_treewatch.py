@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from tests.linux._evidence_helpers import MIB
+from tests.linux._evidence_helpers import MIB, wait_readable
 from tests.linux._trees import Loop, Tree
 
 from rankguard.diagnosis.roles import RULES, VARIABLES, name_of, role_of, user_rule
@@ -92,6 +92,21 @@ def test_ranks_join_and_the_end_of_one_is_its_own(made):
     assert ended == [Exited(ended[0].at, 3, KILLED, oom_readable=True, log=None)]
     assert made.kernel == [9]
     assert made.watch.by_pid.keys() == {controller, first}
+
+
+def test_who_came_and_went_unseen_and_was_not_asked_since_is_told_when_the_engine_is_late(made):
+    gone, fine = made.tree.fork("gone"), made.tree.fork("fine")
+    pidfds = [os.pidfd_open(pid) for pid in (gone, fine)]
+    made.tree.order("gone", "exit", "255")
+    made.tree.order("fine", "exit", "0")
+    for fd in pidfds:
+        assert wait_readable(fd)
+        os.close(fd)
+
+    for _ in range(2):  # told once
+        made.watch.unreaped(5.0)
+    (told,) = made.told(Perished)
+    assert (told.pid, told.ending, told.parent, told.loud) == (gone, Ending("exit", code=255), made.tree.root, True)
 
 
 def test_what_a_rank_forks_has_its_title_and_is_no_rank(made):

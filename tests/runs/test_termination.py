@@ -16,6 +16,8 @@ from tests.run.test_memory import HOLD, inside
 from tests.runs.jobs import TELL, Jobs, until
 from tests.runs.test_killed_together import LIMIT, group, kill_all, litter, members, tidy  # noqa: F401  # a fixture
 
+from rankguard.launchers.limits import fds_for
+
 UNREADY = (
     HOLD
     + """
@@ -231,6 +233,37 @@ def test_the_first_failure_while_others_are_made_to_end(jobs: Jobs, place: Path)
         == f"rankguard: exit 3 exit-code proven rank=1 node={os.uname().nodename} phase=running run={live.id}"
     )
     assert "the other ranks are being ended. If this is what the container left" in place.read_text()
+
+
+def test_an_attempt_that_goes_on_has_no_last_word(jobs: Jobs, place: Path) -> None:
+    """What the attempt before it left is taken back, also where no memory is looked at."""
+    place.write_text("the program's own\n")
+    text = f"""
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": sys.exit(3)
+said = open({str(place)!r}).read()
+open({str(place)!r} + "-seen", "w").write(said)
+{TELL}
+signal.pause()
+"""
+    live = jobs.start(1, text, "--max-restarts", "1", "--sample", "0", *options(place))
+    assert Path(f"{place}-seen").read_text() == "the program's own\n"
+    live.process.terminate()
+    live.process.communicate()
+    assert told(place)["outcome"] == "interrupted"
+
+
+def test_hardly_any_descriptors_are_enough(ranks: Ranks, place: Path) -> None:
+    """The file is held open, so that it can be written when there are none left."""
+    needed, _wanted = fds_for(8)
+    few = [
+        "prlimit",
+        f"--nofile={needed}",
+        *ranks.command("-n", "8", *options(place), "--no-python", "sh", "-c", "exit 3"),
+    ]
+    ended = subprocess.run(few, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 3, ended.stderr
+    assert told(place)["exit_code"] == 3
 
 
 def test_what_is_short_and_then_is_not(begin, place: Path, tmp_path: Path) -> None:

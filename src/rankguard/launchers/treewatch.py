@@ -20,7 +20,8 @@ from rankguard.launchers.contract import Emit
 from rankguard.launchers.limits import raise_towards
 from rankguard.linux.census import Census, stat_of
 from rankguard.linux.glance import glance
-from rankguard.linux.roster import Entry, Roster
+from rankguard.linux.roster import Entry, Roster, ending_of_zombie
+from rankguard.linux.tree import children
 from rankguard.model import Ending, Memory, OomCount, OomRecord, Process
 from rankguard.record import Record
 
@@ -271,6 +272,21 @@ class TreeWatch:
             ending = Ending("signal", signal="SIGKILL", number=9)
             rose, readable = self._rose(now)
             self._emit(Perished(now, record.pid, self._named(record.name), ending, oom=rose, oom_readable=readable))
+
+    def unreaped(self, now: float) -> None:
+        """Tell of those that came and went between two looks, badly, and whom their parent has not asked since: an engine
+        that waits for children which never began does not know that it waits in vain.
+        """
+        for parent in (self._root, *self.roster.processes):
+            for pid in children(parent):
+                stat = None if pid in self.roster.processes or pid in self._past else stat_of(pid)
+                ending = ending_of_zombie(pid) if stat is not None and stat.state == "Z" else None
+                if stat is None or ending is None or not _abnormal(ending) or not self._may_tell(ending):
+                    continue
+                self._past[pid] = stat.comm, {}
+                rose, readable = self._rose(now)
+                name = self._named(stat.comm)
+                self._emit(Perished(now, pid, name, ending, parent=parent, oom=rose, oom_readable=readable, loud=True))
 
     def _may_tell(self, ending: Ending) -> bool:
         """Signals are told of longer than exits: tools end with 1 by the thousand, and nobody is killed as often."""

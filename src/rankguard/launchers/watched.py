@@ -150,6 +150,11 @@ class WatchedTree:
         """Ends are there that have not been told yet."""
         return self._tree is not None and not self._tree.settle(self._around.clock())
 
+    def tell_unreaped(self, now: float) -> None:
+        """Of processes that ended unseen and that nobody has asked since."""
+        if self._tree is not None:
+            self._tree.unreaped(now)
+
     def names(self) -> dict[int, str]:
         """What everybody of the tree is called, by pid, as it is now."""
         if self._tree is None:

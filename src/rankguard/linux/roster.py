@@ -341,7 +341,7 @@ class Roster:
         ):
             stat = stat_of(process.pid)
             if stat is None or stat.started != process.started or stat.state in "ZX":
-                ending = None if stat is None or stat.started != process.started else _ending_of_zombie(process.pid)
+                ending = None if stat is None or stat.started != process.started else ending_of_zombie(process.pid)
                 self._gone(process)
                 self._tell(process, ending or UNKNOWN, now)
             elif self._held < self._budget:
@@ -380,7 +380,8 @@ def _environ(pid: int) -> bytes:
     return b"".join(parts)
 
 
-def _ending_of_zombie(pid: int) -> Ending | None:
+def ending_of_zombie(pid: int) -> Ending | None:
+    """How one that has not been reaped ended; null where it has been, or the kernel does not tell."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:

@@ -33,6 +33,7 @@ class Ahead:
         self._log, self._job, self._clock, self._wall = log, job, clock, wall
         self._at, self._share = float("-inf"), 0.0
         self._settled = False
+        log.clear()  # what an attempt before this one left
 
     def near(self, near: Near | None) -> None:
         """A look at the memory: how near the limit is; null when it is not."""

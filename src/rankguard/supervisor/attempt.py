@@ -246,6 +246,8 @@ class LiveAttempt:
     def _examine(self, number: int, now: float) -> None:
         if self._examination not in self._parts:  # somebody was not ready in time
             self._parts.insert(0, self._examination)
+        if self._watched is not None:
+            self._watched.tell_unreaped(now)
         self._examination.begin(number, now)
 
     def _close_helpers(self) -> None:
