@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.containers.box import AS_STRANGER, container, needs_container, open_to_all, why_no_stranger
+from tests.containers.box import container, needs_container, open_to_all, why_no_stranger
 from tests.containers.test_taken_away import CASES, Case
 from tests.faults.nest import Nest
 from tests.marks import slowly
@@ -44,7 +44,7 @@ class Engine:
     """Watched in a container of its own."""
 
     def __init__(self, nest: Nest, case: Case, what: str, *options: str) -> None:
-        if case.then == AS_STRANGER and why_no_stranger() is not None:
+        if "--reuid" in case.then and why_no_stranger() is not None:
             pytest.skip(str(why_no_stranger()))
         self.nest, self.folder = nest, Path(nest.folder, "run")
         Path(nest.top).chmod(0o755)
