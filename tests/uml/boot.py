@@ -33,6 +33,9 @@ TESTS = (
     "tests/runs/test_killed_together.py::test_the_kernel_kills_the_group_as_a_whole",
     "tests/runs/test_termination.py::test_the_kernel_kills_everything_when_memory_runs_out",
     "tests/runs/test_stacks.py::test_where_only_some_may_trace",
+    "tests/watch/test_memory.py",
+    "tests/watch/test_watch.py::test_a_worker_dies_and_the_engine_hangs",
+    "tests/watch/test_watch.py::test_deep_and_far_from_its_parents",
 )
 
 

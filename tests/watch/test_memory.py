@@ -85,6 +85,10 @@ time.sleep(0.5)
     ended = watched.end()
 
     assert (ended.status, "dd ended with -9" in ended.stdout) == (0, True), ended.stderr
+    assert len(ended.verdict["reported"]) == 1, ended.facts
     (reported,) = ended.verdict["reported"]
-    assert (reported["cause"]["kind"], reported["name"].split()[0]) == ("oom-kill", "dd")
+    assert (reported["cause"]["kind"], reported["name"].split()[0]) in (
+        ("oom-kill", "dd"),
+        ("oom-kill", "python"),  # seen on a slow machine, between its fork and its exec
+    )
     assert "was killed by the kernel's OOM killer; it is left to its engine" in ended.stderr

@@ -39,8 +39,8 @@ def _of_culprit(rank: RankCase | None, kind: str) -> int:
         return NO_CODE_OF_ITS_OWN
     if rank.not_spawned:
         return _of_errno(rank.not_spawned.errno, rank.not_spawned.stage)
-    if kind == "oom-kill" and not rank.exited:
-        return 128 + 9  # the kernel log was faster than the exit
+    if kind == "oom-kill" and (not rank.exited or (code_of(rank) is None and signal_of(rank) is None)):
+        return 128 + 9  # the kernel log was faster than the exit, or is the only one to tell
     if ended_by_us(rank) or not rank.exited:
         return (
             leaving_code(rank) or NO_CODE_OF_ITS_OWN

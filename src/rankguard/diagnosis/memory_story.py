@@ -43,11 +43,16 @@ class OomKill(Record):
 
 def oom_kill(case: Case, rank: RankCase) -> OomKill | None:
     """The OOM kill that explains this rank's end; null when none does."""
-    if sigkilled_by_others(rank) or (not rank.exited and _records(rank, child=False)):
+    if sigkilled_by_others(rank) or (not _told_how(rank) and _records(rank, child=False)):
         return _of_itself(case, rank)
     if _records(rank, child=False) and signal_of(rank) == 9:
         return _of_itself(case, rank)  # our SIGKILL met one that had been killed already
     return _of_child(rank)
+
+
+def _told_how(rank: RankCase) -> bool:
+    """Its status is known. That of somebody else's child may have gone with the parent that reaped it."""
+    return rank.exited is not None and (signal_of(rank) is not None or code_of(rank) is not None)
 
 
 def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:

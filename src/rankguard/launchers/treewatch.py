@@ -19,6 +19,7 @@ from rankguard.facts import Exited, Joined, Perished
 from rankguard.launchers.contract import Emit
 from rankguard.launchers.limits import raise_towards
 from rankguard.linux.census import Census, stat_of
+from rankguard.linux.foreign import UNKNOWN
 from rankguard.linux.glance import glance
 from rankguard.linux.roster import Entry, Roster, ending_of_zombie
 from rankguard.linux.tree import children
@@ -36,6 +37,8 @@ _ANYBODY = ("none", "multiprocessing")
 _LASTING_S = 5.0
 """What has run for so long is more than a command that answers by its status, as `grep` does."""
 _PAST = 1024
+_UNSURE = 64
+KILLED = Ending("signal", signal="SIGKILL", number=9)
 _OPEN_FILES = 8192
 """Our own limit, if we may: each process of the tree takes one. (Ranks have theirs back: `linux/spawn.py`.)"""
 _SAME_KILL_S = 1.0
@@ -102,6 +105,12 @@ class TreeWatch:
         """All that ever were, in the order of their numbers from 1; the root is number 0."""
         self._roles: dict[int, Recognised] = {}
         self._known: dict[tuple[object, ...], Recognised] = {}
+        self._killed: set[int] = set()
+        """Of whom the kernel's log tells that it killed them, before their end was seen."""
+        self._ending: int | None = None
+        """Whose end is being looked into."""
+        self._unsure: dict[int, tuple[Entry, Recognised]] = {}
+        """Those of whom nobody knows how they ended, the last of them."""
         self._past: dict[int, tuple[str, Mapping[str, str]]] = {}
         self._ready: set[int] = set()
         self._told = 0
@@ -241,18 +250,23 @@ class TreeWatch:
             self._consider_last_name(process, now)
         member, role = self.by_pid.get(process.pid), self._roles.get(process.pid)
         self._remember(process)
+        if ending.code != 0:
+            self._ending = process.pid
+            self._around.kernel(now, ending.number)
+            self._ending = None
+        if ending == UNKNOWN and process.pid in self._killed:
+            ending = KILLED
+        self._killed.discard(process.pid)
         if member is not None:
             member.ending = ending
-            self._around.kernel(now, ending.number)
             self._emit(self._exited(now, member.number, ending))
             del self.by_pid[process.pid]
         elif role is not None and _abnormal(ending) and self._may_tell(ending):
-            self._around.kernel(now, ending.number)
-            rose, readable = self._rose(now)
-            name, loud = self._named(process.title), _loud(ending, role, now - process.first_seen)
-            self._emit(
-                Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, readable, loud)
-            )
+            self._tell_perished(process, role, ending, now)
+        elif role is not None and ending == UNKNOWN:
+            self._unsure[process.pid] = process, role
+            if len(self._unsure) > _UNSURE:
+                del self._unsure[next(iter(self._unsure))]
 
     def _consider_last_name(self, process: Entry, now: float) -> None:
         """It may have taken a title just now that we have not seen: the first 15 bytes of it are its name, as a rule."""
@@ -265,13 +279,27 @@ class TreeWatch:
         else:
             self._consider(process, now)
 
-    def killed_unseen(self, now: float, record: OomRecord) -> None:
-        """The kernel killed a process of the tree for memory that had come and gone unseen: told all the same."""
-        if record.pid not in self.roster.processes and record.pid not in self._past and record.pid != self._root:
-            self._past[record.pid] = record.name, {}
-            ending = Ending("signal", signal="SIGKILL", number=9)
+    def _tell_perished(self, process: Entry, role: Recognised, ending: Ending, now: float) -> None:
+        rose, readable = self._rose(now)
+        name, loud = self._named(process.title), _loud(ending, role, now - process.first_seen)
+        self._emit(
+            Perished(now, process.pid, name, ending, role.role, role.index, process.origin, rose, readable, loud)
+        )
+
+    def killed(self, now: float, record: OomRecord, *, ours: bool) -> None:
+        """The kernel's log tells whom it killed for memory, and where a status went with the parent it alone tells how.
+
+        `ours`: it was in the group of the tree; one that had come and gone unseen is told, too.
+        """
+        pid = record.pid
+        if pid in self.roster.processes or pid == self._ending:
+            self._killed.add(pid)
+        elif (unsure := self._unsure.pop(pid, None)) is not None:
+            self._tell_perished(*unsure, KILLED, now)
+        elif ours and pid not in self._past and pid != self._root:
+            self._past[pid] = record.name, {}
             rose, readable = self._rose(now)
-            self._emit(Perished(now, record.pid, self._named(record.name), ending, oom=rose, oom_readable=readable))
+            self._emit(Perished(now, pid, self._named(record.name), KILLED, oom=rose, oom_readable=readable))
 
     def unreaped(self, now: float) -> None:
         """Tell of those that came and went between two looks, badly, and whom their parent has not asked since: an engine

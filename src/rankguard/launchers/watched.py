@@ -57,8 +57,8 @@ class WatchedTree:
         if isinstance(fact, Exited) and self._tree is not None:
             self._tree.settle(fact.at)
         self._emit_of_root(fact)
-        if isinstance(fact, KernelKilled) and fact.is_child and self._tree is not None:
-            self._tree.killed_unseen(fact.at, fact.record)
+        if isinstance(fact, KernelKilled) and self._tree is not None:
+            self._tree.killed(fact.at, fact.record, ours=fact.is_child)
         if isinstance(fact, Spawned):
             self._begin(fact.pid)
 
