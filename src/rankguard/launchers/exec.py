@@ -26,8 +26,8 @@ from rankguard.facts import (
 )
 from rankguard.launchers.contract import Emit, Surroundings
 from rankguard.launchers.kernelnews import KernelNews
+from rankguard.launchers.launched import LaunchedRank
 from rankguard.launchers.limits import may_keep
-from rankguard.launchers.mailbox import Mailbox
 from rankguard.launchers.recorderror import read_error_file
 from rankguard.launchers.redaction import redacted, redacted_tail
 from rankguard.launchers.signs import sign_of, silences, unread
@@ -50,49 +50,15 @@ _LAST_WORDS = 32
 NEWS_EXIT, NEWS_NOTIFY, NEWS_OUTPUT = 1, 2, 3
 
 
-class _Rank:
-    __slots__ = (
-        "complaints",
-        "error_file",
-        "exited",
-        "heard_at",
-        "heard_by",
-        "mailbox",
-        "news",
-        "notify",
-        "number",
-        "outputs",
-        "pid",
-        "pidfd",
-        "reaped",
-        "spawned",
-        "started",
-        "warm",
-    )
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.pid = self.pidfd = self.news = -1
-        self.outputs = [-1, -1]
-        self.notify: notify.NotifySocket | None = None
-        self.mailbox = Mailbox(number)
-        self.complaints: dict[int, int] = {}
-        self.error_file: str | None = None
-        self.started = (0.0, 0.0)
-        self.heard_at: float | None = None
-        self.heard_by: str | None = None
-        self.warm = self.spawned = self.exited = self.reaped = False
-
-
 class ExecRanks:
     """The launcher of `--start exec`."""
 
     def __init__(self, around: Surroundings, selector: BaseSelector, emit: Emit) -> None:
         self._around, self._selector, self._emit = around, selector, emit
         self._spec = around.spec
-        self._ranks = [_Rank(number) for number in range(self._spec.nprocs)]
+        self._ranks = [LaunchedRank(number) for number in range(self._spec.nprocs)]
         self._queue: deque[int] = deque()
-        self._by_pid: dict[int, _Rank] = {}
+        self._by_pid: dict[int, LaunchedRank] = {}
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
         self._paused = False
@@ -143,7 +109,7 @@ class ExecRanks:
                 self._due.discard(number)
                 self._tell(self._ranks[number].mailbox.flush(now))
 
-    def _start(self, ranks: list[_Rank]) -> None:
+    def _start(self, ranks: list[LaunchedRank]) -> None:
         """All are prepared, then all are forked, then all are watched."""
         prepared = []
         for rank in ranks:
@@ -161,19 +127,19 @@ class ExecRanks:
         for rank, started, begun_at, at in forked:
             self._watch(rank, started, (begun_at, at))
 
-    def _prepare(self, rank: _Rank) -> Prepared:
+    def _prepare(self, rank: LaunchedRank) -> Prepared:
         around = self._around
         rank.notify = notify.NotifySocket(f"{around.private_dir}/{rank.number}")
         if not around.private_dir.startswith("@"):
             rank.error_file = f"{around.private_dir}/{rank.number}.error"
         return self._starter.prepare(rank.number, rank.notify.path, rank.error_file)
 
-    def _not_started(self, rank: _Rank, error: OSError) -> None:
+    def _not_started(self, rank: LaunchedRank, error: OSError) -> None:
         self._abandon(rank)
         statement = f"unable to start a process: {error.strerror or error}"
         self._emit(NotSpawned(self._around.clock(), rank.number, "fork", error.errno or 0, statement))
 
-    def _watch(self, rank: _Rank, start: Start, made: tuple[float, float]) -> None:
+    def _watch(self, rank: LaunchedRank, start: Start, made: tuple[float, float]) -> None:
         assert rank.notify is not None  # it was prepared
         started, outputs, rank.warm = start
         rank.pid, rank.pidfd, rank.news = started.pid, started.pidfd, started.news
@@ -189,7 +155,7 @@ class ExecRanks:
     def _register(self, fd: int, priority: int, call: Callable[[float], object]) -> None:
         self._selector.register(fd, EVENT_READ, (priority, call))
 
-    def _on_news(self, rank: _Rank, now: float) -> None:
+    def _on_news(self, rank: LaunchedRank, now: float) -> None:
         """The child executes, or says why it cannot."""
         if rank.news < 0:
             return
@@ -197,14 +163,9 @@ class ExecRanks:
             failed = spawn.failure(rank.news)
         except BlockingIOError:
             return
-        self._selector.unregister(rank.news)
-        os.close(rank.news)
-        rank.news = -1
+        self._close_news(rank)
         if failed is None:
-            rank.spawned = True
-            self._emit(Spawned(now, rank.number, rank.pid, rank.warm))
-            if self._not_spawned:
-                self._tell_not_spawned(now)
+            self._executes(rank, now)
             return
         stage, error = failed
         error, statement = not_executed(self._spec, stage, error)
@@ -213,6 +174,17 @@ class ExecRanks:
         self._abandon(rank)
         self._not_spawned[rank.number] = NotSpawned(now, rank.number, stage, error, statement)
         self._tell_not_spawned(now)
+
+    def _close_news(self, rank: LaunchedRank) -> None:
+        self._selector.unregister(rank.news)
+        os.close(rank.news)
+        rank.news = -1
+
+    def _executes(self, rank: LaunchedRank, now: float) -> None:
+        rank.spawned = True
+        self._emit(Spawned(now, rank.number, rank.pid, rank.warm))
+        if self._not_spawned:
+            self._tell_not_spawned(now)
 
     def _tell_not_spawned(self, now: float, within_s: float = _IN_ORDER_S) -> None:
         """In the order of ranks, so that of several that fail alike the same one is named each time.
@@ -225,7 +197,7 @@ class ExecRanks:
                 return
             self._tell([self._not_spawned.pop(number).replace(at=max(now, fact.at))])
 
-    def _abandon(self, rank: _Rank) -> None:
+    def _abandon(self, rank: LaunchedRank) -> None:
         self._close_output(rank, 0)
         self._close_output(rank, 1)
         self._close_notify(rank)
@@ -241,7 +213,7 @@ class ExecRanks:
         for fact in facts:
             self._emit(redacted(fact, self._around.redact))
 
-    def _on_notify(self, rank: _Rank, now: float) -> bool:
+    def _on_notify(self, rank: LaunchedRank, now: float) -> bool:
         if rank.notify is None:
             return False
         self._on_news(rank, now)  # one that speaks executes, even when the news of that is behind in the queue
@@ -259,14 +231,14 @@ class ExecRanks:
             self._due.add(rank.number)
         return more
 
-    def _hand_over(self, rank: _Rank) -> None:
+    def _hand_over(self, rank: LaunchedRank) -> None:
         box = rank.mailbox
         self._around.on_payload(rank.number, box.payload, box.payload_fd)
         if box.payload_fd is not None:
             os.close(box.payload_fd)
         box.payload, box.payload_fd = None, None
 
-    def _belongs(self, rank: _Rank) -> Callable[[int, int], bool]:
+    def _belongs(self, rank: LaunchedRank) -> Callable[[int, int], bool]:
         def asks(pid: int, uid: int) -> bool:
             if pid in (rank.pid, 0):
                 return True
@@ -276,7 +248,7 @@ class ExecRanks:
 
         return asks
 
-    def _on_output(self, rank: _Rank, which: int, now: float) -> bool:
+    def _on_output(self, rank: LaunchedRank, which: int, now: float) -> bool:
         fd = rank.outputs[which]
         if fd < 0:
             return False
@@ -295,7 +267,7 @@ class ExecRanks:
             self._emit(OutputClosed(now, rank.number))
         return False
 
-    def _on_pidfd(self, rank: _Rank, now: float) -> None:
+    def _on_pidfd(self, rank: LaunchedRank, now: float) -> None:
         """It has ended. While a debugger traces it, its status is the debugger's first (ptrace(2)), and then SIGCHLD comes."""
         self._on_exit(rank, now)
         if not rank.exited:
@@ -310,7 +282,7 @@ class ExecRanks:
             if self._ranks[number].exited:
                 self._traced.discard(number)
 
-    def _on_exit(self, rank: _Rank, now: float) -> None:
+    def _on_exit(self, rank: LaunchedRank, now: float) -> None:
         """The process has ended: first what it said, then what the kernel says of it, then that."""
         if rank.exited:
             return
@@ -320,6 +292,9 @@ class ExecRanks:
         self._on_news(rank, now)
         if rank.exited:  # it had never executed
             return
+        if rank.news >= 0:  # whoever forked it has not let go of the pipe yet; it has ended, so it had begun
+            self._close_news(rank)
+            self._executes(rank, now)
         self._forget(rank.pidfd)
         rank.exited = True
         self._around.terminal.ended(rank.number)
@@ -471,7 +446,7 @@ class ExecRanks:
                 with contextlib.suppress(OSError):
                     os.unlink(rank.error_file)
 
-    def _close_output(self, rank: _Rank, which: int) -> None:
+    def _close_output(self, rank: LaunchedRank, which: int) -> None:
         fd = rank.outputs[which]
         if fd >= 0:
             self._forget(fd)
@@ -479,7 +454,7 @@ class ExecRanks:
             rank.outputs[which] = -1
             self._around.output.ended(rank.number, which)
 
-    def _close_notify(self, rank: _Rank) -> None:
+    def _close_notify(self, rank: LaunchedRank) -> None:
         if rank.notify is not None:
             self._forget(rank.notify.fileno())
             rank.notify.close()
