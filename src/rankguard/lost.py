@@ -22,7 +22,8 @@ from rankguard.model import Verdict
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.state import Sampled, fullness, last_look, remembered, sampled
-from rankguard.report.termination import TerminationLog, of_verdict
+from rankguard.report.termination import of_verdict
+from rankguard.report.terminationlog import TerminationLog
 
 _FULL = 0.9
 """Of a memory limit."""

@@ -13,7 +13,8 @@ from tests.report.test_limits import verdicts
 
 from rankguard.diagnosis.projection import Near, Outlook, Sample
 from rankguard.model import Cause, Confidence, Ending, Family, MemoryState, Phase
-from rankguard.report.termination import MOST, SCHEMA, TerminationLog, of_memory, of_request, of_verdict, so_far
+from rankguard.report.termination import SCHEMA, of_memory, of_request, of_verdict, so_far
+from rankguard.report.terminationlog import MOST, TerminationLog
 from rankguard.report.text import last_line
 
 GIB = 1 << 30
@@ -242,6 +243,18 @@ def test_what_could_not_be_written_once_is_tried_again(path):
     assert log.error == f"unable to write the termination log `{path}`: File too large"
     log.write(lambda _theirs: b"rankguard: there\n")
     assert path.read_bytes() == b"rankguard: there\n"
+    log.close()
+
+
+def test_a_fault_of_ours_costs_the_message_alone(path):
+    path.write_bytes(b"theirs\n")
+    log = TerminationLog(str(path))
+    log.write(lambda _theirs: f"{1 // 0}".encode())
+    assert log.error == (
+        f"unable to write the termination log `{path}`: a fault of rankguard: ZeroDivisionError: "
+        "integer division or modulo by zero"
+    )
+    assert path.read_bytes() == b"theirs\n"
     log.close()
 
 

@@ -4,38 +4,27 @@ One line that is stable and greppable, then one line of JSON that is always whol
 what the kubelet takes of `/dev/termination-log`, whatever ended the container. So it is also written ahead, while the
 kernel may end everything at any moment (`memory.oom.group`), and taken back when that has passed.
 
-In place, since the file is bind-mounted: there is nothing that could be renamed over it. Nothing here waits or fails:
-what cannot be written is told by `error`. Not here: when to write ahead (`supervisor/ahead.py`).
+Pure: what is said. Not here: the file (`terminationlog.py`), when to write ahead (`supervisor/ahead.py`).
 
 Sources: "Determine the Reason for Pod Failure" of the Kubernetes documentation; the kubelet reads the last 4,096 bytes.
 Read next: `text.py` (the same verdict for a terminal), `redact.py` (what is told holds no secret by then).
 """
 
 import json
-import os
-import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rankguard.diagnosis.projection import Near, growing
 from rankguard.diagnosis.words import ranges
 from rankguard.model import Verdict
 from rankguard.report import wording as say
+from rankguard.report.terminationlog import MOST
 
 SCHEMA = "rankguard.termination/1"
-MOST = 4096
-"""Bytes of one container's message that the kubelet keeps."""
-OURS = b"rankguard: "
-"""How a message of ours begins, and no other's."""
-_WHOLE = 1 << 16
-"""Of what somebody else wrote there so much is looked at, from a longer one its end."""
 _LEFT = (
     "If this is what the container left, rankguard was ended before it could write a verdict: "
     "by whatever ended the whole container"
 )
-
-
-# ── What is said ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def of_verdict(verdict: Verdict, theirs: bytes = b"") -> bytes:
@@ -160,90 +149,3 @@ def _message(line: str, selection: dict[str, Any], text: str, theirs: bytes) -> 
 def _bounded(value: Any) -> Any:
     """Text that takes no more than twice its 200 bytes in JSON."""
     return say.cut_bytes(say.printable(value, 200), 200) if isinstance(value, str) else value
-
-
-# ── Where it is said ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class TerminationLog:
-    """The file. `redact` is for what the program had written there before us; `path` null: nothing is written at all.
-
-    It stays open, so that it can be written when there is no descriptor left.
-    """
-
-    def __init__(self, path: str | None, redact: Callable[[str], str] = str) -> None:
-        self.error: str | None = None
-        self._path, self._redact = path, redact
-        self._fd = -1
-        self._size = 0
-        self._last: bytes | None = None
-        self._theirs = b""
-        if path is None:
-            return
-        try:
-            self._fd = _open(path)
-        except OSError as error:
-            self._failed(error.strerror)
-            return
-        if not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            self._failed("it is no regular file")
-            self.close()
-
-    @property
-    def written(self) -> bool:
-        """What is there now is ours."""
-        return self._last is not None
-
-    def write(self, make: Callable[[bytes], bytes]) -> None:
-        """The whole message anew. `make` is given what the program has written there, and must not raise."""
-        if self._fd < 0:
-            return
-        self._look()
-        self._put(make(self._redact(self._theirs.decode(errors="replace")).encode(errors="replace")))
-
-    def clear(self) -> None:
-        """Take back what was written ahead; what was the program's own is there again."""
-        if self._fd >= 0 and self._last is not None:
-            self._look()
-            self._put(self._theirs)
-            self._last = None
-
-    def _look(self) -> None:
-        """Whoever else writes there has the right to: what they wrote since is kept."""
-        try:
-            size = os.fstat(self._fd).st_size
-            found = os.pread(self._fd, _WHOLE, 0) if size <= _WHOLE else os.pread(self._fd, MOST, size - MOST)
-        except OSError:  # not readable for us
-            return
-        self._size = size
-        if self._last is not None and found.startswith(self._last):
-            self._theirs = (self._theirs + found[len(self._last) :])[-MOST:]
-        elif not found.startswith(OURS):
-            self._theirs = found[-MOST:]
-
-    def _put(self, text: bytes) -> None:
-        """What was there and is longer is blanked in the same stroke, so that no moment shows half of each."""
-        try:
-            os.pwrite(self._fd, text.ljust(min(self._size, 2 * MOST), b"\n"), 0)
-            os.ftruncate(self._fd, len(text))
-        except OSError as error:
-            self._failed(error.strerror)  # and tried again next time: a disk that is full now may have room then
-            return
-        self._last, self._size = text, len(text)
-
-    def _failed(self, why: str | None) -> None:
-        self.error = self.error or f"unable to write the termination log `{self._path}`: {why}"
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _open(path: str) -> int:
-    """To read what is there as well, where that is allowed. Never waits: a FIFO without a reader is refused."""
-    flags = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    try:
-        return os.open(path, os.O_RDWR | flags)
-    except PermissionError:
-        return os.open(path, os.O_WRONLY | flags)

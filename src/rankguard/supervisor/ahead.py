@@ -14,9 +14,7 @@ from rankguard.diagnosis.words import signal_name
 from rankguard.facts import Fact, StopRequested
 from rankguard.model import StoppedBy, Verdict
 from rankguard.orders import Order
-from rankguard.report import termination
-from rankguard.report import wording as say
-from rankguard.report.termination import TerminationLog
+from rankguard.report.terminationlog import TerminationLog
 
 _LEAST_S = 0.25
 """Between two messages about memory; the last look before a kill is told in any case where it shows much more."""
@@ -51,6 +49,8 @@ class Ahead:
         unready = None
         if job.expects_ready:
             unready = [rank.rank for rank in job.ranks if rank.ready_at is None and rank.exited is None]
+        from rankguard.report import termination  # no start waits for it
+
         at, spec = self._when(), job.spec
         names = None
         if spec.watch is not None:
@@ -61,18 +61,23 @@ class Ahead:
 
     def judged(self, known: Verdict) -> None:
         """The first failure has its name; what follows may take as long as `--grace` says."""
+        from rankguard.report.termination import so_far
+
         self._settled = True
-        self._log.write(lambda theirs: termination.so_far(known, theirs))
+        self._log.write(lambda theirs: so_far(known, theirs))
 
     def listen(self, told: Fact | Order) -> None:
         """Of every fact and order."""
         if isinstance(told, StopRequested) and not self._settled:
+            from rankguard.report.termination import of_request
+            from rankguard.report.wording import stopper
+
             self._settled = True
             sender, name = told.sender, signal_name(told.signal)
             by = StoppedBy(name) if sender is None else StoppedBy(name, sender.pid, sender.uid, sender.comm)
             at = self._when()
-            what = f"asked to end {say.stopper(by)}"
-            self._log.write(lambda theirs: termination.of_request(what, self._job.spec.run_id, at, theirs))
+            what = f"asked to end {stopper(by)}"
+            self._log.write(lambda theirs: of_request(what, self._job.spec.run_id, at, theirs))
 
     def _when(self) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._wall()))

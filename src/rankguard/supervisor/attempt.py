@@ -53,7 +53,7 @@ from rankguard.orders import Order, SignalAll, Tell
 from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling
-from rankguard.report.termination import TerminationLog
+from rankguard.report.terminationlog import TerminationLog
 from rankguard.supervisor.ahead import Ahead
 from rankguard.supervisor.backpressure import Backpressure
 from rankguard.supervisor.desk import Desk
@@ -191,8 +191,10 @@ class LiveAttempt:
             self.job, ground.memory, files, clock, self.driver.emit, self._groups, groups_before, few_fds=few
         )
         self.desk.sampled, self.driver.remember = self._samples.told, self._samples.remember
-        self._ahead = Ahead(ground.last_word, self.job, clock)
-        self._samples.nearing, self.desk.judged = self._ahead.near, self._ahead.judged
+        self._ahead: Ahead | None = None
+        if ground.last_word.path is not None:
+            self._ahead = Ahead(ground.last_word, self.job, clock)
+            self._samples.nearing, self.desk.judged = self._ahead.near, self._ahead.judged
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
@@ -409,7 +411,8 @@ class LiveAttempt:
         elif isinstance(told, Judged) and told.rank is not None:
             self._look_round().judged(told.rank)
         self._screen.listen(told)
-        self._ahead.listen(told)
+        if self._ahead is not None:
+            self._ahead.listen(told)
         self.desk.listen(told)
 
     def _look_round(self) -> "Survey":

@@ -36,7 +36,7 @@ from rankguard.private import CONTROL, PREFIX, private_parents
 from rankguard.record import from_data
 from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
-from rankguard.report.termination import TerminationLog, of_verdict
+from rankguard.report.terminationlog import TerminationLog
 from rankguard.report.unkept import say_unkept
 from rankguard.supervisor.attempt import Ground, LiveAttempt
 from rankguard.supervisor.backpressure import Backpressure
@@ -221,7 +221,7 @@ class Supervisor:
         final = final.replace(warnings=(*final.warnings, *losses(self._consoles)))
         final = self._with_unwritten(final)
         self._files.finish(final)
-        self._last_word.write(lambda theirs: of_verdict(final, theirs))
+        self._last_word.write(lambda theirs: _last_word_of(final, theirs))
         # What went wrong just now cannot be in what could not be written.
         told = self._with_unwritten(final).to_dict()
         if self._page is not None:
@@ -312,3 +312,9 @@ class Supervisor:
 
     def _pause(self, paused: bool, now: float) -> None:
         self._attempt.pause(paused, now)
+
+
+def _last_word_of(final: Verdict, theirs: bytes) -> bytes:
+    from rankguard.report.termination import of_verdict  # no start waits for it
+
+    return of_verdict(final, theirs)
