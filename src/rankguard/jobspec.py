@@ -21,12 +21,21 @@ class WatchPlan(Record):
     leave_patterns: tuple[str, ...] = ()
     """Of those that are not, whatever the rules say."""
     attached: int | None = None
-    """The pid of an engine that somebody else has started; null: it is launched."""
+    """The pid of an engine that somebody else has started; null: it is launched, or found by `match`."""
+    attached_started: int | None = None
+    """When that began, in clock ticks since boot: with the pid it is the identity."""
+    match: str | None = None
+    """What the title of an engine that somebody else starts matches; it is waited for."""
     ready_http: tuple[str, ...] = ()
     ready_tcp: tuple[str, ...] = ()
     ready_log: tuple[str, ...] = ()
     ready_file: tuple[str, ...] = ()
     """What shows that the engine is ready: all have to hold. Where none is given, its own word counts (sd_notify)."""
+
+    @property
+    def attaches(self) -> bool:
+        """Somebody else has started the engine: it is left as it is, but for its end after a failure."""
+        return self.attached is not None or self.match is not None
 
     @property
     def probed(self) -> bool:

@@ -47,7 +47,8 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
         case = case.replace(
             failed_by="supervisor-lost", failed_at=now, judged=judged, lost=SupervisorLost(now, None, bug)
         )
-    if gone and case.tree is None:
+    theirs = spec.watch is not None and spec.watch.attaches  # whoever started the engine has it still
+    if gone and case.tree is None and not theirs:
         case = case.replace(tree=TreeEmpty(now), ended_at=case.ended_at or now)
     final = verdict(case.replace(now=now), __version__)
     if bug is None and (held.share or 0) >= _FULL:

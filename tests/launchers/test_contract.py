@@ -4,6 +4,9 @@ To add a launcher: a function here that runs a job of four ranks, of which one i
 returns its facts with their orders.
 """
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,7 +42,32 @@ def by_script_missing(_folder: Path) -> Steps:
     return ScriptedRun(new_spec(4), dict.fromkeys(range(4), Script(errno=2))).until_finished()
 
 
-KILLS: list[Callable[[Path], Steps]] = [by_exec_killed, by_script_killed]
+ATTACHED = """
+import os, shutil, subprocess, sys, time
+for number in range(3):
+    subprocess.Popen([f"VLLM::Worker_TP{number}", "1000"], executable=shutil.which("sleep"))
+open(sys.argv[1]).read()
+os.kill(int(open(f"/proc/self/task/{os.getpid()}/children").read().split()[0]), 9)
+time.sleep(1000)
+"""
+
+
+def by_attached_killed(folder: Path) -> Steps:
+    """The engine and three processes of its tree, the first of which kills itself once all are known."""
+    (folder / "engine.py").write_text(ATTACHED)
+    os.mkfifo(folder / "go")
+    with subprocess.Popen([sys.executable, folder / "engine.py", folder / "go"]) as engine:
+        words = ["watch", "--run-dir", folder / "run", "--settle", "0", "--pid", str(engine.pid)]
+        watch = subprocess.Popen([sys.executable, "-m", "rankguard", *words, "--rank-pattern", "Worker_TP(\\d)"])
+        journal = folder / "run" / "events.jsonl"
+        while not journal.exists() or journal.read_text().count('"Joined"') < 3:
+            assert watch.poll() is None
+        (folder / "go").write_text("")
+        assert watch.wait(60) == 137
+    return replay(journal.read_text().splitlines())[1]
+
+
+KILLS: list[Callable[[Path], Steps]] = [by_exec_killed, by_script_killed, by_attached_killed]
 MISSING: list[Callable[[Path], Steps]] = [by_exec_missing, by_script_missing]
 
 
@@ -55,7 +83,7 @@ def of(steps: Steps, rank: int) -> list[type[Fact]]:
 
 
 def test_every_rank_is_accounted_for_once(steps: Steps) -> None:
-    whole_lives = ([Spawned, Exited, Reaped], [NotSpawned])
+    whole_lives = ([Spawned, Exited, Reaped], [NotSpawned], [Exited])  # the last: of a process that others started
 
     assert all(of(steps, rank) in whole_lives for rank in range(4)), [of(steps, rank) for rank in range(4)]
 

@@ -10,6 +10,7 @@ from rankguard.cli.plan import shutdown_timeout
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec, WatchPlan
+from rankguard.linux.find import Found, above, is_hidden, named
 from rankguard.linux.modes import in_background
 from rankguard.spec import job_spec
 
@@ -27,12 +28,15 @@ def watch(words: Sequence[str]) -> int:
 
 def plan(asked: SimpleNamespace) -> JobSpec:
     """The job of one rank, the engine's root. Raises `UsageError`."""
-    ways = [name for name in ("command", "pid", "match") if getattr(asked, name)]
+    ways = [name for name in ("command", "pid", "match") if getattr(asked, name) not in (None, [], ())]
     if len(ways) != 1:
         said = "no COMMAND is given" if not ways else "expected one of COMMAND, --pid and --match"
         raise UsageError(said, "rankguard watch -- vllm serve MODEL")
-    attached = None if asked.command else _attached(asked)
-    command = asked.command or _command_of(attached or 0)
+    if not asked.command:
+        _check(asked)
+    found = _attached(asked) if asked.pid is not None else None
+    attaches = not asked.command
+    command = asked.command or (found.title.split() if found is not None else ["--match", asked.match])
     last_word, unsaid = last_word_of(asked.termination_log)
     spec, warning = job_spec(
         command=command,
@@ -45,7 +49,9 @@ def plan(asked: SimpleNamespace) -> JobSpec:
             settle=asked.settle,
             rank_patterns=asked.rank_pattern,
             leave_patterns=asked.leave_pattern,
-            attached=attached,
+            attached=None if found is None else found.pid,
+            attached_started=None if found is None else found.started,
+            match=asked.match,
             ready_http=asked.ready_http,
             ready_tcp=asked.ready_tcp,
             ready_log=asked.ready_log,
@@ -66,7 +72,7 @@ def plan(asked: SimpleNamespace) -> JobSpec:
         log_format=asked.log_format,
         color=not (asked.no_color or os.environ.get("NO_COLOR")),
         console="stderr" if asked.report == "json" else "prefix",
-        stdin_rank=None if in_background(0) else 0,
+        stdin_rank=None if attaches or in_background(0) else 0,
         labels=dict(asked.label),
         redact=asked.redact,
         verbose=asked.verbose and not asked.quiet,
@@ -85,10 +91,28 @@ def _tells_readiness(asked: SimpleNamespace) -> bool:
     return any((asked.ready_http, asked.ready_tcp, asked.ready_log, asked.ready_file))
 
 
-def _attached(asked: SimpleNamespace) -> int:
-    raise UsageError("attaching is not built yet", "rankguard watch -- COMMAND")
+def _attached(asked: SimpleNamespace) -> Found:
+    """The process that is there now. Raises `UsageError`."""
+    found = named(asked.pid)
+    if found is None and is_hidden(asked.pid):
+        raise UsageError(
+            f"`--pid {asked.pid}`: /proc hides it from us (hidepid)", "the engine's user, or root, may watch it"
+        )
+    if found is None:
+        raise UsageError(f"`--pid {asked.pid}`: there is no such process", "pgrep -af NAME, or --match REGEX")
+    if asked.pid in above(os.getpid()):
+        raise UsageError(
+            f"`--pid {asked.pid}`: that is rankguard itself, or above it", "the pid of the engine's first process"
+        )
+    return found
 
 
-def _command_of(pid: int) -> tuple[str, ...]:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return tuple(word.decode(errors="replace") for word in file.read().split(b"\0") if word)
+def _check(asked: SimpleNamespace) -> None:
+    """What needs an engine that we have started. Raises `UsageError`."""
+    instead = "rankguard watch [OPTIONS] -- COMMAND, which starts the engine"
+    if asked.ready_log:
+        raise UsageError("`--ready-log` needs the engine's output, which is not ours when it is attached to", instead)
+    if asked.stall_timeout:
+        raise UsageError(
+            "`--stall-timeout` needs the engine's output, which is not ours when it is attached to", instead
+        )

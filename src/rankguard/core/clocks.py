@@ -40,7 +40,8 @@ def disarm(job: Job, names: tuple[str, ...], because: str) -> Orders:
 
 def suspend(job: Job, at: float, because: str) -> Orders:
     """Stop every rank and every clock. To be stopped by us is no failure, and nothing that takes time is late."""
-    orders: Orders = (SignalAll(because, SIGSTOP, ends=False), *disarm(job, tuple(job.due), because))
+    stop = () if job.attached else (SignalAll(because, SIGSTOP, ends=False),)
+    orders: Orders = (*stop, *disarm(job, tuple(job.due), because))
     job.suspended_at = at
     _remember(job, at, because)
     return (*orders, Tell(because, "suspended"))
@@ -53,7 +54,8 @@ def resume(job: Job, at: float, because: str) -> Orders:
     lost = max(0.0, at - job.suspended_at)
     job.suspended_at = None
     _remember(job, at, f"{because} after {lost:.1f} s")
-    return (SignalAll(because, SIGCONT, ends=False), *postpone(job, at, lost, because), Tell(because, "resumed"))
+    go_on = () if job.attached else (SignalAll(because, SIGCONT, ends=False),)
+    return (*go_on, *postpone(job, at, lost, because), Tell(because, "resumed"))
 
 
 def postpone(job: Job, at: float, lost: float, because: str) -> Orders:

@@ -9,7 +9,7 @@ decided here (`diagnosis/stalls.py`). Read next: `stalls.py` (who is silent), `s
 from rankguard.core import stalls
 from rankguard.core.clocks import Orders, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.stopping import accuse, stop_for_failure, suspect
+from rankguard.core.stopping import accuse, leave, stop_for_failure, suspect
 from rankguard.facts import Examined, Silences
 from rankguard.orders import Examine, SignalAll
 
@@ -80,6 +80,8 @@ def _fail(job: Job, late: list[RankState], at: float, by: str, because: str) -> 
         rank.late = True
         suspect(job, rank, at)
     job.remember(at, because)
+    if job.attached and job.spec.watch is not None and job.spec.watch.on_failure == "report":
+        return leave(job, at, because)
     orders = stop_for_failure(job, at, because)
     # Who was stopped (SIGSTOP) hears SIGTERM only when it goes on.
     return orders if job.spec.adopted else (*orders, SignalAll(because, SIGCONT, ends=False))

@@ -168,6 +168,11 @@ class Job:
         self.timeline: list[Moment] = []
         self.story: deque[Fact | Order] = deque(maxlen=STORY)
 
+    @property
+    def attached(self) -> bool:
+        """The engine is somebody else's: it is ended after a failure, and never because we are."""
+        return self.spec.watch is not None and self.spec.watch.attaches
+
     def phase(self, rank: RankState) -> Phase:
         """Where a rank is now."""
         if rank.exited is not None or rank.not_spawned is not None:

@@ -21,6 +21,7 @@ from rankguard.core.stopping import (
     judge_when_resolved,
     kill,
     launch_orders,
+    leave,
     settle_passed,
     stop_for_failure,
     stop_on_request,
@@ -96,7 +97,7 @@ def stop_requested(job: Job, fact: StopRequested) -> Orders:
     if (holder := _who_has_the_terminal(job, fact)) is not None:
         return (SignalRank("Ctrl-C is for the rank that has the terminal", holder, fact.signal),)
     _count(job, fact)
-    if not job.holding:
+    if not job.holding or job.attached:
         return stop_on_request(job, fact)
     # A failure came first; its stop is held no longer, and its own clock applies.
     because = f"asked to end by {fact.by} while the stop was held"
@@ -119,6 +120,8 @@ def stop_requested_again(job: Job, fact: StopRequested) -> Orders:
 
     Not what has come already, to another one of our processes: it is the same request.
     """
+    if job.attached:
+        return stop_on_request(job, fact)
     times, again = _count(job, fact)
     impatient = fact.signal == SIGINT and again and (times >= 2 or job.stop is None)
     because = f"asked again to end by {asker(fact)}"
@@ -136,7 +139,9 @@ def _count(job: Job, fact: StopRequested) -> tuple[int, bool]:
     return times, times > most
 
 
-def signal_passed(_job: Job, fact: SignalPassed) -> Orders:
+def signal_passed(job: Job, fact: SignalPassed) -> Orders:
+    if job.attached:
+        return ()
     return (SignalAll("forwarded as it came", fact.signal, ends=False),)
 
 
@@ -172,6 +177,8 @@ def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
         job.failed_at, job.failed_by = fact.at, f"{who}-lost"
     job.holding = job.echoing = False
     job.unresolved.clear()
+    if job.attached:
+        return leave(job, fact.at, because)
     # The sweep ends what there is; the signal also says that no other rank is to be started.
     cancel = (SignalAll(because, SIGKILL),) if job.stopped_at is None else ()
     return (*cancel, *kill(job, fact.at, because), *judge(job, because))
@@ -217,6 +224,9 @@ def signalled(job: Job, fact: Signalled) -> Orders:
     stopping = job.failed_at is not None and job.stopped_at is not None  # else it was forwarded, or on request
     if stopping and job.signalled_first_at is None:
         job.signalled_first_at = fact.at
+    root = job.ranks[0]
+    if job.attached and stopping and not fact.reached and root.pid is not None and root.exited is None:
+        return leave(job, fact.at, "the engine may not be signalled by us")
     return ()
 
 

@@ -269,6 +269,8 @@ def _why_failed(job: Job, rank: RankState, ending: Ending) -> str | None:
         return None
     if ending.kind == "signal":
         return f"was ended by {ending.signal}"
+    if ending.code is None:
+        return "ended, nobody can say how"
     if ending.code != 0:
         return f"ended with exit code {ending.code}"
     if rank.complained is not None:

@@ -135,9 +135,21 @@ def _lost_a_peer(rank: RankState) -> bool:
     return said is not None and said.peer_death is not None
 
 
+def leave(job: Job, at: float, because: str) -> Orders:
+    """Let go of an engine that is somebody else's, at once and as it is: nobody is signalled, nobody is waited for."""
+    if job.stopped_at is None:
+        job.stopped_at = at
+    job.finished = True
+    job.remember(at, f"{because}: the engine is left as it is")
+    return (Finish(f"{because}: the engine is left as it is"),)
+
+
 def stop_on_request(job: Job, fact: StopRequested) -> Orders:
     """End the job because somebody outside asks for it: forward the signal, start the clock of a request."""
     because = f"asked to end by {asker(fact)}"
+    if job.attached:
+        job.stop = job.stop or fact
+        return leave(job, fact.at, because)
     go_on = resume(job, fact.at, because)
     job.stop, job.stopped_at = fact, fact.at
     job.remember(fact.at, because)

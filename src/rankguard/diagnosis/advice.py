@@ -82,6 +82,8 @@ def retry(case: Case, rank: RankCase | None, cause: Cause) -> Retry:
         return Retry(advice="elsewhere", because="this machine met a limit when the rank was started")
     if cause.kind == "oom-kill" and any(k.record.of_whole_machine for r in case.ranks for k in r.ooms):
         return Retry(advice="elsewhere", because="the machine itself ran out of memory, not a limit of the job")
+    if case.lost is not None and case.spec.watch is not None and case.spec.watch.attaches:
+        return Retry(advice="no", because="the engine goes on: it was only watched")
     row = _row(case, rank, cause)
     advice, because = row.retry if row is not None and row.retry else RETRY.get(cause.kind, RETRY["unknown"])
     return Retry(advice=advice, because=because)

@@ -54,11 +54,12 @@ def cause_of(case: Case, rank: RankCase | None) -> Cause:
 
 def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
     failed = rank.not_spawned
-    if not failed:
+    if not failed or (failed.stage == "cancelled" and rank.late):
         return None
     name = errno.errorcode.get(failed.errno, f"errno {failed.errno}")
     evidence = (Evidence(source="rankguard", statement=f"{failed.stage}: {name}"),)
-    return make("cannot-start", f"{who(case, rank)} was not started: {failed.statement}", Confidence.PROVEN, evidence)
+    how = "cannot be watched" if failed.stage == "attach" else "was not started"
+    return make("cannot-start", f"{who(case, rank)} {how}: {failed.statement}", Confidence.PROVEN, evidence)
 
 
 def _timed_out(case: Case, rank: RankCase) -> Cause | None:
@@ -103,6 +104,8 @@ def _heard(case: Case, rank: RankCase) -> tuple[Evidence, ...]:
     """What shows an engine that is watched to be ready, and did not: the probes' last word, or that it said nothing."""
     if case.spec.watch is None:
         return ()
+    if rank.pid is None and case.spec.watch.match is not None:
+        return (Evidence(source="proc", statement=f"no process matches `{case.spec.watch.match}`"),)
     if rank.status is not None and rank.status.probe:
         return (Evidence(source="probe", statement=rank.status.probe),)
     if case.spec.watch.probed:

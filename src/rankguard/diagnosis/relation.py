@@ -76,7 +76,7 @@ def log_path(case: Case, rank: RankCase) -> str | None:
     if not case.spec.run_dir or case.spec.adopted or rank.not_spawned:
         return None
     if case.spec.watch is not None:  # what any of its processes prints is the engine's output
-        if case.spec.watch.attached is not None:
+        if case.spec.watch.attaches:
             return None
         rank = case.ranks[0]
     stream = rank.exited.log if rank.exited else "stderr"

@@ -111,10 +111,15 @@ def _interrupted(case: Case, version: str) -> Verdict:
     name = signal_name(stop.signal)
     statement = f"stopped by {name}" if by_signal else f"stopped on request ({stop.by})"
     statement += _from(sender, stop.signal) + _impatience(case, stop)
+    theirs = case.spec.watch is not None and case.spec.watch.attaches
+    statement += "; the engine goes on" if theirs else ""
     asked = case.ranks if case.spec.watch is None else case.ranks[:1]  # an engine ends its processes as it likes
     clean = bool(asked) and all(code_of(rank) == 0 for rank in asked)
     code = 0 if clean else 128 + stop.signal
     how = "every rank ended with exit code 0" if clean else "no rank is called a failure: they were asked to end"
+    if theirs:
+        how = "it was started by somebody else, and is left as it is"
+        clean, code = False, 128 + stop.signal
     return _common(case, version, None, failed=False).replace(
         outcome="interrupted",
         exit_code=code,

@@ -68,8 +68,10 @@ from rankguard.supervisor.tree import JobTree
 from rankguard.wire import Wire
 
 if TYPE_CHECKING:
+    from rankguard.launchers.attached import AttachedTree
     from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
+    from rankguard.supervisor.heldtree import HeldTree
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.readiness import Readiness
     from rankguard.supervisor.records import Records
@@ -156,27 +158,14 @@ class LiveAttempt:
         self._readiness = self._make_readiness()
         emit = self.driver.emit if self._readiness is None else self._readiness.pass_on
         marked = Marked(emit, self._output.remarks.of, ground.redact)
-        self._watched = self._make_watched(around, marked.emit)
-        self._ranks = ExecRanks(around, selector, marked.emit if self._watched is None else self._watched.from_root)
-        heard_at = self._ranks.heard_at
-        if self._watched is not None:
-            self._watched.ranks, heard_at = self._ranks, self._watched.heard_at
+        self._ranks, self._watched = self._make_ranks(around, marked.emit)
+        heard_at = self._ranks.heard_at if self._watched is None else self._watched.heard_at
         self.desk = Desk(ground.wire, self.job, files, self.take, clock, heard_at, ground.heals)
         self.desk.asks |= self._screen.answer(
             Glimpses(self.job, ground.memory, heard_at, ground.wire.send), self._output
         )
         self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir, ground.stacks)
-        self._tree = JobTree(
-            self.job,
-            self._wall,
-            self._groups,
-            self._ranks,
-            ground.warm,
-            self._close_helpers,
-            frozenset if (page := ground.page) is None else lambda: page.pids,
-            few_fds=few,
-            earlier=ground.pids,
-        )
+        self._tree = self._make_tree(few_fds=few)
         if self._tree.cleaned:
             from rankguard.report.wording import cleaned  # no start waits for it that has nothing to clean
 
@@ -202,21 +191,51 @@ class LiveAttempt:
             ground.page.warn, ground.page.sampled = self._warn, self._samples.told
             self._parts.append(ground.page)
 
-    def _make_watched(self, around: Surroundings, emit: Callable[[Fact], None]) -> "WatchedTree | None":
-        """Of `rankguard watch` alone."""
-        if self._spec.watch is None:
-            return None
-        from rankguard.launchers.watched import WatchedTree
-        from rankguard.supervisor.naming import naming
+    def _make_ranks(
+        self, around: Surroundings, emit: Callable[[Fact], None]
+    ) -> "tuple[ExecRanks | AttachedTree, WatchedTree | AttachedTree | None]":
+        """The launcher of ranks, and under `rankguard watch` that of the tree."""
+        plan = self._spec.watch
+        if plan is None:
+            return ExecRanks(around, self._selector, emit), None
+        from rankguard.supervisor.naming import naming  # what only a watch needs
 
-        return WatchedTree(
+        if plan.attaches:
+            from rankguard.launchers.attached import AttachedTree
+
+            found = AttachedTree(around, self._selector, emit=self.driver.emit, naming=naming(plan))
+            return found, found
+        from rankguard.launchers.watched import WatchedTree
+
+        watched = WatchedTree(
             around,
             self._selector,
             from_root=emit,
             from_tree=self.driver.emit,
-            naming=naming(self._spec.watch),
+            naming=naming(plan),
             heir=os.getpid(),
             spare=lambda: self._tree.spared | AT_WORK,
+        )
+        watched.ranks = ExecRanks(around, self._selector, watched.from_root)
+        return watched.ranks, watched
+
+    def _make_tree(self, *, few_fds: bool) -> "JobTree | HeldTree":
+        page, ranks = self._ground.page, self._ranks
+        others = frozenset if page is None else lambda: page.pids
+        if not isinstance(ranks, ExecRanks):
+            from rankguard.supervisor.heldtree import HeldTree
+
+            return HeldTree(ranks, self._close_helpers, others)
+        return JobTree(
+            self.job,
+            self._wall,
+            self._groups,
+            ranks,
+            self._ground.warm,
+            self._close_helpers,
+            others,
+            few_fds=few_fds,
+            earlier=self._ground.pids,
         )
 
     def _on_demand(self) -> "Iterator[Part]":
@@ -280,7 +299,9 @@ class LiveAttempt:
 
     def _make_groups(self) -> JobGroups:
         """Groups of the ranks, where they can be made."""
-        run_id = self._spec.run_id
+        run_id, plan = self._spec.run_id, self._spec.watch
+        if plan is not None and plan.attaches:
+            return JobGroups(f"rankguard-{run_id}", 0, frozenset(), {})  # whose group it is in is not ours to choose
         for own in own_groups().values():  # told before they are made: we may be killed in between
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}")
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}.sup")

@@ -129,7 +129,7 @@ def _probes(plan: WatchPlan, selector: BaseSelector) -> list[Probe]:
         if mounts.may_not_answer(mounts.file_system(path)):
             probes.append(_far(f"the file {path}", {"file": path}, selector))
         else:
-            probes.append(FileLook(path, selector, PRIORITY, fresh=plan.attached is None))
+            probes.append(FileLook(path, selector, PRIORITY, fresh=not plan.attaches))
     return probes
 
 

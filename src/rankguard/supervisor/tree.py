@@ -45,8 +45,7 @@ class JobTree:
         self._earlier, self._others = earlier, others
         self.cleaned: tuple[Left, ...] = ()
         """What was removed before the start, since nobody used it: an earlier life of the container had left it."""
-        attached = job.spec.watch is not None and job.spec.watch.attached is not None
-        if job.spec.clean_shm == "all" and not attached:
+        if job.spec.clean_shm == "all":
             self.cleaned = tuple(left for left in Leftovers(wall, os.getuid()).clean(set(), None) if left.removed)
         self._leftovers = Leftovers(wall, os.getuid())
         self.shm_owners = ShmOwners(SHM, told=not few_fds) if job.spec.clean_shm == "own" else None

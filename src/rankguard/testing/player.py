@@ -38,7 +38,7 @@ from rankguard.orders import (
     Tell,
     WakeAt,
 )
-from rankguard.testing.grammar import ScenarioError, Words, parse, signal_name
+from rankguard.testing.grammar import PID, ScenarioError, Words, parse, signal_name
 
 _LATE = 1e-9
 
@@ -93,7 +93,10 @@ def spec_of(line: str) -> JobSpec:
 
 def _watch(words: Words) -> WatchPlan | None:
     settle = words.number("settle")
-    return WatchPlan(settle=10.0 if settle is None else settle) if words.flag("watch") else None
+    plan = WatchPlan(settle=10.0 if settle is None else settle)
+    if words.flag("attached"):
+        return plan.replace(attached=PID)
+    return plan if words.flag("watch") else None
 
 
 def new_spec(nprocs: int) -> JobSpec:
