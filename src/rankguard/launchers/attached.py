@@ -259,6 +259,11 @@ class AttachedTree:
         """Ends are there that have not been told yet."""
         return self._tree is not None and not self._tree.settle(self._around.clock())
 
+    def tell_unreaped(self, now: float) -> None:
+        """Of processes that ended unseen and that nobody has asked since."""
+        if self._tree is not None:
+            self._tree.unreaped(now)
+
     def heard_at(self, rank: int) -> float | None:
         """It says nothing to us."""
         return None
