@@ -9,11 +9,11 @@ import pytest
 from tests.run.command import Ranks
 
 from rankguard.core import story
-from rankguard.facts import Exited, JobStarted, Ready, Spawned, Warned
+from rankguard.facts import Exited, JobStarted, Joined, Perished, Ready, Spawned, Warned
 from rankguard.http import metrics, probes
 from rankguard.http.events import History, event
 from rankguard.http.followed import Followed
-from rankguard.jobspec import JobSpec
+from rankguard.jobspec import JobSpec, WatchPlan
 from rankguard.model import Ending
 from rankguard.record import to_data
 
@@ -93,6 +93,29 @@ def test_before_anything_is_known() -> None:
 
     assert (probes.started(run).yes, probes.ready(run).yes, probes.live(run).yes) == (False, False, True)
     assert samples(run, "rankguard_job_state")['state="starting"'] == 1
+
+
+def test_processes_of_a_watched_tree_have_rows_and_one_that_succeeds_another_has_its_row() -> None:
+    spec = SPEC.replace(nprocs=1, role="engine", watch=WatchPlan(), node="a")
+    run = followed(
+        JobStarted(10.0, 1000.0),
+        Spawned(10.5, 0, 71),
+        Joined(11.0, 1, 72, "sglang::scheduler_TP0", role="scheduler", index=0),
+        Joined(11.0, 2, 73, "detokenizer", role="detokenizer"),
+        Exited(12.0, 2, ending=Ending(kind="exit", code=0)),
+        Joined(13.0, 3, 74, "detokenizer", role="detokenizer"),
+        Perished(14.0, 75, "git", Ending(kind="exit", code=1), role="helper"),
+        Ready(15.0, 0),
+        spec=spec,
+    )
+
+    assert [labels for labels, value in samples(run, "rankguard_rank_state").items() if value] == [
+        'rank="0",role="engine",node="a",state="ready"',
+        'rank="0",role="scheduler",node="a",state="ready"',
+        'rank="detokenizer",role="detokenizer",node="a",state="ready"',
+    ]
+    assert samples(run, "rankguard_reported_total") == {'role="helper"': 1.0}
+    assert probes.ready(run) == (True, "ready: the engine is ready")
 
 
 # ── Prometheus ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -135,12 +135,20 @@ def test_no_rank_inherits_what_is_meant_for_us(tmp_path: Path, ranks: Ranks) -> 
     }
 
 
-@pytest.mark.parametrize(
-    "address", ["/nowhere/notify", "@nobody-listens", "vsock:2:1234", "relative", "", "@", "/" + "x" * 200]
-)
-def test_nobody_who_listens_hurts(tmp_path: Path, ranks: Ranks, address: str) -> None:
-    env = os.environ | {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"}
-    assert ranks.run(1, "pass", env=env).status == 0
+@pytest.mark.parametrize("address", ["/nowhere/notify", "@nobody-listens", "/" + "x" * 200, "@\udcff"])
+def test_nobody_who_listens_hurts(address: str) -> None:
+    unit = service(SPEC, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"}, 5.0)
+
+    assert unit is not None
+    unit.heard({"is": "told", "what": "all-ready"}, 6.0)
+    unit.heard({"is": "alive", "silent_s": None}, 6.0)
+    assert unit._owed == []
+    unit._socket.close()
+
+
+@pytest.mark.parametrize("address", ["vsock:2:1234", "relative", "", "@", "/"])
+def test_an_address_that_is_none_is_nobody(address: str) -> None:
+    assert service(SPEC, {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000"}, 5.0) is None
 
 
 def test_one_who_listens_and_never_reads_hurts_nobody(tmp_path: Path, ranks: Ranks) -> None:

@@ -16,6 +16,7 @@ from rankguard._version import __version__
 from rankguard.core import story
 from rankguard.core.job import Job
 from rankguard.core.machine import step
+from rankguard.facts import Perished
 from rankguard.jobspec import JobSpec
 from rankguard.model import Attempt, Verdict
 from rankguard.record import from_data
@@ -31,6 +32,8 @@ class Followed:
         self.lines = 0
         self.deaths: Counter[tuple[str, str, str]] = Counter()
         """Of attempts that are over: family, kind and confidence of what ended ranks by itself."""
+        self.perished: Counter[str] = Counter()
+        """Of a watched tree: processes that ended abnormally and are the engine's own business, by role."""
         self.warnings = 0
         """Of attempts that are over."""
         self.examinations = self.stalls = 0
@@ -59,6 +62,8 @@ class Followed:
             fact = story.fact_of(entry)
             if fact is not None and self.job is not None:
                 step(self.job, fact)
+                if isinstance(fact, Perished):
+                    self.perished[fact.role] += 1
                 self._facts += 1
             return "fact"
         if "order" in entry:

@@ -112,6 +112,9 @@ def _failures(run: Followed, job: Job, known: Verdict) -> Iterator[Family]:
                  "Ranks that ended or failed by themselves, by family, kind and confidence of the cause.",
                  [({"family": family, "kind": kind, "confidence": sure}, count)
                   for (family, kind, sure), count in sorted(deaths.items())])  # fmt: skip
+    yield Family("rankguard_reported_total", "counter",
+                 "Processes of a watched engine that ended abnormally and were left to it, by role.",
+                 [({"role": role}, count) for role, count in sorted(run.perished.items())])  # fmt: skip
     culprit = known.culprit
     yield Family("rankguard_detection_seconds", "gauge",
                  "From the first news of the last failure to the first signal of ours.",

@@ -16,7 +16,6 @@ import struct
 import sys
 import termios
 import time
-from collections import deque
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Any
@@ -51,8 +50,7 @@ class Page:
         self._listening, self._address, self._files, self._selector = listening, address, files, selector
         self.warn: Callable[[str], None] = self.note
         self.sampled: Callable[[], Message] = dict
-        self._waiting: deque[memoryview] = deque()
-        self._behind = 0
+        self._waiting = bytearray()
         self._begun = bytearray() if files.folder is None else None
         """The journal so far, where no file holds it."""
         self._aside: dict[str, Any] = {}
@@ -96,8 +94,7 @@ class Page:
 
     def _keep(self, data: bytes) -> None:
         if self._feed is not None:
-            self._waiting.append(memoryview(data))
-            self._behind += len(data)
+            self._waiting += data
 
     def next_wake(self) -> float | None:
         """When it is to be started again; what is to be sent is sent in the turn that it came in."""
@@ -116,25 +113,19 @@ class Page:
             self._end(now, "it reads nothing")
             return
         self._flush()
-        if self._behind > KEPT:
-            self._end(now, f"it is {self._behind >> 20} MiB behind")
+        if len(self._waiting) > KEPT:
+            self._end(now, f"it is {len(self._waiting) >> 20} MiB behind")
 
     def _flush(self) -> None:
         assert self._feed is not None
         blocked = False
         try:
-            while self._waiting and not blocked:
-                data = self._waiting.popleft()
-                sent = self._feed.send(data[:_TURN], socket.MSG_NOSIGNAL)
-                self._behind -= sent
-                if sent < len(data):
-                    self._waiting.appendleft(data[sent:])
+            while self._waiting:
+                del self._waiting[: self._feed.send(self._waiting[:_TURN], socket.MSG_NOSIGNAL)]
         except (BlockingIOError, InterruptedError):
-            self._waiting.appendleft(data)
             blocked = True
         except OSError:  # it has ended, which its pidfd tells
             self._waiting.clear()
-            self._behind = 0
         if blocked != self._blocked:
             self._blocked = blocked
             self._selector.modify(self._feed, EVENT_READ | (EVENT_WRITE if blocked else 0), (PRIORITY, self._on_news))
@@ -212,7 +203,7 @@ class Page:
         if self._feed is not None:
             self._selector.unregister(self._feed)
             self._feed.close()
-        self._feed, self._asked, self._behind = None, b"", 0
+        self._feed, self._asked = None, b""
         self._waiting.clear()
         if self._helper is None:
             return ""
