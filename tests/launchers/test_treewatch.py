@@ -34,7 +34,7 @@ class Watched:
                 **around,
             ),
             self.loop.selector,
-            Census(self.tree.root, heir=os.getpid()),
+            Census(self.tree.root, heir=os.getpid(), spare=self.tree.others),
             self.facts.append,
         )
         self.loop.parts.append(self.watch)

@@ -12,6 +12,7 @@ import time
 from selectors import DefaultSelector
 
 from rankguard.linux import libc
+from rankguard.linux.tree import children
 
 PATIENCE = 20.0
 
@@ -22,7 +23,12 @@ class Tree:
     def __init__(self):
         self._sockets = {}
         self.pids = {}
+        self._others = frozenset(children(os.getpid()))
         self._make("root", None)
+
+    def others(self):
+        """Children of this process that were there before, such as a resource tracker's: no part of the tree."""
+        return self._others
 
     @property
     def root(self):
