@@ -221,7 +221,10 @@ class OomSeen(Fact):
 
 
 class Joined(Fact):
-    """A rank-like process of a watched tree takes part from now on; `rank` is the next free number (0 is the root's)."""
+    """A rank-like process of a watched tree takes part from now on; `rank` is the next free number (0 is the root's).
+
+    Told again of the same rank and pid when it has another title: a worker's often has its number only after a while.
+    """
 
     rank: int
     pid: int
@@ -233,6 +236,8 @@ class Joined(Fact):
     parent: int | None = None
     may_end: bool = False
     """It may end with 0 while the others go on: of a batch job, not of an engine that serves."""
+    formerly: str | None = None
+    """Its name until now."""
 
 
 class Perished(Fact):

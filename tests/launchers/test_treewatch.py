@@ -183,6 +183,23 @@ def test_others_are_told_of_when_they_end_badly_and_only_then(made):
     assert made.kernel == [9, 15, None]
 
 
+def test_a_member_has_its_number_only_after_a_while(made):
+    made.tree.fork("a")
+    made.tree.tell("a", "title", "VLLM::Worker")
+    made.until(Joined)
+    made.tree.tell("a", "title", "VLLM::Worker_DP0_TP1")
+    first, second = made.until(Joined, 2)
+    made.tree.tell("a", "title", "something else")
+    made.tree.tell("a", "title", "VLLM::Worker_DP0_TP1")
+    os.kill(made.tree.pids["a"], signal.SIGKILL)
+    ended = made.until(Exited)
+
+    assert (first.name, first.index) == ("VLLM::Worker", None)
+    assert second == first.replace(at=second.at, name="VLLM::Worker_DP0_TP1", index=1, formerly="VLLM::Worker")
+    assert [fact.rank for fact in ended] == [1]
+    assert made.told(Joined) == [first, second]
+
+
 def test_a_title_that_was_taken_just_before_the_end(made):
     """All that is left of a title then is the name in 15 bytes, where the kernel still tells it."""
     made.tree.fork("rank")

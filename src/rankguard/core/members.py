@@ -27,6 +27,10 @@ SIGKILL = 9
 
 
 def joined(job: Job, fact: Joined) -> Orders:
+    """A new member, or one of those that are there has another name now."""
+    if fact.rank < len(job.ranks):
+        job.ranks[fact.rank].member = fact
+        return ()
     rank = RankState(fact.rank)
     rank.pid, rank.spawned_at, rank.member = fact.pid, fact.at, fact
     job.ranks.append(rank)

@@ -175,9 +175,12 @@ class TreeWatch:
                     self._take_in(each, now, because="reported readiness, as others did")
 
     def _consider(self, process: Entry, now: float) -> None:
-        if process.pid in self.by_pid or process.pid == self._root:
+        if process.pid == self._root:
             return
         role = self._role_of(process)
+        if process.pid in self.by_pid:
+            self._rename(self.by_pid[process.pid], role, now)
+            return
         if role.ranklike and (parent := self.roster.processes.get(process.origin)) is not None:
             # It may have the title of its parent, whose own new title we have not seen yet.
             self.roster.refresh(parent, now)
@@ -185,6 +188,16 @@ class TreeWatch:
         self._roles[process.pid] = role
         if role.ranklike and not self._is_fork_of_member(process, role):
             self._take_in(process, now)
+
+    def _rename(self, member: Member, role: Recognised, now: float) -> None:
+        """VLLM's workers are `Worker` while they start, and `Worker_TP1` from then on."""
+        was, name = member.joined, self._numbered(member.process.title, role)
+        if role.ranklike and (name, role.role, role.index) != (was.name, was.role, was.index):
+            member.joined = was.replace(
+                at=now, name=name, role=role.role, index=role.index, rule=role.rule, formerly=was.name
+            )
+            member.group = role.group
+            self._emit(member.joined)
 
     def _role_of(self, process: Entry) -> Recognised:
         """By the rules; the same command again and again is looked up."""

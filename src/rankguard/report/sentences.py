@@ -97,6 +97,10 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"judged: {who} failed first ({plain(entry.get('kind'))}{basis})"
         case "TreeEmpty":
             return _empty(entry)
+        case "Joined" if entry.get("formerly"):
+            return (
+                f"{plain(entry['formerly'])} (pid {plain(entry.get('pid'))}) is {plain(entry.get('name'))} from now on"
+            )
         case "Joined":
             return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) takes part from now on ({plain(entry.get('rule'))})"
         case "Perished":
