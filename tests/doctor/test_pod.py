@@ -25,6 +25,7 @@ from tests.linux._evidence_helpers import limited_group
 
 from rankguard.doctor import pod
 from rankguard.doctor.catalogue import CHECKS, checks_for
+from rankguard.linux.surroundings import place
 
 FOR = ("--for", "k8s")
 SHAPE = json.loads(json.dumps(SCHEMA))
@@ -65,6 +66,8 @@ def test_a_pod_that_lacks_everything(tmp_path: Path) -> None:
     wanted = {"pod-first-process", "pod-termination-log", "pod-runs", "pod-shared-memory", "pod-cgroups",
               "pod-kernel-log", "pod-tmp"}  # fmt: skip
     depends = {"pod-oom-group", "pod-processes", "pod-memory-limit"}  # on where these tests run
+    if place(str(tmp_path)).mount != "/":  # then the runs are on a volume
+        wanted.remove("pod-runs")
     assert lacks - depends == wanted | ({"pod-ptrace"} if X86_64 else set())
     for name in lacks:
         assert found[name]["cost"]
@@ -101,11 +104,11 @@ def test_a_pod_that_has_what_the_manifests_give() -> None:
 
 
 def test_a_memory_limit_is_seen(tmp_path: Path) -> None:
-    with limited_group(4096) as group:
+    with limited_group(512) as group:
         found = examine(tmp_path, *FOR, first=lambda: Path(group, "cgroup.procs").write_text("0"))
 
     assert found.checks["pod-memory-limit"]["state"] == "ok"
-    assert found.checks["pod-memory-limit"]["found"].startswith("4 GiB (")
+    assert found.checks["pod-memory-limit"]["found"].startswith("512 MiB (")
 
 
 def test_the_yaml_is_printed_as_it_is_to_be_pasted(tmp_path: Path) -> None:
