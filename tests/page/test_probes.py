@@ -197,3 +197,35 @@ def test_launch_serves_as_well() -> None:
             assert told.read() == b"ready: the only rank is running\n"
     with pytest.raises(rankguard.UsageError, match="expected HOST:PORT"):
         rankguard.launch(["true"], http="here")
+
+
+@pytest.mark.slow
+def test_what_stalls_is_alive_until_that_is_certain(tmp_path: Path) -> None:
+    with Served(tmp_path, 2, "--stall-timeout", "2", "--grace", "60", "--ready-timeout", "60") as job:
+        for rank in range(2):
+            job.tell(rank, "deaf")
+            job.tell(rank, "ready")
+        job.until(order="Examine")
+        assert job.probes() == READY
+
+        job.until(fact="Judged")
+        assert job.probes() == (503, 503, 503)
+        assert job.metric("rankguard_stalls_total") == 1
+        for rank in range(2):
+            job.tell(rank, "exit 0")
+        assert job.end() == 124
+
+
+@pytest.mark.slow
+def test_one_that_cannot_live_is_tried_again_and_again_and_the_job_goes_on(tmp_path: Path) -> None:
+    """Killed as often as it comes: at once, after 1, 2, 4 s; with each new one all is known again."""
+    with Served(tmp_path, 1, "--ready-timeout", "60") as job:
+        job.tell(0, "ready")
+        for _ in range(4):
+            job.until(fact="Ready", rank=0)
+            os.kill(job.server(), signal.SIGKILL)
+        job.until(fact="Ready", rank=0)
+        assert job.probes() == READY
+        assert job.metric("rankguard_warnings_total") == 4
+        job.tell(0, "exit 0")
+        assert job.end() == 0

@@ -427,6 +427,8 @@ class LiveAttempt:
             self._tree.note()
         if isinstance(told, OomSeen) and self._watched is not None:
             self._watched.on_oom(clock())
+        if isinstance(told, SignalAll) and told.ends and self._ground.page is not None:
+            self._ground.page.wake(clock())  # who asks is told at once: finding out why takes longer
         if isinstance(told, SignalAll) and told.ends and self.job.failed_at is not None:
             self._look_round().stopping()
         elif isinstance(told, Judged) and told.rank is not None:
