@@ -16,6 +16,7 @@ from selectors import BaseSelector
 from typing import Protocol
 
 from rankguard.facts import Exited, Joined, Perished
+from rankguard.launchers.allowance import Allowance
 from rankguard.launchers.contract import Emit
 from rankguard.launchers.limits import raise_towards
 from rankguard.linux.census import Census, stat_of
@@ -28,8 +29,8 @@ from rankguard.record import Record
 
 NODES = 64
 """Processes of one picture."""
-_TOLD = 256
-"""Processes that were not rank-like and ended badly: an engine may run any number of tools that fail."""
+_SIGNALS, _EXITS = (256, 5.0), (128, 30.0)
+"""Processes that were not rank-like and ended badly: an engine may run any number of tools that fail, for weeks."""
 _ASKED = (1, 2, 13, 15)
 """SIGHUP, SIGINT, SIGPIPE, SIGTERM: by these processes are ended on purpose, or because nobody reads what they say."""
 _ANYBODY = ("none", "multiprocessing")
@@ -113,7 +114,7 @@ class TreeWatch:
         """Those of whom nobody knows how they ended, the last of them."""
         self._past: dict[int, tuple[str, Mapping[str, str]]] = {}
         self._ready: set[int] = set()
-        self._told = 0
+        self._signals, self._exits = Allowance(*_SIGNALS), Allowance(*_EXITS)
         self._counted: dict[str, int] = {}
         self._counts_until: float | None = None
         self._seen: tuple[OomCount, ...] = ()
@@ -274,7 +275,7 @@ class TreeWatch:
             member.ending = ending
             self._emit(self._exited(now, member.number, ending))
             del self.by_pid[process.pid]
-        elif role is not None and _abnormal(ending) and self._may_tell(ending):
+        elif role is not None and _abnormal(ending) and self._may_tell(ending, now):
             self._tell_perished(process, role, ending, now)
         elif role is not None and ending == UNKNOWN:
             self._unsure[process.pid] = process, role
@@ -322,21 +323,20 @@ class TreeWatch:
             for pid in children(parent):
                 stat = None if pid in self.roster.processes or pid in self._past else stat_of(pid)
                 ending = ending_of_zombie(pid) if stat is not None and stat.state == "Z" else None
-                if stat is None or ending is None or not _abnormal(ending) or not self._may_tell(ending):
+                if stat is None or ending is None or not _abnormal(ending) or not self._may_tell(ending, now):
                     continue
                 self._past[pid] = stat.comm, {}
                 rose, readable = self._rose(now)
                 name = self._named(stat.comm)
                 self._emit(Perished(now, pid, name, ending, parent=parent, oom=rose, oom_readable=readable, loud=True))
 
-    def _may_tell(self, ending: Ending) -> bool:
+    def _may_tell(self, ending: Ending, now: float) -> bool:
         """Signals are told of longer than exits: tools end with 1 by the thousand, and nobody is killed as often."""
-        self._told += 1
-        if self._told == _TOLD // 2:
-            self._around.note(
-                "many processes that are not rank-like end with a code that is not 0: no more of them are told"
-            )
-        return self._told < (_TOLD if ending.kind == "signal" else _TOLD // 2)
+        allowance = self._signals if ending.kind == "signal" else self._exits
+        told = allowance.take(now)
+        if not told and self._signals.refused + self._exits.refused == 1:
+            self._around.note("many processes that are not rank-like end badly: not all of them are told")
+        return told
 
     def _remember(self, process: Entry) -> None:
         """For its orphans: what they look like may be what it looked like."""
