@@ -347,3 +347,36 @@ def test_our_own_processes_are_no_part_of_the_tree(engines: Engines) -> None:
 
     assert {each["pid"] for each in ended.verdict["processes"]} == {pids["root"], pids["core"], *pids["workers"]}
     assert ended.verdict["reported"] == []
+
+
+def test_stacks_of_a_live_engine_are_of_each_process_by_its_name(engines: Engines) -> None:
+    watched = engines.start(
+        HEAD
+        + """
+def serve():
+    signal.pause()
+def waits_for_it(child):
+    child.wait()
+if sys.argv[2:3] == ["worker"]:
+    print("up", flush=True)
+    serve()
+worker = subprocess.Popen([sys.executable, __file__, sys.argv[1], "worker", "1"], stdout=subprocess.PIPE)
+worker.stdout.readline()
+told(root=os.getpid(), worker=worker.pid)
+waits_for_it(worker)
+""",
+        "--rank-pattern",
+        r" worker (\d)$",
+    )
+    pids = watched.pids()
+    watched.joined([pids["worker"]])
+
+    command = [sys.executable, "-m", "rankguard", "stacks", str(watched.folder)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    watched.process.send_signal(signal.SIGTERM)
+    watched.end()
+
+    assert told.startswith("stacks of 2 processes of the engine"), told
+    assert f"rank 1 (python engine-1.py) (pid {pids['worker']})" in told.replace("\n  ", " ")
+    assert "`serve`" in told
+    assert "waits_for_it" in told

@@ -23,7 +23,7 @@ from typing import Any
 
 from rankguard.linux import ownstack
 from rankguard.linux.helper import Helper, Said
-from rankguard.linux.procstack import kernel_stack, python_of
+from rankguard.linux.procstack import kernel_stack, python_of, pythons
 from rankguard.stacks import Frame, Stack, Thread
 
 AT_ONCE, BOUND_S = 4, 10.0
@@ -82,11 +82,13 @@ def _native(frames: list[dict[str, Any]]) -> tuple[str, ...]:
 class _Round:
     """Processes by a key of the caller's, and what has been found of them."""
 
-    def __init__(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None], *, native: bool) -> None:
+    def __init__(
+        self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None], *, native: bool, itself: bool
+    ) -> None:
         self.todo = deque(pids.items())
         self.found: dict[int, Stack] = {}
         self.running = 0
-        self.done, self.native = done, native
+        self.done, self.native, self.itself = done, native, itself
 
 
 class _Dump:
@@ -124,15 +126,21 @@ class Sampler:
         self._looked_for_it = False
 
     def take(
-        self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None], *, native: bool = False
+        self,
+        pids: Mapping[int, int],
+        done: Callable[[dict[int, Stack]], None],
+        *,
+        native: bool = False,
+        itself: bool = False,
     ) -> dict[int, Stack]:
         """Stacks of the processes `pids` (key → pid); `done` gets them by key, those that are gone left out.
 
         Returned is what `done` will get, and what has been found of it at any time. `native`: with the calls in C.
+        `itself`: of each process, also where it only waits for a Python below it.
         """
         if not self._looked_for_it:
             self._looked_for_it, self._program = True, find_py_spy()
-        self._rounds.append(_Round(pids, done, native=native))
+        self._rounds.append(_Round(pids, done, native=native, itself=itself))
         return self._rounds[-1].found
 
     def next_wake(self) -> float | None:
@@ -177,7 +185,7 @@ class Sampler:
         known = kernel_stack(pid)
         if known is None:
             return
-        python = python_of(pid)
+        python = next(iter(pythons([pid], 1)), None) if current.itself else python_of(pid)
         if python is None:
             current.found[key] = known
             return

@@ -165,6 +165,7 @@ class LiveAttempt:
             Glimpses(self.job, ground.memory, heard_at, ground.wire.send), self._output
         )
         self._snapshots = Snapshots(self.job, files, selector, clock, ground.redact, ground.private_dir, ground.stacks)
+        self._snapshots.tree = None if self._watched is None else self._watched.names
         self._tree = self._make_tree(few_fds=few)
         if self._tree.cleaned:
             from rankguard.report.wording import cleaned  # no start waits for it that has nothing to clean
@@ -261,8 +262,7 @@ class LiveAttempt:
     def _examination(self) -> "Examination":
         from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
 
-        names = None if self._watched is None else self._watched.names
-        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact, names)
+        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact)
 
     def _examine(self, number: int, now: float) -> None:
         if self._examination not in self._parts:  # somebody was not ready in time

@@ -21,7 +21,7 @@ from rankguard.facts import Examined, Fact
 from rankguard.launchers.redaction import redacted
 from rankguard.linux import tree
 from rankguard.linux.files import read_text
-from rankguard.linux.procstack import kernel_stack, pythons, pythons_below
+from rankguard.linux.procstack import kernel_stack, pythons_below
 from rankguard.model import Sign
 from rankguard.stacks import UNREAD, Group, Stack
 from rankguard.supervisor.snapshots import Snapshots
@@ -32,8 +32,6 @@ _GROUPS, _THREADS, _FRAMES, _BELOW = 12, 8, 40, 16
 _ODD, _CHILDREN = 3, 4
 """Ranks that are looked at twice, and how many Python processes of each."""
 _MARKS, _SLICE = 8, 4
-_LOOKED_AT, _PYTHONS = 256, 64
-"""Processes of a watched tree that are asked whether they run Python, and stacks that are taken of those that do."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -47,11 +45,9 @@ class Examination:
         signs: Callable[[float], tuple[Sign, ...]],
         emit: Callable[[Fact], None],
         redact: Callable[[str], str],
-        names: Callable[[], Mapping[int, str]] | None = None,
     ) -> None:
         self._job, self._snapshots, self._signs, self._emit, self._redact = job, snapshots, signs, emit, redact
         self._number: int | None = None
-        self._tree = names
         self._names: dict[int, str] = {}
         self._began = 0.0
         self._cpu: dict[int, float] = {}
@@ -71,7 +67,8 @@ class Examination:
             if found is self._found and not self._all_found:
                 self._look_again(number)
 
-        self._found = self._snapshots.take_processes(alive | self._others(alive), done)
+        others, self._names = ({}, {}) if self._snapshots.tree is None else self._snapshots.of_tree(alive)
+        self._found = self._snapshots.take_processes(alive | others, done)
 
     def next_wake(self) -> float | None:
         """When `wake` wants to be called; at once when it has just told something, which is still in the queue."""
@@ -99,7 +96,7 @@ class Examination:
             if rank not in found and (known := kernel_stack(pid)) is not None:
                 found[rank] = known.replace(lacks=UNREAD)
         _keep_native(found, self._odd)
-        names = None if self._tree is None else self._names
+        names = None if self._snapshots.tree is None else self._names
         _text, saved = self._snapshots.keep(found, range(len(self._job.ranks)), names) if found else ("", None)
         signs = self._signs(now)
         told = Examined(
@@ -116,20 +113,9 @@ class Examination:
         self._number, self._told = None, True
         self._emit(redacted(told, self._redact))
 
-    def _others(self, alive: dict[int, int]) -> dict[int, int]:
-        """Of a watched tree: every other Python process in it, its pid with a minus for its number; and all names."""
-        if self._tree is None:
-            return {}
-        told = self._tree()
-        ours = set(alive.values())
-        others = pythons([pid for pid in told if pid not in ours][:_LOOKED_AT], _PYTHONS)
-        found = {-pid: pid for pid in others}
-        self._names = {key: f"{told.get(pid, 'a process')} (pid {pid})" for key, pid in (alive | found).items()}
-        return found
-
     def _look_again(self, number: int) -> None:
         """At the odd ones, with what C runs in them: they stand still for it, so not at the others."""
-        if self._tree is not None:  # all of its processes have been looked at, and it may have many
+        if self._snapshots.tree is not None:  # all of its processes have been looked at, and it may have many
             self._all_found = True
             return
         made = groups(self._found)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rankguard.core import story
 from rankguard.core.job import Job
+from rankguard.linux.procstack import pythons
 from rankguard.linux.stacks import Sampler
 from rankguard.record import to_data
 from rankguard.report.files import RunFiles
@@ -21,6 +22,10 @@ PRIORITY = 4
 Reply = Callable[[Message], None]
 _KEPT = 100
 """Files of stacks in one run's folder."""
+
+
+_LOOKED_AT, _PYTHONS = 256, 64
+"""Processes of a watched tree that are asked whether they run Python, and stacks that are taken of those that do."""
 
 
 class Snapshots:
@@ -40,6 +45,8 @@ class Snapshots:
         self._sampler = Sampler(selector, PRIORITY, clock, lambda rank: f"{private_dir}/{rank}.stack")
         self._asking: dict[tuple[int, ...], list[tuple[Reply, bool]]] = {}
         self._numbers = numbers
+        self.tree: Callable[[], Mapping[int, str]] | None = None
+        """Of a watched engine: what every process of its tree is called, by pid."""
         self._closed = False
         self.next_wake, self.wake = self._sampler.next_wake, self._sampler.wake
 
@@ -56,20 +63,37 @@ class Snapshots:
         wanted = tuple(range(len(self._job.ranks))) if rank is None else (rank,)
         waiting = self._asking.setdefault(wanted, [])
         waiting.append((reply, message.get("data") is True))
-        if len(waiting) == 1:
-            self.take(wanted, lambda found: self._answer(wanted, found))
+        if len(waiting) > 1:
+            return
+        pids, names = self._alive(wanted), None
+        if rank is None and self.tree is not None:
+            others, names = self.of_tree(pids)
+            pids |= others
+        self.take_processes(pids, lambda found: self._answer(wanted, found, names))
 
     def take(
         self, ranks: Iterable[int], done: Callable[[dict[int, Stack]], None], *, native: bool = False
     ) -> dict[int, Stack]:
         """The stacks of those of `ranks` that have a process. They come into what is returned one by one."""
+        return self._sampler.take(self._alive(ranks), done, native=native)
+
+    def of_tree(self, alive: Mapping[int, int]) -> tuple[dict[int, int], dict[int, str]]:
+        """Of a watched engine: every Python process that is not among `alive`, its pid with a minus for its number; and
+        what all of them are called.
+        """
+        told = {} if self.tree is None else self.tree()
+        ours = set(alive.values())
+        others = pythons([pid for pid in told if pid not in ours][:_LOOKED_AT], _PYTHONS)
+        found = {-pid: pid for pid in others}
+        return found, {key: f"{told.get(pid, 'a process')} (pid {pid})" for key, pid in {**alive, **found}.items()}
+
+    def _alive(self, ranks: Iterable[int]) -> dict[int, int]:
         states = [self._job.ranks[rank] for rank in ranks]
-        pids = {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
-        return self._sampler.take(pids, done, native=native)
+        return {rank.rank: rank.pid for rank in states if rank.pid is not None and rank.exited is None}
 
     def take_processes(self, pids: Mapping[int, int], done: Callable[[dict[int, Stack]], None]) -> dict[int, Stack]:
-        """The stacks of processes that need not be ranks, by a key of the caller's."""
-        return self._sampler.take(pids, done)
+        """The stacks of processes that need not be ranks, by a key of the caller's. In a tree each is looked at itself."""
+        return self._sampler.take(pids, done, itself=self.tree is not None)
 
     def keep(
         self, found: dict[int, Stack], wanted: Iterable[int], names: Mapping[int, str] | None = None
@@ -92,8 +116,8 @@ class Snapshots:
                 reply({"is": "error", "statement": "the job ended before all stacks were taken"})
         self._asking.clear()
 
-    def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack]) -> None:
-        text, saved = self.keep(found, wanted)
+    def _answer(self, wanted: tuple[int, ...], found: dict[int, Stack], names: Mapping[int, str] | None) -> None:
+        text, saved = self.keep(found, wanted, names)
         message: dict[str, Any] = {"is": "stacks", "text": text, "saved": saved}
         for reply, data in self._asking.pop(wanted, []):
             reply(message | ({"stacks": self._data(found)} if data else {}))
