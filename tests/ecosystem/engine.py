@@ -40,7 +40,8 @@ class Engine:
     ) -> None:
         self.folder = folder / "run"
         self._out, self._err = folder / "out", folder / "err"
-        command = [sys.executable, "-m", "rankguard", "watch", "--run-dir", str(self.folder), *options, "--", *words]
+        command = [sys.executable, "-m", "rankguard", "watch", "--run-dir", str(self.folder), *options]
+        command += ["--", *words] if words else []
         with self._out.open("wb") as out, self._err.open("wb") as err:
             # A session of its own, so that what a test forgets can be found.
             self.front = subprocess.Popen(

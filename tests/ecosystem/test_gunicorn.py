@@ -2,6 +2,7 @@
 
 import http.client
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -71,3 +72,27 @@ def test_workers_that_the_user_calls_ranks(watch, command, tmp_path):
         assert (culprit["rank"], culprit["pid"], culprit["role"]) == (None, pid, "worker")
         assert culprit["cause"]["kind"] == "killed"
         assert serves(tmp_path / "http") is None
+
+
+def test_a_gunicorn_that_somebody_else_started(watch, command, tmp_path):
+    """It is watched, told of, and left alone when we go."""
+    master = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        before = until("a worker serves", lambda: serves(tmp_path / "http"))
+        with watch(options=("--pid", str(master.pid))) as engine:
+            settled(before)
+            fact, took = engine.told(before, engine.kill(before))
+            assert (fact["fact"], fact["name"]) == ("Perished", "gunicorn: worker [app:app]")
+            assert fact["ending"]["signal"] == "SIGKILL"
+            after = until("another one serves", lambda: serves(tmp_path / "http"))
+            engine.known(after)
+
+            assert engine.stopped() == 143
+        assert master.poll() is None
+        assert serves(tmp_path / "http") is not None
+        latencies = Latencies()
+        latencies.took.append(took)
+        latencies.check()
+    finally:
+        master.terminate()
+        master.wait()

@@ -286,6 +286,21 @@ def test_the_picture_has_the_dead_and_the_ranks_and_not_everybody(made):
     assert len(made.watch.picture()) == 10
 
 
+def test_the_picture_keeps_orphans_below_the_dead(made):
+    core = made.tree.fork("core")
+    made.tree.tell("core", "title", "VLLM::EngineCore")
+    worker = made.become("VLLM::Worker_TP0", by="core")
+    made.until(Joined, 2)
+    os.kill(core, signal.SIGKILL)
+    made.until(Exited)
+
+    root = made.tree.root
+    assert made.watch.picture()[1:] == (
+        Process(core, root, "VLLM::EngineCore", "EngineCore", None, KILLED),
+        Process(worker, core, "VLLM::Worker_TP0", "Worker", 0),
+    )
+
+
 def test_a_rank_that_is_being_killed_is_seen(made):
     made.tree.fork("a")
     made.tree.tell("a", "title", "VLLM::Worker_TP0")

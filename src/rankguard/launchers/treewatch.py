@@ -11,7 +11,7 @@ Not here: what a title means (`diagnosis/roles.py`, given as `recognise`), what 
 `../linux/roster.py`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from selectors import BaseSelector
 from typing import Protocol
 
@@ -401,6 +401,7 @@ class TreeWatch:
         dead = {each.process.pid: each for each in self.members if each.ending and each.process.pid not in alive}
         rest = sorted(alive.values(), key=lambda process: (process.started, process.pid))
         chosen: dict[int, None] = {self._root: None}
+        parents: dict[int, int] = {}
         for pid in (*dead, *self.by_pid, *(process.pid for process in rest)):
             if len(chosen) >= limit:
                 break
@@ -408,18 +409,21 @@ class TreeWatch:
             above = pid
             while above not in chosen and (above in alive or above in dead) and above not in line:
                 line.append(above)
-                above = self._parent(alive[above]) if above in alive else dead[above].process.ppid
+                parents[above] = self._parent(alive[above], dead) if above in alive else dead[above].process.ppid
+                above = parents[above]
             if len(chosen) + len(line) <= limit:
                 chosen.update(dict.fromkeys(reversed(line)))
-        return tuple(self._drawn(pid, dead.get(pid)) for pid in chosen)
+        return tuple(self._drawn(pid, parents.get(pid, 0), dead.get(pid)) for pid in chosen)
 
-    def _parent(self, process: Entry) -> int:
+    def _parent(self, process: Entry, dead: Container[int]) -> int:
+        """As it is now; of the orphan of a member that member."""
         stat = stat_of(process.pid)
         if stat is not None and stat.started == process.started:
             process.ppid = stat.ppid
-        return process.ppid
+        is_orphan = process.ppid != self._root and process.ppid not in self.roster.processes
+        return process.origin if is_orphan and process.origin in dead else process.ppid
 
-    def _drawn(self, pid: int, dead: Member | None) -> Process:
+    def _drawn(self, pid: int, parent: int, dead: Member | None) -> Process:
         if pid == self._root:
             stat = stat_of(pid)
             name = self._named(self.roster.describe(pid)[0]) or "the root"
@@ -427,10 +431,10 @@ class TreeWatch:
         member = dead or self.by_pid.get(pid)
         if member is not None:
             told = member.joined
-            return Process(pid, member.process.ppid, told.name, told.role, told.index, member.ending)
+            return Process(pid, parent, told.name, told.role, told.index, member.ending)
         process, role = self.roster.processes[pid], self._roles[pid]
         return Process(
-            pid, process.ppid, self._named(process.title), None if role.role == "process" else role.role, role.index
+            pid, parent, self._named(process.title), None if role.role == "process" else role.role, role.index
         )
 
 
