@@ -7,7 +7,7 @@ the line's kind: `run`, `fact`, `order`, `note`, `attempt`. What is no longer re
 from collections import deque
 from collections.abc import Iterator
 
-KEPT_BYTES = 2 << 20
+KEPT_BYTES = 1 << 20
 KEPT = 5000
 
 

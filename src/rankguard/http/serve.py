@@ -10,7 +10,7 @@ import sys
 
 LISTENING, FEED, JOURNAL = 3, 4, 5
 NICE = 5
-"""Of pages and ranks, ranks come first."""
+"""Of pages and ranks, ranks come first, where the kernel does not share processors by session anyway (sched(7))."""
 
 
 def main() -> None:

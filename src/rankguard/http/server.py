@@ -26,8 +26,10 @@ REQUEST_S, IDLE_S, GOODBYE_S = 10.0, 75.0, 2.0
 MOST_CLIENTS, MOST_STREAMS = 16384, 64
 HELD_BYTES = 16 << 20
 """Of requests that are not complete, all together."""
-STREAM_BYTES = 1 << 20
+STREAM_BYTES = 512 << 10
 """Events that a reader has not taken; the history that it began with comes on top."""
+SENT_BYTES = 128 << 10
+"""That the kernel keeps for one who does not read; by itself it would keep megabytes for each."""
 ANSWER_S = 0.5
 """How long /metrics waits for the supervisor's last look at the ranks' memory."""
 QUIET_S = 15.0
@@ -44,6 +46,7 @@ class Server:
         self._listening, self._feed, self._supervisor = listening, feed, supervisor
         self._epoll = select.epoll()
         self._epoll.register(feed, IN)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)  # those of its callers inherit it
         self._run = Followed()
         self._history = History()
         address = listening.getsockname()[0]
@@ -72,15 +75,20 @@ class Server:
         """Until the feed ends."""
         self._listen(True)
         while not self._over:
+            calls = False
             for fd, events in self._epoll.poll(self._timeout()):
                 if fd == self._feed.fileno():
                     self._on_feed()
                 elif fd == self._listening.fileno():
-                    self._on_callers()
+                    calls = True
                 elif fd in self._clients and events & _GONE:
                     self._drop(self._clients[fd])
                 elif fd in self._clients:
                     self._on_client(self._clients[fd])
+            if (
+                calls
+            ):  # last: a descriptor that was closed just now may be a caller's then, and news of it is not the caller's
+                self._on_callers()
             self._answer_late()
             self._sweep()
         until = time.monotonic() + LAST_S
@@ -163,7 +171,7 @@ class Server:
                 end, _address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:  # no descriptor, no memory: until a connection ends
+            except OSError:  # no descriptor, no memory: until a connection ends, or for a second
                 if not self._give_way():
                     self._listen(False)
                 return
@@ -276,7 +284,7 @@ class Server:
     def _timeout(self) -> float | None:
         if self._asking:
             return 0.05
-        return 1.0 if self._clients else None
+        return 1.0 if self._clients or not self._listens else None
 
     def _answer_late(self) -> None:
         """Those who wait for the supervisor's answer, once it is there or has taken too long."""
@@ -294,6 +302,7 @@ class Server:
         if now - self._swept_at < 1.0:
             return
         self._swept_at = now
+        self._listen(True)
         for client in [client for client in self._clients.values() if client.deadline < now]:
             self._drop(client, slow=not client.closing)
         if self._streams and now - self._told_at > QUIET_S:
