@@ -371,7 +371,8 @@ class TreeWatch:
     def names(self) -> dict[int, str]:
         """What everybody is called who is known to live, by pid."""
         named = {pid: self._named(process.title) for pid, process in self.roster.processes.items()}
-        return {self._root: self._named(self.roster.describe(self._root)[0])} | named
+        members = {pid: member.joined.name for pid, member in self.by_pid.items()}
+        return {self._root: self._named(self.roster.describe(self._root)[0])} | named | members
 
     # ── Looks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
