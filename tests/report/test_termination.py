@@ -116,7 +116,10 @@ def test_a_watched_engine_whose_processes_have_names():
 
 
 def test_memory_that_stands_still_near_its_limit():
-    still = NEAR.replace(outlook=Outlook(0, 0.96, 0.0), ranks=())
+    still = NEAR.replace(outlook=Outlook(0, 0.92, 0.0), ranks=())
+    assert of_memory(still, "7f3a", AT, 8, None).endswith(b"whether for want of memory is unknown\n")
+    full = NEAR.replace(outlook=Outlook(0, 0.96, 0.0), ranks=())
+    assert of_memory(full, "7f3a", AT, 8, None).endswith(b"likely by the kernel's OOM killer\n")
     assert of_memory(still, "7f3a", AT, 8, None).startswith(b"rankguard: memory 99.8 of 100.0 GiB run=7f3a\n")
     assert data(of_memory(still, "7f3a", AT, 8, None))["not_ready"] is None
     assert data(of_memory(still, "7f3a", AT, 8, []))["not_ready"] == ""

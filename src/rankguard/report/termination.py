@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rankguard.diagnosis.projection import Near, growing
+from rankguard.diagnosis.projection import FULL, Near, growing
 from rankguard.diagnosis.words import ranges
 from rankguard.model import Verdict
 from rankguard.report import wording as say
@@ -85,7 +85,13 @@ def of_memory(
         for field in ("growing", "largest"):
             selection[field] = [[_name(rank, names), number] for rank, number in selection[field]]
         selection["not_ready"] = None if waiting is None else _named(waiting, names) if waiting else ""
-    text = f"As it stood at {say.when(at)}. {_LEFT}; with memory as it was, likely by the kernel's OOM killer"
+    likely = near.outlook.level or near.outlook.share >= FULL
+    why = (
+        "with memory as it was, likely by the kernel's OOM killer"
+        if likely
+        else "whether for want of memory is unknown"
+    )
+    text = f"As it stood at {say.when(at)}. {_LEFT}; {why}"
     return _message(f"rankguard: {', '.join(parts)} run={say.word(run_id)}", selection, text, theirs)
 
 

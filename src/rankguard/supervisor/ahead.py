@@ -52,11 +52,11 @@ class Ahead:
         from rankguard.report import termination  # no start waits for it
 
         at, spec = self._when(), job.spec
-        names = None
+        names, world = None, len(job.ranks)
         if spec.watch is not None:
             unready = None if unready is None else [number for number in unready if number == 0]  # the engine's own
             names = {rank.rank: rank.member.name for rank in job.ranks if rank.member is not None}
-        world = len(job.ranks)
+            world = max(1, len(names))
         self._log.write(lambda theirs: termination.of_memory(near, spec.run_id, at, world, unready, theirs, names))
 
     def judged(self, known: Verdict) -> None:
