@@ -5,6 +5,7 @@ The engine of these tests does what it is told by its command line; it waits for
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -255,3 +256,44 @@ def test_an_expression_that_needs_years_is_given_up() -> None:
 
     assert (log.good, log.heard) == (False, "the expression takes too long, and is not looked for any more")
     assert quick.good
+
+
+def test_an_answer_of_somebody_else_is_told(watch: Watch) -> None:
+    """It counts, since a proxy may stand in front of the engine; whose port it is is said."""
+    os.mkfifo(watch.folder / "told")
+    with socket.create_server(("127.0.0.1", 0)) as stale:
+        port = stale.getsockname()[1]
+        job = watch.start("--ready-tcp", f"127.0.0.1:{port}", *watch.engine("open('told').read()"))
+        assert job.stderr is not None
+        lines = [job.stderr.readline() for _ in range(2)]
+        (watch.folder / "told").write_text("")
+        ended = watch.end(job)
+
+    said = f"127.0.0.1:{port} is served by "
+    assert (ended.status, lines[0].startswith("rankguard: the engine is ready")) == (0, True)
+    assert lines[1].startswith(f"rankguard: warning: {said}")
+    assert f"(pid {os.getpid()}), which is no process of this engine" in lines[1]
+    assert any(each.startswith(said) for each in ended.verdict["warnings"])
+
+
+def test_an_answer_of_an_orphan_of_the_engine_is_its_own(watch: Watch) -> None:
+    port = free_port()
+    text = f"""
+if os.fork() == 0:
+    if os.fork(): os._exit(0)
+    os.setsid()
+    server = socket.create_server(("127.0.0.1", {port}))
+    open("told").read()
+    os._exit(0)
+open("told").read()
+"""
+    os.mkfifo(watch.folder / "told")
+    job = watch.start("--ready-tcp", f"127.0.0.1:{port}", *watch.engine(text))
+    assert job.stderr is not None
+    line = job.stderr.readline()
+    with (watch.folder / "told").open("w"):
+        job.send_signal(15)
+        ended = watch.end(job)
+
+    assert line.startswith("rankguard: the engine is ready")
+    assert ended.verdict["warnings"] == []

@@ -239,6 +239,14 @@ def test_found_is_the_topmost_and_never_we(engine: Engine) -> None:
     assert (other := find(re.compile(re.escape(own)))) is None or other.pid != os.getpid()
 
 
+def test_a_thread_is_no_process(engine: Engine) -> None:
+    threaded = "import threading\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+    engine.start(HEAD + threaded + "told(workers=[])\ntime.sleep(1000)")
+    (thread,) = [int(each) for each in os.listdir(f"/proc/{engine.root}/task") if int(each) != engine.root]
+    with pytest.raises(UsageError, match=f"that is a thread of process {engine.root}"):
+        plan(parse("watch", ["--pid", str(thread)]) or pytest.fail("no arguments"))
+
+
 def test_another_users_engine_that_we_may_not_end(open_folder: Path, request: pytest.FixtureRequest) -> None:
     engine = Engine(open_folder)
     request.addfinalizer(engine.end)
@@ -357,3 +365,4 @@ time.sleep(1000)
     )
     assert culprit["name"].startswith("VLLM::Worker_TP0")
     assert any(os.path.basename(group) in each["statement"] for each in culprit["cause"]["evidence"])
+    assert ended.verdict["memory"]["limit_bytes"] == 100 << 20  # the engine's, not ours

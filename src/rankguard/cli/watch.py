@@ -10,7 +10,7 @@ from rankguard.cli.plan import shutdown_timeout
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec, WatchPlan
-from rankguard.linux.find import Found, above, is_hidden, named
+from rankguard.linux.find import Found, above, is_hidden, named, process_of
 from rankguard.linux.modes import in_background
 from rankguard.spec import job_spec
 
@@ -98,6 +98,8 @@ def _attached(asked: SimpleNamespace) -> Found:
         raise UsageError(
             f"`--pid {asked.pid}`: /proc hides it from us (hidepid)", "the engine's user, or root, may watch it"
         )
+    if found is not None and (of := process_of(asked.pid)) != asked.pid:
+        raise UsageError(f"`--pid {asked.pid}`: that is a thread of process {of}", f"--pid {of}")
     if found is None:
         raise UsageError(f"`--pid {asked.pid}`: there is no such process", "pgrep -af NAME, or --match REGEX")
     if asked.pid in above(os.getpid()):

@@ -26,6 +26,7 @@ from rankguard.linux.census import Census, stat_of
 from rankguard.linux.find import Found, find, named
 from rankguard.linux.foreignooms import ForeignOoms
 from rankguard.linux.glance import glance
+from rankguard.linux.hierarchies import groups_of
 from rankguard.linux.roster import Entry
 from rankguard.model import Sign, Survivor
 
@@ -111,6 +112,7 @@ class AttachedTree:
             note=around.note,
         )
         self._ooms.add(found.pid)
+        around.memory.move(groups_of(found.pid))
         tree = TreeWatch(outlook, self._selector, Census(found.pid), self._told)
         entry = tree.attach(now) and tree.roster.processes.get(found.pid)
         if not entry or entry.started != found.started:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rankguard.linux.census import stat_of
 from rankguard.linux.child import state
 from rankguard.linux.cpulimit import cpu_limit
-from rankguard.linux.files import listed
+from rankguard.linux.files import listed, read_text
 
 LONGEST = 16 << 10
 _OURS = re.compile(r"\brankguard\b.* (watch|run)\b")
@@ -32,6 +32,14 @@ def named(pid: int) -> Found | None:
     """The process of this pid; None when there is none, it has ended, or it is none (a kernel thread)."""
     stat, title = stat_of(pid), whole_title(pid)
     return None if stat is None or stat.state in "ZX" or not title else Found(pid, stat.started, title)
+
+
+def process_of(pid: int) -> int | None:
+    """The process that a thread is of, and itself of a process (`Tgid`, proc_pid_status(5)); None when it is gone."""
+    for line in (read_text(f"/proc/{pid}/status") or "").splitlines():
+        if line.startswith("Tgid:"):
+            return int(line.split()[1])
+    return None
 
 
 def is_hidden(pid: int) -> bool:

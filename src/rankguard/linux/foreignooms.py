@@ -8,7 +8,7 @@ Read next: `hierarchies.py`, `cgroup.py` (groups of our own).
 import os
 
 from rankguard.linux.files import read_text
-from rankguard.linux.hierarchies import counter, parse_groups
+from rankguard.linux.hierarchies import counter, groups_of
 from rankguard.model import OomCount
 
 _VMSTAT = "/proc/vmstat"
@@ -18,7 +18,6 @@ class ForeignOoms:
     """Of the processes of one tree."""
 
     def __init__(self) -> None:
-        self._mounts = read_text("/proc/self/mountinfo") or ""
         self._before: dict[str, int] = {}
         self._groups: set[str] = set()
 
@@ -28,7 +27,7 @@ class ForeignOoms:
         if text in self._groups:
             return
         self._groups.add(text)
-        path = self._counter_of(text)
+        path = _counter_of(pid)
         if path is not None and path not in self._before and (count := counter(path)) is not None:
             self._before[path] = count
 
@@ -43,12 +42,11 @@ class ForeignOoms:
                 rose.append(OomCount(path=shown, before=before, after=now, shared=True))
         return tuple(rose), readable
 
-    def _counter_of(self, text: str) -> str | None:
-        groups = parse_groups(text, self._mounts)
-        if "memory" in groups:
-            path = f"{groups['memory'].path}/memory.oom_control"
-            if os.path.exists(path):
-                return path
-        above = groups["v2"].upwards() if "v2" in groups else ()
-        found = next((f"{path}/memory.events" for path in above if os.path.exists(f"{path}/memory.events")), None)
-        return found or _VMSTAT
+
+def _counter_of(pid: int) -> str:
+    groups = groups_of(pid)
+    if "memory" in groups:
+        return f"{groups['memory'].path}/memory.oom_control"
+    above = groups["v2"].upwards() if "v2" in groups else ()
+    found = next((f"{path}/memory.events" for path in above if os.path.exists(f"{path}/memory.events")), None)
+    return found or _VMSTAT

@@ -29,7 +29,12 @@ class Group(Record):
 
 def own_groups() -> dict[str, Group]:
     """Our own group in each hierarchy that we can see: `v2`, and v1 controllers by name (`memory`, `freezer` …)."""
-    groups = parse_groups(read_text("/proc/self/cgroup") or "", read_text("/proc/self/mountinfo") or "")
+    return groups_of("self")
+
+
+def groups_of(pid: int | str) -> dict[str, Group]:
+    """The groups of any process, as far as our own mounts show them: those of another container's mostly not."""
+    groups = parse_groups(read_text(f"/proc/{pid}/cgroup") or "", read_text("/proc/self/mountinfo") or "")
     return {key: group for key, group in groups.items() if os.path.isdir(group.path)}
 
 

@@ -40,9 +40,15 @@ class MemoryDomain:
     """All that apply, the smallest first; the machine's own memory is always among them."""
 
     def __init__(self, groups: dict[str, Group] | None = None) -> None:
+        self._find(own_groups() if groups is None else groups, getrlimit(RLIMIT_AS)[0])
+
+    def move(self, groups: dict[str, Group]) -> None:
+        """It is about processes in these groups from now on, which are not our own: our limits say nothing of them."""
+        self._find(groups, RLIM_INFINITY)
+
+    def _find(self, groups: dict[str, Group], soft: int) -> None:
         total = meminfo().get("MemTotal")
-        soft, _ = getrlimit(RLIMIT_AS)
-        found = list(_group_limits(own_groups() if groups is None else groups))
+        found = list(_group_limits(groups))
         # No limit is PAGE_COUNTER_MAX pages in v1 and "max" in v2; one above the machine's memory binds nothing either.
         found = [limit for limit in found if total is None or limit.bytes < total]
         found += [Limit(bytes=soft, source=ADDRESS_SPACE)] if soft != RLIM_INFINITY else []

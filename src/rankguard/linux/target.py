@@ -48,6 +48,11 @@ class Target(Record):
             return ("127.0.0.1", "::1")
         return (self.host,) if _is_numeric(self.host) else ()
 
+    @property
+    def is_loopback(self) -> bool:
+        """It is this machine, in our network namespace."""
+        return any(each.startswith("127.") or each in ("::1", "0.0.0.0", "::") for each in self.addresses)  # noqa: S104  # asked, not bound
+
 
 def url(text: str) -> Target:
     """A URL of http or https. Raises `ValueError` with what was expected."""

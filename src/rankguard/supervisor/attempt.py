@@ -44,7 +44,7 @@ from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import Console
 from rankguard.linux.helper import AT_WORK
-from rankguard.linux.hierarchies import own_groups
+from rankguard.linux.hierarchies import groups_of, own_groups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received
@@ -129,7 +129,8 @@ class LiveAttempt:
         if spec.watch is None:
             how = "given" if self._port_lock is None else "a free one"
             files.append(story.note(f"MASTER_PORT is {self._port}, {how}"))
-        groups_before = own_groups()
+        theirs = spec.watch is not None and spec.watch.attaches
+        groups_before = groups_of((spec.watch and spec.watch.attached) or 0) if theirs else own_groups()
         self._groups = self._make_groups()
         self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
         self._output = Output(spec, self._screen.sinks, self._warn, few)
@@ -254,9 +255,14 @@ class LiveAttempt:
             return None
         from rankguard.supervisor.readiness import Readiness  # no other start waits for it
 
-        found = Readiness(self.job, plan, self._selector, self.driver.emit, self._ground.redact)
+        found = Readiness(self.job, plan, self._selector, self.driver.emit, self._ground.redact, self._pids)
         self._output.seen = found.take if plan.ready_log else None
         return found
+
+    def _pids(self) -> dict[int, int]:
+        """Of the engine: whoever is one of these, or below one."""
+        ours = {} if self._watched is None or self.job.attached else {os.getpid(): 0}
+        return dict.fromkeys(self._watched.names() if self._watched is not None else (), 0) | ours
 
     @cached_property
     def _examination(self) -> "Examination":

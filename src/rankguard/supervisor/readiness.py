@@ -7,13 +7,13 @@ told (`StatusTold.probe`), so that progress lines and the verdict can say what i
 Read next: `../linux/asking.py` (how often), `../linux/nearask.py` (TCP, HTTP), `../linux/filelook.py`, `readylog.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from selectors import BaseSelector
 from typing import Protocol
 
 from rankguard.core.job import Job
-from rankguard.facts import Fact, Ready, StatusTold
+from rankguard.facts import Fact, Ready, StatusTold, Warned
 from rankguard.jobspec import WatchPlan
 from rankguard.linux import mounts, target
 from rankguard.linux.asking import Asking
@@ -21,6 +21,7 @@ from rankguard.linux.farask import LAST_S, FarAsk
 from rankguard.linux.filelook import FileLook
 from rankguard.linux.nearask import NearAsk
 from rankguard.supervisor.readylog import ReadyLog
+from rankguard.supervisor.readyport import ReadyPort
 
 PRIORITY = 4
 """Behind all news of the engine itself."""
@@ -51,10 +52,13 @@ class Readiness:
         selector: BaseSelector,
         emit: Callable[[Fact], None],
         redact: Callable[[str], str],
+        tree: Callable[[], Mapping[int, int]],
     ) -> None:
         self._job, self._emit, self._redact = job, emit, redact
         self._logs = [ReadyLog(pattern) for pattern in plan.ready_log]
-        self._probes = [*_probes(plan, selector), *self._logs]
+        targets = [*map(target.url, plan.ready_http), *map(target.endpoint, plan.ready_tcp)]
+        self._probes = [*_probes(targets, plan, selector), *self._logs]
+        self._port = ReadyPort(targets, tree, lambda text: self._tell(Warned(self._job.now, text)))
         self._over = self._new = False
         self._told, self._told_at = "", 0.0
 
@@ -72,7 +76,9 @@ class Readiness:
         """When `wake` wants to be called; at once when it has just told something, which is still in the queue."""
         if self._new:
             return 0.0
-        if self._over or self._job.ranks[ROOT].pid is None:
+        if self._over:
+            return 0.0 if self._looks_at_port() else None
+        if self._job.ranks[ROOT].pid is None:
             return None
         if all(probe.good for probe in self._probes):
             return 0.0
@@ -85,6 +91,8 @@ class Readiness:
         """Ask those whose time has come; tell what is new."""
         self._new = False
         root = self._job.ranks[ROOT]
+        if self._over and self._looks_at_port():
+            self._port.wake()
         if self._over or root.pid is None:
             return
         if root.exited is not None or root.ready_at is not None or self._job.stopped_at is not None:
@@ -107,6 +115,10 @@ class Readiness:
         for probe in self._probes:
             probe.close()
 
+    def _looks_at_port(self) -> bool:
+        root = self._job.ranks[ROOT]
+        return self._port.going and root.ready_at is not None and root.exited is None and self._job.stopped_at is None
+
     def _tell(self, fact: Fact) -> None:
         self._new = True
         self._emit(fact)
@@ -122,8 +134,7 @@ def _words(probe: Probe) -> str:
     return f"{probe.name}{joint}{probe.heard}"
 
 
-def _probes(plan: WatchPlan, selector: BaseSelector) -> list[Probe]:
-    targets = [*map(target.url, plan.ready_http), *map(target.endpoint, plan.ready_tcp)]
+def _probes(targets: list[target.Target], plan: WatchPlan, selector: BaseSelector) -> list[Probe]:
     probes: list[Probe] = [_asking(each, selector) for each in targets]
     for path in plan.ready_file:
         if mounts.may_not_answer(mounts.file_system(path)):

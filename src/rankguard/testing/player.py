@@ -94,6 +94,8 @@ def spec_of(line: str) -> JobSpec:
 def _watch(words: Words) -> WatchPlan | None:
     settle = words.number("settle")
     plan = WatchPlan(settle=10.0 if settle is None else settle)
+    if words.flag("report"):
+        plan = plan.replace(on_failure="report")
     if words.flag("attached"):
         return plan.replace(attached=PID)
     return plan if words.flag("watch") else None
