@@ -286,6 +286,19 @@ def test_the_picture_has_the_dead_and_the_ranks_and_not_everybody(made):
     assert len(made.watch.picture()) == 10
 
 
+def test_the_picture_keeps_the_name_and_the_children_of_a_root_that_is_gone(made):
+    python = name_of(made.watch.roster.describe(made.tree.root)[0])
+    child = made.tree.fork("a")
+    made.look()
+    os.kill(made.tree.root, signal.SIGKILL)
+    os.waitpid(made.tree.root, 0)
+
+    assert made.watch.picture() == (
+        Process(made.tree.root, 0, python, "root"),
+        Process(child, made.tree.root, python),
+    )
+
+
 def test_the_picture_keeps_orphans_below_the_dead(made):
     core = made.tree.fork("core")
     made.tree.tell("core", "title", "VLLM::EngineCore")

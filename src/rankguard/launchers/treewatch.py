@@ -130,6 +130,7 @@ class TreeWatch:
             budget=around.budget,
             note=around.note,
         )
+        self._root_title = self.roster.describe(around.root)[0]
 
     # ── The loop's side ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -417,17 +418,19 @@ class TreeWatch:
         return tuple(self._drawn(pid, parents.get(pid, 0), dead.get(pid)) for pid in chosen)
 
     def _parent(self, process: Entry, dead: Container[int]) -> int:
-        """As it is now; of the orphan of a member that member."""
+        """As it is now; of the orphan of the root or of a member, that one."""
         stat = stat_of(process.pid)
         if stat is not None and stat.started == process.started:
             process.ppid = stat.ppid
         is_orphan = process.ppid != self._root and process.ppid not in self.roster.processes
-        return process.origin if is_orphan and process.origin in dead else process.ppid
+        return (
+            process.origin if is_orphan and (process.origin in dead or process.origin == self._root) else process.ppid
+        )
 
     def _drawn(self, pid: int, parent: int, dead: Member | None) -> Process:
         if pid == self._root:
             stat = stat_of(pid)
-            name = self._named(self.roster.describe(pid)[0]) or "the root"
+            name = self._named(self.roster.describe(pid)[0] or self._root_title) or "the root"
             return Process(pid, 0 if stat is None else stat.ppid, name, "root", ending=self._root_ended)
         member = dead or self.by_pid.get(pid)
         if member is not None:
