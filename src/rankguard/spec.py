@@ -13,7 +13,7 @@ from typing import Any
 from rankguard.errors import SpawnFailed
 from rankguard.jobspec import JobSpec
 from rankguard.report.redact import without_secrets
-from rankguard.runs import make_run_dir, new_run_id
+from rankguard.runs.folder import make_run_dir, new_run_id
 
 
 def job_spec(

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "private": NOUNS,
     "driver": DRIVER,
     "supervisor": DRIVER | {"private"},
-    "remains": DRIVER,
+    "runs": DRIVER | {"runs", "private", "_version"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "http": NOUNS | {"core", "diagnosis", "report", "linux"},

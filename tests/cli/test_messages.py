@@ -120,9 +120,9 @@ def test_a_message_keeps_to_the_guide(name: str) -> None:
 
 BROKEN = """
 import sys
-import rankguard.runs
+import rankguard.runs.folder
 def broken(*_): raise ZeroDivisionError("division by zero")
-rankguard.runs.known_runs = broken
+rankguard.runs.folder.known_runs = broken
 for name in ("rankguard.glimpse", "rankguard.cli.runs"):
     try:
         module = __import__(name, fromlist=["x"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.runs.jobs import TELL, Jobs, Live, until
 
-from rankguard.live import NotLive, ask
+from rankguard.runs.live import NotLive, ask
 from rankguard.supervisor.control import Control
 from rankguard.wire import Wire
 

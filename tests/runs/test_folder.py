@@ -13,7 +13,7 @@ from tests.runs.jobs import TELL, Jobs
 
 from rankguard.linux.lock import hold, is_held
 from rankguard.report.files import RunFiles
-from rankguard.runs import make_run_dir
+from rankguard.runs.folder import make_run_dir
 
 WAITS = f"r, w = os.pipe()\n{TELL}; os.read(r, 1)"
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a file system of its own, or another user")

@@ -14,7 +14,7 @@ from rankguard.errors import UsageError
 from rankguard.record import to_data
 from rankguard.report.tale import Told, entries, raw, tale
 from rankguard.report.wording import printable
-from rankguard.runs import JOURNAL, Run, find_run
+from rankguard.runs.folder import JOURNAL, Run, find_run
 
 _WIDTH, _INDENT = 80, 12
 

@@ -68,7 +68,7 @@ def _hiding(words: Sequence[str]) -> tuple[Callable[[str], str], list[str]]:
 
 
 def _keep(text: str, folder: str | None) -> str | None:
-    from rankguard.runs import homes
+    from rankguard.runs.folder import homes
 
     name = f"fault-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}.txt"
     for home in [folder] if folder else homes():

@@ -11,9 +11,9 @@ from typing import Any
 from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
-from rankguard.live import NotLive, ask
 from rankguard.model import Verdict
-from rankguard.runs import Run, address_of, find_run, run_name
+from rankguard.runs.folder import Run, address_of, find_run, run_name
+from rankguard.runs.live import NotLive, ask
 
 _WAIT_S = 3.0
 _TOLD, _COULD_NOT = 0, 1
@@ -86,9 +86,9 @@ def _live(name: str, run: Run | None, address: str | None, *, as_json: bool) -> 
 
 
 def _cut_off(run: Run, *, as_json: bool) -> int:
-    from rankguard.remains import remains
     from rankguard.report.state import state_text
     from rankguard.report.wording import seconds
+    from rankguard.runs.remains import remains
 
     left = remains(run.folder)
     if left is None:

@@ -18,7 +18,7 @@ from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.report.wording import cut, plural, printable, size
-from rankguard.runs import OURS, Run, known_runs
+from rankguard.runs.folder import OURS, Run, known_runs
 
 _WIDTH = 80
 _FULL = 0.9

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
-from rankguard.live import NotLive, ask
-from rankguard.runs import address_of
+from rankguard.runs.folder import address_of
+from rankguard.runs.live import NotLive, ask
 
 _WAIT_S = 180.0
 """512 ranks take about 15 s on 2 cores; one that cannot be read takes 10 s."""

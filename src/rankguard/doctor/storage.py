@@ -10,7 +10,7 @@ from rankguard.doctor.check import Answer, Check, Machine, gib, limited, missing
 from rankguard.linux.leftovers import SHM
 from rankguard.linux.mounts import file_system, may_not_answer
 from rankguard.private import private_parents
-from rankguard.runs import homes
+from rankguard.runs.folder import homes
 
 _SMALL_SHM, _SMALL_DISK = 64 << 20, 256 << 20
 

@@ -3,7 +3,7 @@
 An AF_UNIX stream in the run's private folder, mode 0600; whoever has another user id (root apart) is not listened to.
 The wire's format (`../wire.py`). A client costs nothing: at most `CLIENTS` at once, the oldest gives way to a new one; an
 ask is small; one that sends garbage, or asks on without taking its answers, is cut off. Its end of life: closed with the
-job; if we are killed, the warden removes the folder. Read next: `desk.py` (the answers), `../live.py` (the other end).
+job; if we are killed, the warden removes the folder. Read next: `desk.py` (the answers), `../runs/live.py` (the other end).
 """
 
 import contextlib

@@ -5,7 +5,7 @@ it is oftener. What the last look saw is told to whoever asks (`told`), added to
 in `samples.json` while the run lives, for whoever comes after everything was killed at once.
 
 It decides nothing: whether to warn is in `../diagnosis/projection.py`, what was to blame in `memory_story.py`.
-Read next: `../linux/footprint.py` (one rank), `../linux/memory_news.py` (the kernel's own word), `../remains.py`.
+Read next: `../linux/footprint.py` (one rank), `../linux/memory_news.py` (the kernel's own word), `../runs/remains.py`.
 """
 
 import json

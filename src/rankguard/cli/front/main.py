@@ -27,7 +27,7 @@ from rankguard.linux import tree
 from rankguard.linux.console import Console
 from rankguard.model import Verdict
 from rankguard.record import prepare
-from rankguard.runs import run_name
+from rankguard.runs.folder import run_name
 
 if TYPE_CHECKING:
     from rankguard.cli.front.service import Service
@@ -258,7 +258,7 @@ class Front:
         """While our own processes start, so that it delays nothing."""
         if self.asked.quiet or self.asked.report == "none":
             return
-        from rankguard.previous import previous
+        from rankguard.runs.previous import previous
 
         if (told := previous(self.spec)) is not None:
             self._say(f"warning: {told}")

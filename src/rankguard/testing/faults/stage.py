@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Self, TypeVar
 from rankguard.errors import SpawnFailed
 from rankguard.linux import tree
 from rankguard.linux.libc import PR_SET_PDEATHSIG, become_subreaper, prctl
-from rankguard.runs import make_run_dir, new_run_id
+from rankguard.runs.folder import make_run_dir, new_run_id
 
 _T = TypeVar("_T")
 PREFIX = "rankguard-drill-"

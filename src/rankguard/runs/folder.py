@@ -200,7 +200,7 @@ def run_name(folder: str | None, run_id: str) -> bool | str:
 
 def address_of(asked: str | None) -> tuple[str, str | None]:
     """The name of the run that is meant, and where it answers; null when it keeps no socket here. Raises `UsageError`."""
-    from rankguard.live import live_sockets, socket_of
+    from rankguard.runs.live import live_sockets, socket_of
 
     sockets = live_sockets()
     if asked is not None and asked in sockets:  # one that keeps no files is found by its id

@@ -2,7 +2,7 @@
 
 In a container whose memory limit ends everything at once (`memory.oom.group`) nobody of ours survives to say why; what is
 on disk does. Looked for where the new run keeps its files, among runs of this machine, and only the newest; a mark in its
-folder says that it has been told. Read next: `remains.py` (what is known), `supervisor/samples.py` (who wrote it).
+folder says that it has been told. Read next: `remains.py` (what is known), `../supervisor/samples.py` (who wrote it).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from rankguard.jobspec import JobSpec
 from rankguard.linux.hierarchies import counter
-from rankguard.runs import EARLIER, TOLD, VERDICT, Run, run_in, run_name
+from rankguard.runs.folder import EARLIER, TOLD, VERDICT, Run, run_in, run_name
 
 if TYPE_CHECKING:
     from rankguard.report.state import Sampled  # no start waits for it
@@ -67,9 +67,9 @@ def _mark(folder: Path) -> bool:
 
 
 def _words(run: Run) -> str:
-    from rankguard.remains import remains
     from rankguard.report.state import fullness
     from rankguard.report.wording import printable, whole_seconds
+    from rankguard.runs.remains import remains
 
     left = remains(run.folder)
     ago = whole_seconds(max(0.0, time.time() - run.last_at()))
