@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,24 @@ def test_ready_is_said_again_where_there_was_no_room(tmp_path: Path) -> None:
         manager.drain()
         assert manager.said[-2:] == ["READY=1", "STATUS=ready: all 2 ranks"]
         unit._socket.close()
+
+
+def test_an_unchanged_engine_is_ready_when_it_shows_it(tmp_path: Path) -> None:
+    sign, told = tmp_path / "ready", tmp_path / "fifo"
+    os.mkfifo(told)
+    engine = ["/bin/sh", "-c", f"read go < {told}; touch {sign}; exec sleep 60"]
+    command = ["rankguard", "watch", "--ready-file", str(sign), "--run-dir", str(tmp_path / "run"), "--", *engine]
+    with (
+        Manager(tmp_path) as manager,
+        subprocess.Popen([sys.executable, "-m", *command], env=manager.env(), stderr=subprocess.DEVNULL) as front,
+    ):
+        manager.until("STATUS=starting")
+        assert "READY=1" not in manager.said
+
+        told.write_text("go\n")
+        manager.until("READY=1")
+        assert manager.said[-1] == "STATUS=ready: the engine"
+
+        front.send_signal(signal.SIGTERM)
+        manager.until("STOPPING=1")
+        assert front.wait(timeout=20) == 143
