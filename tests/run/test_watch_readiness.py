@@ -5,6 +5,7 @@ The engine of these tests does what it is told by its command line; it waits for
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -194,6 +195,10 @@ if __name__ == "__main__":
     assert saved.count("wait_for_shard") == 2  # a sentence, and the calls: the two do the same
     assert "(pids " in saved
     assert ended.last_line.startswith("rankguard: exit 124 ready-timeout proven name=")
+    told = subprocess.run(
+        [sys.executable, "-m", "rankguard", "explain", str(ended.folder)], capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(r"\d the engine was not ready yet.*: http://127\.0\.0\.1", told)
     assert "ranks were ready" not in ended.stderr
 
 

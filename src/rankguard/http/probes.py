@@ -127,7 +127,8 @@ def _waiting(job: Job) -> str:
     if job.spec.watch is not None:
         status = job.ranks[0].status
         doing = f" ({printable(status.text, 80)})" if status and status.text else ""
-        return f"starting: the engine is not ready{doing}"
+        heard = f": {printable(status.probe, 200)}" if status and status.probe else ""
+        return f"starting: the engine is not ready{doing}{heard}"
     if not job.expects_ready:
         return f"starting: {job.spawned} of {_ranks(job)} {'executes' if job.spawned == 1 else 'execute'}"
     missing = [rank for rank in job.ranks[: job.spec.nprocs] if rank.ready_at is None]

@@ -188,7 +188,7 @@ class _Teller:
             self._names[rank] = plain(entry.get("name"))
         quiet = _QUIET.get(name)
         if quiet is not None and isinstance(rank, int) and since is not None:
-            self._last = name, quiet(entry), rank, since, entry.get("text")
+            self._last = name, quiet(entry), rank, since, entry.get("text") or entry.get("probe")
         else:
             self._open = Told(since, sentence(entry))
             self._only_if_decided = name in ("DeadlinePassed", "Silences")  # mostly nothing comes of these
@@ -232,7 +232,8 @@ _UNTOLD = frozenset({"OutputClosed", "Reaped", "Signalled"})
 """They belong to the proof that nothing is left, and decide nothing by themselves."""
 
 _QUIET: dict[str, Callable[[Entry], str]] = {
-    **dict.fromkeys(("Spawned", "Ready", "StatusTold", "Extended", "LeavingTold"), lambda _entry: ""),
+    **dict.fromkeys(("Spawned", "Ready", "Extended", "LeavingTold"), lambda _entry: ""),
+    "StatusTold": lambda entry: "probed" if entry.get("probe") else "",
     "Exited": lambda entry: ended(entry.get("ending")),
 }
 """Facts that are told of many ranks at once, each with the words that must be equal for that."""
@@ -254,6 +255,8 @@ def _grouped(name: str, what: str, group: _Group, nprocs: int | None, names: dic
             return f"{who} started{until}"
         case "Ready":
             return f"{who} {'are' if many else 'is'} ready{until}"
+        case "StatusTold" if what == "probed":
+            return f"{who} was not ready yet{times}: {plain(group.said)}"
         case "StatusTold":
             last = f"the last {names.get(ranks[-1], f'rank {ranks[-1]}')}: " if many else ""
             said = f' ({last}"{plain(group.said)}")' if group.said else ""
