@@ -198,7 +198,7 @@ if __name__ == "__main__":
     told = subprocess.run(
         [sys.executable, "-m", "rankguard", "explain", str(ended.folder)], capture_output=True, text=True, check=True
     ).stdout
-    assert re.search(r"\d the engine was not ready yet.*: http://127\.0\.0\.1", told)
+    assert re.search(r"\d  the engine was not ready yet[^:]*:\s+http://127\.0\.0\.1", told)
     assert "ranks were ready" not in ended.stderr
 
 
