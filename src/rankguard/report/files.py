@@ -52,7 +52,7 @@ class RunFiles:
         except OSError as error:
             self.whole = False
             self._failed("events.jsonl", error)
-        for read in self.readers:
+        for read in tuple(self.readers):  # one may leave
             read(text)
 
     def state(self, now: Verdict) -> None:

@@ -18,7 +18,7 @@ import termios
 import time
 from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from rankguard.core import story
 from rankguard.linux.helper import Helper
@@ -38,6 +38,21 @@ restarts containers that do not answer would take its absence for the job's.
 LAST_S = 0.5
 _TURN = 1 << 16
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+_F = TypeVar("_F", bound=Callable[..., None])
+
+
+def _harmless(method: _F) -> _F:
+    """A fault of ours here costs the page, never the job."""
+
+    def call(page: "Page", *args: object, **named: object) -> None:
+        try:
+            method(page, *args, **named)
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            page.give_up("", f"of a fault of rankguard: {type(error).__name__}: {error}")
+
+    return cast(_F, call)
 
 
 class Page:
@@ -77,11 +92,13 @@ class Page:
 
     # ── What it is told ──────────────────────────────────────────────────────────────────────────────────────────
 
+    @_harmless
     def aside(self, **told: Any) -> None:
         """What no line of the journal holds (`../http/followed.py`); the newest holds."""
         self._aside |= told
         self._send_aside(told)
 
+    @_harmless
     def _append(self, text: str) -> None:
         """Lines of the journal, from before they are acted on: they are sent when there is time (`wake`)."""
         data = text.encode(errors="replace")
@@ -100,6 +117,7 @@ class Page:
         """When it is to be started again; what is to be sent is sent in the turn that it came in."""
         return self._again_at
 
+    @_harmless
     def wake(self, now: float) -> None:
         """Send what it takes, answer what it asked, start it again if it is time."""
         if self._again_at is not None and now >= self._again_at:
@@ -107,7 +125,7 @@ class Page:
         if self._asked:
             self._send_aside({"answers": 1} | ({"samples": self.sampled()} if b"m" in self._asked else {}))
             self._asked = b""
-        if self._feed is None or not self._waiting:
+        if self._over or self._feed is None or not self._waiting:
             return
         if self._is_stuck(now):
             self._end(now, "it reads nothing")
@@ -140,11 +158,20 @@ class Page:
         self._unread_since = self._unread_since or now
         return now - self._unread_since > STUCK_S
 
-    def _on_news(self, _now: float) -> None:
-        """It asks something, or takes more; both are done in `wake`, which comes before we sleep."""
-        if self._feed is not None:
-            with contextlib.suppress(OSError):
-                self._asked += self._feed.recv(64)
+    @_harmless
+    def _on_news(self, now: float) -> None:
+        """It asks something, or takes more, both of which `wake` does before we sleep; or it has ended."""
+        if self._feed is None:
+            return
+        try:
+            asked = self._feed.recv(64)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            asked = b""
+        self._asked += asked
+        if not asked:
+            self._end(now, None)
 
     # ── Its life ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,12 +213,15 @@ class Page:
         if self._aside:
             self._send_aside(self._aside)
 
+    @_harmless
     def _on_end(self, now: float) -> None:
         self._end(now, None)
 
     def _end(self, now: float, because: str | None) -> None:
         """It has ended, or is ended since it does not do its work. `because` null: it says why, if anybody does."""
         told = self._close()
+        if self._over:
+            return
         if now - self._started_at > STEADY_S:
             self._failed = 0
         self._failed += 1
@@ -224,23 +254,33 @@ class Page:
             tell = self.warn if self._failed <= len(PAUSES) else self.note
             when = f"in {pause:g} s" if pause else "now"
             tell(f"the page server has ended{because}; it is started again {when}")
+        else:
+            self.give_up(because, why_not)
+
+    def give_up(self, ended: str, because: str) -> None:
+        """There is no page any more; whoever asks is refused."""
+        if self._over:
             return
-        os.close(self._listening)
-        self._over = True
+        self._over, self._again_at = True, None
+        with contextlib.suppress(Exception):
+            self._close()
+        with contextlib.suppress(OSError):
+            os.close(self._listening)
         with contextlib.suppress(ValueError):
             self._files.readers.remove(self._append)
-        self.warn(f"the page server has ended{because}; http://{self._address}/ is gone, because {why_not}")
+        self.warn(f"the page server has ended{ended}; http://{self._address}/ is gone, because {because}")
 
     def finish(self, final: dict[str, Any]) -> None:
         """The verdict is out: it is shown for as long as we live."""
         self.aside(final=final)
         self.wake(time.monotonic())
 
+    @_harmless
     def close(self) -> None:
         """End it, and wait until it is gone, which takes a millisecond, or longer while readers take the last events."""
         if self._over:
             return
-        self._over, self._again_at = True, None
+        self._again_at = None
         if self._feed is not None and self._helper is not None:
             until = time.monotonic() + LAST_S
             self._flush()
@@ -249,5 +289,6 @@ class Page:
             with contextlib.suppress(OSError):
                 self._feed.shutdown(socket.SHUT_WR)
             self._helper.ends_within(LAST_S)
+        self._over = True
         self._close()
         os.close(self._listening)
