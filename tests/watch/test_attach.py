@@ -239,6 +239,37 @@ def test_found_is_the_topmost_and_never_we(engine: Engine) -> None:
     assert (other := find(re.compile(re.escape(own)))) is None or other.pid != os.getpid()
 
 
+def test_a_number_that_has_come_to_mean_another_process(engine: Engine) -> None:
+    """It is known by its start, too: the supervisor gets what the command line has found, an instant later."""
+    engine.start()
+    later = """
+import sys
+from rankguard.cli.front.main import Front
+from rankguard.cli.verbs import parse
+from rankguard.cli.watch import plan
+asked = parse("watch", sys.argv[1:])
+spec = plan(asked)
+sys.exit(Front(asked, spec.replace(watch=spec.watch.replace(attached_started=spec.watch.attached_started - 1))).run())
+"""
+    words = [
+        sys.executable,
+        "-c",
+        later,
+        "--pid",
+        str(engine.root),
+        "--grace",
+        "0.1",
+        "--run-dir",
+        str(engine.folder / "run"),
+    ]
+    ended = subprocess.run(words, text=True, capture_output=True, timeout=60, check=False)
+
+    assert (ended.returncode, f"no process {engine.root} is there any more" in ended.stderr) == (126, True), (
+        ended.stderr
+    )
+    assert [pid for pid in engine.everybody if not alive(pid)] == []
+
+
 def test_a_thread_is_no_process(engine: Engine) -> None:
     threaded = "import threading\nthreading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
     engine.start(HEAD + threaded + "told(workers=[])\ntime.sleep(1000)")
@@ -288,6 +319,8 @@ def test_its_readiness_by_a_file(engine: Engine) -> None:
         (["--pid", "1", "--match", "x"], "expected one of COMMAND, --pid and --match"),
         (["--match", "x", "--ready-log", "y"], "needs the engine's output"),
         (["--match", "x", "--stall-timeout", "5"], "needs the engine's output"),
+        (["--match", "x", "--clean-shm", "all"], "whose memory this is is not known"),
+        (["--match", "x", "--on-lost", "end"], "is never ended because of us"),
         (["--match", "("], "a regular expression"),
     ],
 )

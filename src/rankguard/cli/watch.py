@@ -114,6 +114,12 @@ def _check(asked: SimpleNamespace) -> None:
     instead = "rankguard watch [OPTIONS] -- COMMAND, which starts the engine"
     if asked.ready_log:
         raise UsageError("`--ready-log` needs the engine's output, which is not ours when it is attached to", instead)
+    if asked.clean_shm != "report":
+        raise UsageError(
+            "`--clean-shm` removes what an engine of ours leaves; whose memory this is is not known", instead
+        )
+    if asked.on_lost == "end":
+        raise UsageError("`--on-lost end`: an engine that is attached to is never ended because of us", instead)
     if asked.stall_timeout:
         raise UsageError(
             "`--stall-timeout` needs the engine's output, which is not ours when it is attached to", instead

@@ -138,7 +138,9 @@ class Front:
 
     def _look(self, now: float) -> None:
         if self.verdict is None and self._deaf.ends(now, self.client.warden_pid):
-            self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: it and all ranks are ended now")
+            theirs = self.spec.watch is not None and self.spec.watch.attaches
+            what = "it is ended now, and the engine goes on" if theirs else "it and all ranks are ended now"
+            self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: {what}")
             self._lost(None)
             return
         if self._service is not None:
