@@ -26,6 +26,8 @@ TESTS = (
     "tests/linux/test_kmsg.py",
     "tests/linux/test_exitorder.py",
     "tests/linux/test_glance.py",
+    "tests/linux/test_roster.py::test_how_a_grandchild_ended_that_its_parent_reaps",
+    "tests/linux/test_roster.py::test_where_only_statistics_tell_how_it_ended",
     "tests/adopt/test_foreign.py",
     "tests/adopt/test_memory.py",
     "tests/matrix/test_cgroup2.py",

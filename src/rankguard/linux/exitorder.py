@@ -42,7 +42,7 @@ class ExitOrder:
         self._socket: socket.socket | None = None
         self._told = 0
         try:
-            self._socket = _listen()
+            self._socket = listen(os.getpid())
         except (OSError, struct.error, KeyError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
             self.why_not = f"the order of exits is not known: {said}"
@@ -56,7 +56,7 @@ class ExitOrder:
                 return
             except OSError:  # ENOBUFS: some are lost, and those that are told are in order all the same
                 continue
-            if (found := _stats(message)) is not None:
+            if (found := stats_in(message)) is not None:
                 pid, stats = found
                 yield pid, self._told, struct.unpack_from("=Q", stats, _AC_ETIME)[0] / 1e6
                 self._told += 1
@@ -67,8 +67,10 @@ class ExitOrder:
             self._socket = None
 
 
-def _listen() -> socket.socket:
-    """A socket that is told of our children alone. Raises `OSError`."""
+def listen(parent: int | None) -> socket.socket:
+    """A socket that is told of the children of one process alone, or of all processes. Raises `OSError`, and what an
+    unexpected answer makes of reading it: `struct.error`, `KeyError`.
+    """
     told = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_GENERIC)
     try:
         told.bind((0, 0))
@@ -76,7 +78,7 @@ def _listen() -> socket.socket:
         family = _ask(told, _GENL_ID_CTRL, _GETFAMILY, _FAMILY_NAME, b"TASKSTATS\0", ack=False)
         number = struct.unpack("=H", dict(_attributes(family[_HEADER:]))[_FAMILY_ID])[0]
         own = _ask(told, number, _CMD_GET, _PID, struct.pack("=I", os.getpid()), ack=False)
-        _attach(told, _place_of_stats(own), os.getpid())  # before the listener: no message of others is in the queue
+        _attach(told, _place_of_stats(own), parent)  # before the listener: no message of others is in the queue
         with open("/sys/devices/system/cpu/possible", "rb") as file:
             _ask(told, number, _CMD_GET, _REGISTER_CPUMASK, file.read().strip() + b"\0", ack=True)
         told.setblocking(False)
@@ -106,16 +108,16 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _place_of_stats(message: bytes) -> int:
     """Where `struct taskstats` begins: kernels pad it to 8 bytes, or not. Raises `OSError` when it is of an old kernel."""
-    found = _stats(message)
+    found = stats_in(message)
     if found is None or struct.unpack_from("=H", found[1])[0] < _VERSION_WITH_TGID:
         raise OSError(errno.ENOSYS, "the kernel is older than 5.19")
     return message.index(found[1])
 
 
-def _attach(told: socket.socket, stats: int, parent: int) -> None:
-    """Answers pass, and statistics of main threads whose parent this is. (filter.h: classic BPF, loads are big-endian.)"""
+def _attach(told: socket.socket, stats: int, parent: int | None) -> None:
+    """Answers pass, and statistics of main threads (whose parent this is). (filter.h: classic BPF, loads are big-endian.)"""
     load, load_half, to_x, equal, equal_x, accept = 0x20, 0x28, 0x07, 0x15, 0x1D, 0x06
-    here = struct.unpack(">I", struct.pack("=I", parent))[0]
+    here = struct.unpack(">I", struct.pack("=I", parent or 0))[0]
     control = struct.unpack(">H", struct.pack("=H", _GENL_ID_CTRL))[0]
     error = struct.unpack(">H", struct.pack("=H", _NLMSG_ERROR))[0]
     program = [
@@ -123,7 +125,7 @@ def _attach(told: socket.socket, stats: int, parent: int) -> None:
         (equal, 7, 0, control),
         (equal, 6, 0, error),
         (load, 0, 0, stats + _AC_PPID),
-        (equal, 0, 5, here),
+        (equal, 0, 0 if parent is None else 5, here),
         (load, 0, 0, stats + _AC_PID),
         (to_x, 0, 0, 0),
         (load, 0, 0, stats + _AC_TGID),
@@ -136,7 +138,7 @@ def _attach(told: socket.socket, stats: int, parent: int) -> None:
     told.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
 
 
-def _stats(message: bytes) -> tuple[int, bytes] | None:
+def stats_in(message: bytes) -> tuple[int, bytes] | None:
     """The process that a message is about, and its `struct taskstats`."""
     for kind, nested in _attributes(message[_HEADER:]):
         if kind == _TYPE_AGGR_PID:

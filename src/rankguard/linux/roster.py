@@ -6,8 +6,9 @@ then 250 ms, 1 s when nothing has changed for a while, and in any case at most 1
 Processes that come and go between two looks cost nothing and are never told of.
 
 The status of a process that is not our child is learnt in steps: a look without reaping (an orphan that we inherited),
-the kernel's word after the reap (Linux 6.15), the zombie's `/proc` stat; tried again for 50 ms, while other news is
-handled; then it is unknown. Read next: `census.py` (who there is), `foreign.py` (the steps).
+the kernel's word after the reap (Linux 6.15), the zombie's `/proc` stat, on older kernels the statistics of its exit where
+they are sent to us; tried again for 50 ms, while other news is handled; then it is unknown. Read next: `census.py` (who
+there is), `foreign.py` and `exitstatus.py` (the steps).
 """
 
 import heapq
@@ -18,7 +19,9 @@ import time
 from collections.abc import Callable, Collection
 from selectors import EVENT_READ, BaseSelector
 
+from rankguard.linux import exitstatus
 from rankguard.linux.census import Census, Stat, stat_of
+from rankguard.linux.exitstatus import ExitStatuses
 from rankguard.linux.files import listed
 from rankguard.linux.foreign import UNKNOWN, ending_of
 from rankguard.model import Ending
@@ -107,6 +110,7 @@ class Roster:
         self._look_at = self._began
         self._said = False
         self._looks = 0
+        self._statuses = ExitStatuses() if exitstatus.wanted() else None
         self._admitting_s = 0.0
         self._pause = _NEWS_S
         self._new: list[Stat] = []
@@ -142,6 +146,8 @@ class Roster:
     def _look(self, now: float) -> None:
         """Ask who there is, and read the titles that are due."""
         began = time.thread_time()
+        if self._statuses is not None:
+            self._statuses.read(now)
         self._new = self._census.look(self.processes.keys(), now)
         self._new.reverse()
         self._look_at_unheld(now)
@@ -201,6 +207,8 @@ class Roster:
             self._release(process)
         for process, _until, _step in self._waiting:
             os.close(process.pidfd)
+        if self._statuses is not None:
+            self._statuses.close()
         self.processes, self._waiting, self._titles, self._waits_at = {}, [], [], None
 
     # ── Coming ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -301,13 +309,16 @@ class Roster:
         stat = stat_of(process.pid)
         if stat is not None and stat.started == process.started:
             process.comm = stat.comm  # a zombie has no title any more, and still this
-        ending = ending_of(process.pid, pidfd)
+        ending = ending_of(process.pid, pidfd) or self._from_statistics(process.pid, now)
         self._gone(process)
         if ending is not None:
             self._tell(process, ending, now)
         else:
             self._waiting.append((process, now + PATIENCE_S, _FIRST_STEP_S))
             self._waits_at = min(self._waits_at or now + _FIRST_STEP_S, now + _FIRST_STEP_S)
+
+    def _from_statistics(self, pid: int, now: float) -> Ending | None:
+        return None if self._statuses is None else self._statuses.of(pid, now)
 
     def _gone(self, process: Entry) -> None:
         process.ended = True
