@@ -121,4 +121,6 @@ class Case(Record):
     warm: bool = False
     """Ranks were forked of the warm server."""
     warnings: tuple[str, ...] = ()
+    degraded: int = 0
+    """Parts of rankguard that failed and were done without."""
     timeline: tuple[Moment, ...] = ()

@@ -43,6 +43,8 @@ class Client:
         if sys.platform != "linux":
             raise UsageError("launching ranks works on Linux only", "`wait_ready` and `guard` work here")
         self.run_id = spec.run_id
+        self.asked: list[tuple[float, int, Message | None]] = []
+        """Each request to end: when, which signal, who sent it to us."""
         self._owner = os.getpid()
         usable = [outset.is_open(fd) for fd in stdio]  # before anything of ours can land on a closed one's number
         begun, null = None, -1
@@ -101,6 +103,7 @@ class Client:
         sender: Message | None = None,
     ) -> None:
         """Ask to end the job."""
+        self.asked.append((time.monotonic(), signal, sender))
         self.send({"do": "stop", "signal": signal, "grace": grace, "at_once": at_once, "by": by, "sender": sender})
 
     def receive(self, timeout: float | None = 0) -> list[tuple[Message, list[int]]]:

@@ -5,9 +5,10 @@ and orders before any of them is carried out; the orders go to the hands in `lau
 Decides nothing: what to do is in `core/`, why it happened in `diagnosis/`. `supervisor/main.py` builds it.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from selectors import BaseSelector
+from selectors import BaseSelector, SelectorKey
 from typing import Protocol
 
 from rankguard.core.job import Job
@@ -75,6 +76,8 @@ class Driver:
         """Adds to the look on a failure what was known of the ranks' memory before it."""
         self.muster: Callable[[tuple[int, ...], float], None] = self._muster
         """Looks at the ranks that are not among those given and emits `Mustered`; this one looks at none."""
+        self.spare: Callable[[SelectorKey, Exception], bool] = lambda _key, _error: False
+        """Whether news whose callback raised can be done without; its descriptor is then watched no more."""
         self._selector, self._journal, self._listen, self._awake = selector, journal, listen, awake
         self._facts: deque[Fact] = deque()
         self._deadlines: dict[str, tuple[float, int]] = {}
@@ -103,7 +106,13 @@ class Driver:
             if timeout is not None and self._deadlines:
                 self._notice_lost_time(slept_at - awake_at, now - slept_at, timeout, awake - was)
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
-                key.data[1](now)
+                try:
+                    key.data[1](now)
+                except Exception as error:
+                    if not self.spare(key, error):
+                        raise
+                    with contextlib.suppress(KeyError, ValueError, OSError):
+                        self._selector.unregister(key.fileobj)
                 self._handle()
             for fact in self._due(now):
                 self.emit(fact)
@@ -113,6 +122,8 @@ class Driver:
                 self._check_tree(now)
 
     def _timeout(self, idle_at: float | None) -> float | None:
+        if self._facts:
+            return 0.0
         due = [when for when, _generation in self._deadlines.values()]
         now = self.clock()
         if due:

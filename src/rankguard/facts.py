@@ -306,6 +306,16 @@ class Warned(Fact):
     statement: str
 
 
+class Degraded(Fact):
+    """A part of rankguard failed and is switched off; whoever is watched goes on (`--on-lost keep`)."""
+
+    part: str
+    """What is missing from now on, for people: `the journal`, `samples` …"""
+    statement: str
+    deaf: tuple[str, ...] = ()
+    """Deadlines that nothing could keep any more (`ready`, `stall`)."""
+
+
 # ── Of one rank ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -137,3 +137,8 @@ class JobSpec(Record):
     """Where the last word of a container goes (`/dev/termination-log`); null: nowhere."""
     clean_shm: str = "report"
     """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""
+
+    @property
+    def keeps(self) -> bool:
+        """What was started outlives our own processes. An engine of somebody else's does in any case, and we end alone."""
+        return self.on_lost == "keep" and not (self.watch is not None and self.watch.attaches)

@@ -36,7 +36,7 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     """
     now = time.monotonic()
     bug = None if bug is None else job_redactor(spec).text(bug)
-    case = _told(spec, now).case()
+    case = as_told(spec, now).case()
     held = Sampled()
     if spec.run_dir is not None:
         data, at = last_look(spec.run_dir)
@@ -54,12 +54,12 @@ def verdict_without_supervisor(spec: JobSpec, bug: str | None, *, gone: bool) ->
     if bug is None and (held.share or 0) >= _FULL:
         hint = f"see whether the kernel's OOM killer took the supervisor: memory was at {fullness(held)}"
         final = final.replace(hints=(*final.hints, hint))
-    if bug is not None and (kept := _keep_details(spec, bug)) is not None:
+    if bug is not None and (kept := keep_details(spec, bug)) is not None:
         final = final.replace(hints=(f"report it with `{kept}`, which holds the details",))
-    return _kept(spec, final)
+    return filed(spec, final)
 
 
-def _keep_details(spec: JobSpec, bug: str) -> str | None:
+def keep_details(spec: JobSpec, bug: str) -> str | None:
     """The whole of a fault of ours, beside the run's other files; null where it has none."""
     if spec.run_dir is None:
         return None
@@ -84,10 +84,10 @@ def verdict_never_begun(spec: JobSpec, error: SpawnFailed) -> Verdict:
     step(job, choose(job.case()))
     step(job, TreeEmpty(now))
     told = verdict(job.case().replace(now=now), __version__)
-    return _kept(spec, told.replace(exit_code=error.exit_code, hints=(error.hint,) if error.hint else told.hints))
+    return filed(spec, told.replace(exit_code=error.exit_code, hints=(error.hint,) if error.hint else told.hints))
 
 
-def _kept(spec: JobSpec, final: Verdict) -> Verdict:
+def filed(spec: JobSpec, final: Verdict) -> Verdict:
     files = RunFiles(None)  # the journal is the supervisor's
     if _journal_of(spec.run_dir) in (None, spec.run_id):
         files.folder = spec.run_dir
@@ -107,7 +107,7 @@ def _journal_of(folder: str | None) -> str | None:
     return None
 
 
-def _told(spec: JobSpec, now: float) -> Job:
+def as_told(spec: JobSpec, now: float) -> Job:
     """The job as far as the journal tells of it."""
     if spec.run_dir is not None:
         try:

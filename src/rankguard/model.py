@@ -410,6 +410,8 @@ class Verdict(Record):
     """Of a watched engine: the last processes that ended abnormally and were left to it."""
     processes: tuple[Process, ...] = ()
     """Of a watched engine: its tree at the first failure, parents before children."""
+    degraded: int = 0
+    """Parts of rankguard itself that failed and were done without (`--on-lost keep`); `warnings` tells which."""
     not_restarted: str | None = None
     """Why a failed job was not started again, where `--max-restarts` had allowed it."""
     schema: str = SCHEMA

@@ -42,11 +42,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": NOUNS,
     "private": NOUNS,
     "driver": DRIVER,
-    "supervisor": DRIVER | {"private"},
+    "supervisor": DRIVER | {"warden", "private"},
     "runs": DRIVER | {"runs", "private", "_version"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "http": NOUNS | {"core", "diagnosis", "report", "linux"},
+    "kept": DRIVER | {"lost"},  # the same, of an engine that was kept
     "warden": set(),
     "inside": {"errors"},
 }

@@ -18,6 +18,7 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.errors import RankguardBug
 from rankguard.facts import (
     Complained,
+    Degraded,
     Extended,
     FailureReported,
     FrontLost,
@@ -217,6 +218,7 @@ class Jobs(RuleBasedStateMachine):
         now, adopted = self.world.now, self.world.spec.adopted
         oom = OomRecord(101, "python3", "Out of memory")
         news = [ReadinessExpected(now, timeout), Warned(now, "a full disk"), KernelKilled(now, None, oom)]
+        news.append(Degraded(now, "samples", "samples failed"))
         news.append(StoppingAnnounced(now) if adopted else SignalPassed(now, 10))
         self.world.tell(data.draw(st.sampled_from(news)))
 

@@ -99,7 +99,7 @@ class RankState:
 class Job:
     """A job: its spec, its ranks, and what has happened to it as a whole. One attempt at it; `attempts` failed before."""
 
-    def __init__(self, spec: JobSpec, attempts: tuple[Attempt, ...] = ()) -> None:
+    def __init__(self, spec: JobSpec, attempts: tuple[Attempt, ...] = ()) -> None:  # noqa: PLR0915  # all of a job
         self.spec, self.attempts = spec, attempts
         self.ranks = [RankState(rank) for rank in range(spec.nprocs)]
         self.started_at: float | None = None
@@ -165,6 +165,8 @@ class Job:
         self.gpus: GpusRead | None = None
         self.perished: deque[Perished] = deque(maxlen=PERISHED)
         self.warnings: list[str] = []
+        self.degraded: list[str] = []
+        """Parts of rankguard that failed and are done without."""
         self.timeline: list[Moment] = []
         self.story: deque[Fact | Order] = deque(maxlen=STORY)
 
@@ -236,6 +238,7 @@ class Job:
             gpus=self.gpus,
             memory=self.looked.state if self.looked is not None else self.memory,
             warnings=tuple(self.warnings),
+            degraded=len(self.degraded),
             timeline=tuple(self.timeline),
             warm=self.warm,
             attempts=self.attempts,

@@ -1,6 +1,6 @@
 """The cells of the table that take facts about the job as a whole."""
 
-from rankguard.core.clocks import Orders, lose, resume, suspend, wake, wake_in_time
+from rankguard.core.clocks import Orders, disarm, lose, resume, suspend, wake, wake_in_time
 from rankguard.core.examining import examine_later, ready_passed
 from rankguard.core.job import Job
 from rankguard.core.members import left_passed, settled
@@ -31,6 +31,7 @@ from rankguard.core.stopping import (
 )
 from rankguard.facts import (
     DeadlinePassed,
+    Degraded,
     FrontLost,
     GpusRead,
     JobStarted,
@@ -169,9 +170,11 @@ def stopping_announced(job: Job, _fact: StoppingAnnounced) -> Orders:
 
 
 def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
-    """Nobody is left to answer to, or nobody to end the job if we go too: end everything at once."""
-    job.lost = job.lost or fact
+    """Nobody is left to answer to, or nobody to end the job if we go too: end everything at once, if that is wanted."""
     who = "front" if isinstance(fact, FrontLost) else "warden"
+    if job.spec.keeps:
+        return _keep(job, who, fact)
+    job.lost = job.lost or fact
     because = f"the {who} (pid {fact.pid}) is gone"
     if job.failed_at is None:
         job.failed_at, job.failed_by = fact.at, f"{who}-lost"
@@ -182,6 +185,26 @@ def one_of_ours_lost(job: Job, fact: FrontLost | WardenLost) -> Orders:
     # The sweep ends what there is; the signal also says that no other rank is to be started.
     cancel = (SignalAll(because, SIGKILL),) if job.stopped_at is None else ()
     return (*cancel, *kill(job, fact.at, because), *judge(job, because))
+
+
+def _keep(job: Job, who: str, fact: FrontLost | WardenLost) -> Orders:
+    """Two of ours are left, and go on. The front is missed twice, by its pidfd and by its silence."""
+    part = f"the {who}"
+    if part in job.degraded:
+        return ()
+    pid = f" (pid {fact.pid})" if fact.pid else ""
+    rest = "nobody is left to answer to" if who == "front" else "the front keeps the engine if the supervisor goes, too"
+    return degraded(
+        job, Degraded(fact.at, part, f"{part}{pid} is gone, and the engine is kept (--on-lost keep): {rest}")
+    )
+
+
+def degraded(job: Job, fact: Degraded) -> Orders:
+    """What nobody listens for any more cannot be late."""
+    job.degraded.append(fact.part)
+    job.remember(fact.at, f"went on without {fact.part}")
+    deaf = tuple(name for name in fact.deaf if job.due.pop(name, None) is not None)
+    return (*disarm(job, deaf, fact.statement), *_warn(job, f"rankguard degraded: {fact.statement}"))
 
 
 def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:

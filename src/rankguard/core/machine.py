@@ -23,6 +23,7 @@ from rankguard.errors import RankguardBug
 from rankguard.facts import (
     Complained,
     DeadlinePassed,
+    Degraded,
     Examined,
     Exited,
     Extended,
@@ -147,6 +148,7 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     Surveyed:          (_early,          jobs.surveyed,             jobs.surveyed,             jobs.surveyed,         _over),
     GpusRead:          (_early,          jobs.gpus_read,            jobs.gpus_read,            jobs.gpus_read,        _over),
     TreeEmpty:         (_early,          Refused("nobody swept"),   jobs.tree_empty,           jobs.tree_empty,       _over),
+    Degraded:          (jobs.degraded,   jobs.degraded,              jobs.degraded,              jobs.degraded,         jobs.degraded),
     Warned:            (jobs.warned,     jobs.warned,               jobs.warned,               jobs.warned,           jobs.warned),
 }
 # fmt: on

@@ -227,6 +227,7 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
         teardown=_teardown(case),
         hints=(),
         warnings=case.warnings,
+        degraded=case.degraded,
         timeline=timeline(case, culprit),
         reported=_reported(case),
         processes=case.looked.processes if case.looked else (),

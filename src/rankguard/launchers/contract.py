@@ -14,7 +14,7 @@ from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.kmsg import KernelLog
 from rankguard.linux.memory import MemoryDomain
-from rankguard.model import Sign
+from rankguard.model import Ending, Sign
 from rankguard.record import Record
 
 Emit = Callable[[Fact], None]
@@ -72,6 +72,22 @@ class Told(Protocol):
         """`stderr` or `stdout`: which of a rank's files to read first; None when it has none."""
 
 
+class Keeper(Protocol):
+    """Who goes on when we are gone (`--on-lost keep`, `supervisor/keeping.py`)."""
+
+    slots: int
+    """The file in which each process writes its pid."""
+
+    def at(self, rank: int) -> int:
+        """Where in that."""
+
+    def hold(self, outputs: tuple[int, int]) -> None:
+        """The read ends of a process that is about to be started."""
+
+    def ended(self, rank: int, pid: int, ending: Ending) -> None:
+        """How it ended, before it is reaped."""
+
+
 class Surroundings(Record):
     """What a launcher is given by the supervisor."""
 
@@ -95,3 +111,5 @@ class Surroundings(Record):
     """A line for the journal."""
     on_payload: Callable[[int, bytes | None, int | None], None]
     """A rank's readiness: rank, JSON, or the file that holds it."""
+    keeper: Keeper | None = None
+    """Null: what is started ends with us."""

@@ -169,6 +169,8 @@ class ExecRanks:
             return
         stage, error = failed
         error, statement = not_executed(self._spec, stage, error)
+        if self._around.keeper is not None:
+            self._around.keeper.ended(rank.number, rank.pid, Ending("exit", code=127))
         os.waitid(os.P_PIDFD, rank.pidfd, os.WEXITED)
         self._by_pid.pop(rank.pid, None)
         self._abandon(rank)
@@ -295,6 +297,8 @@ class ExecRanks:
         if rank.news >= 0:  # whoever forked it has not let go of the pipe yet; it has ended, so it had begun
             self._close_news(rank)
             self._executes(rank, now)
+        if self._around.keeper is not None:
+            self._around.keeper.ended(rank.number, rank.pid, ending)
         self._forget(rank.pidfd)
         rank.exited = True
         self._around.terminal.ended(rank.number)

@@ -42,6 +42,9 @@ class Starter:
                     theirs.callback(os.close, ends[which])
                     os.set_blocking(outputs[which], False)
                 streams = ends[0], ends[1]
+            keeper = around.keeper
+            if keeper is not None and outputs != [-1, -1]:
+                keeper.hold((outputs[0], outputs[1]))
             join = around.groups.join_fds(number)
             for fd in join:
                 theirs.callback(os.close, fd)
@@ -58,6 +61,9 @@ class Starter:
                 join=tuple(join),
                 nofile=spec.nofile,
                 ignore=(1,) if spec.ignore_hup else (),
+                announce=-1 if keeper is None else keeper.slots,
+                announce_at=None if keeper is None else keeper.at(number),
+                dies_with_us=keeper is None,
                 binding=self._bindings[number] if self._bindings else None,
             )
             return Prepared(command, (outputs[0], outputs[1]), theirs.pop_all(), ours.pop_all())

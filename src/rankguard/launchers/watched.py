@@ -4,8 +4,10 @@ What concerns the root is handed on to the one, what concerns the tree to the ot
 is told, ends that are there already are: an engine often ends because of them.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from selectors import BaseSelector
+from typing import TypeVar
 
 from rankguard.facts import Exited, Fact, KernelKilled, Looked, Silences, Spawned
 from rankguard.launchers.contract import Emit, Surroundings
@@ -19,6 +21,8 @@ from rankguard.record import Record
 ROOT = 0
 _LOGGED_S = 0.1
 """The kernel's log has an OOM kill some milliseconds after the event; who ended of it is then known from its end, too."""
+
+R = TypeVar("R")
 
 
 class Naming(Record):
@@ -44,23 +48,46 @@ class WatchedTree:
         naming: Naming,
         heir: int,
         spare: Callable[[], Collection[int]],
+        dropped: Callable[[Exception], None],
     ) -> None:
+        """`dropped` is told what the watch of the tree raised, and may raise it again; else the root goes on alone."""
         self._around, self._selector, self._naming = around, selector, naming
         self._emit_of_root, self._emit_of_tree = from_root, from_tree
-        self._heir, self._spare = heir, spare
+        self._heir, self._spare, self._dropped = heir, spare, dropped
         self._tree: TreeWatch | None = None
         self._log_at: float | None = None
         """When the kernel log is to be read for an OOM whose victim nobody may have known."""
 
     def from_root(self, fact: Fact) -> None:
         """A fact of the root's launcher."""
-        if isinstance(fact, Exited) and self._tree is not None:
-            self._tree.settle(fact.at)
+        if isinstance(fact, Exited):
+            self._of_tree(lambda tree: tree.settle(fact.at), True)
         self._emit_of_root(fact)
-        if isinstance(fact, KernelKilled) and self._tree is not None:
-            self._tree.killed(fact.at, fact.record, ours=fact.is_child)
+        if isinstance(fact, KernelKilled):
+            self._of_tree(lambda tree: tree.killed(fact.at, fact.record, ours=fact.is_child), None)
         if isinstance(fact, Spawned):
-            self._begin(fact.pid)
+            try:
+                self._begin(fact.pid)
+            except Exception as error:  # noqa: BLE001  # whoever asked for it decides
+                self.drop(error)
+
+    def drop(self, error: Exception) -> None:
+        """Nobody but the root is watched from now on."""
+        tree, self._tree = self._tree, None
+        self._dropped(error)
+        with contextlib.suppress(Exception):
+            if tree is not None:
+                tree.close()
+
+    def _of_tree(self, call: Callable[[TreeWatch], R], instead: R) -> R:
+        """What it tells, if it is there and able to."""
+        if self._tree is None:
+            return instead
+        try:
+            return call(self._tree)
+        except Exception as error:  # noqa: BLE001  # whoever asked for it decides
+            self.drop(error)
+            return instead
 
     def _begin(self, root: int) -> None:
         around, groups = self._around, self._around.groups
@@ -92,16 +119,7 @@ class WatchedTree:
 
     def look(self, now: float) -> Looked:
         looked = self.ranks.look(now)
-        if self._tree is None:
-            return looked
-        dying, memory = self._tree.look()
-        held = {number: told.held_bytes or 0 for number, told in (*looked.memory, *memory)}
-        return looked.replace(
-            dying=(*looked.dying, *dying),
-            memory=(*looked.memory, *memory),
-            state=looked.state.replace(ranks_bytes=sum(held.values())),
-            processes=self._tree.picture(),
-        )
+        return self._of_tree(lambda tree: _with_tree(looked, tree), looked)
 
     def silences(self, now: float, since: float) -> Silences:
         return self.ranks.silences(now, since)
@@ -119,7 +137,7 @@ class WatchedTree:
         self.ranks.reap(rank)
 
     def next_wake(self) -> float | None:
-        due = (self.ranks.next_wake(), None if self._tree is None else self._tree.next_wake(), self._log_at)
+        due = (self.ranks.next_wake(), self._of_tree(lambda tree: tree.next_wake(), None), self._log_at)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -127,20 +145,17 @@ class WatchedTree:
         if self._log_at is not None and self._log_at <= now:
             self._log_at = None
             self.ranks.kernel.take(now)
-        if self._tree is not None:
-            self._tree.wake(now)
+        self._of_tree(lambda tree: tree.wake(now), None)
 
     def close(self, now: float) -> None:
         self.ranks.close(now)
-        if self._tree is not None:
-            self._tree.close()
+        self._of_tree(lambda tree: tree.close(), None)
 
     # ── The supervisor's side ────────────────────────────────────────────────────────────────────────────────────
 
     def on_child(self) -> None:
         """A child of ours has ended: an orphan, perhaps, and others may be new."""
-        if self._tree is not None:
-            self._tree.news()
+        self._of_tree(lambda tree: tree.news(), None)
 
     def on_oom(self, now: float) -> None:
         """The kernel tells of an OOM; in its log it says of whom, a moment later."""
@@ -148,7 +163,7 @@ class WatchedTree:
 
     def busy(self) -> bool:
         """Ends are there that have not been told yet."""
-        return self._tree is not None and not self._tree.settle(self._around.clock())
+        return not self._of_tree(lambda tree: tree.settle(self._around.clock()), True)
 
     def tell_unreaped(self, now: float) -> None:
         """Of processes that ended unseen and that nobody has asked since."""
@@ -157,11 +172,23 @@ class WatchedTree:
 
     def names(self) -> dict[int, str]:
         """What everybody of the tree is called, by pid, as it is now."""
-        if self._tree is None:
-            return {}
-        self._tree.roster.look(self._around.clock())
-        return self._tree.names()
+        return self._of_tree(self._named, {})
+
+    def _named(self, tree: TreeWatch) -> dict[int, str]:
+        tree.roster.look(self._around.clock())
+        return tree.names()
 
     def heard_at(self, rank: int) -> float | None:  # whichever it is
         """The processes of a tree share the root's output."""
         return self.ranks.heard_at(ROOT)
+
+
+def _with_tree(looked: Looked, tree: TreeWatch) -> Looked:
+    dying, memory = tree.look()
+    held = {number: told.held_bytes or 0 for number, told in (*looked.memory, *memory)}
+    return looked.replace(
+        dying=(*looked.dying, *dying),
+        memory=(*looked.memory, *memory),
+        state=looked.state.replace(ranks_bytes=sum(held.values())),
+        processes=tree.picture(),
+    )

@@ -1,9 +1,10 @@
 """Fork and execute one rank so that it starts clean and cannot outlive us.
 
 The child: joins its cgroups before it executes (memory is charged to the group that a process is in when it touches
-the page), leads a session of its own, dies with its parent (PR_SET_PDEATHSIG, which execve(2) keeps; a parent that
-died before is seen by its pid), has no signal blocked and every disposition at its default, no file descriptor but
-those it is given, a raised `oom_score_adj` so that the kernel prefers it to its supervisor, and our own limits undone.
+the page), leads a session of its own, dies with its parent unless it is to live on (PR_SET_PDEATHSIG, which execve(2) keeps;
+a parent that died before is seen by its pid), has no signal blocked and every disposition at its default, no file
+descriptor but those it is given, a raised `oom_score_adj` so that the kernel prefers it to its supervisor, and our own
+limits undone.
 
 `os.fork` and not `subprocess`: with a `preexec_fn` that is slower, and it cannot report which step failed. Safe since
 the supervisor has one thread.
@@ -45,6 +46,10 @@ class Command(Record):
     """Signals that stay ignored (SIGHUP under nohup)."""
     announce: int = -1
     """Where the child writes its pid, which is its group's and its session's, before anything of the program runs."""
+    announce_at: int | None = None
+    """Where in that: `announce` is then a file that has a place for each rank (`../warden.py`), written first of all."""
+    dies_with_us: bool = True
+    """False: it lives on when its parent is gone (`--on-lost keep`)."""
     binding: "Binding | None" = None
     """The CPUs and the memory that the child prefers."""
 
@@ -100,14 +105,19 @@ def _find(name: str, env: Mapping[str, str], cwd: str) -> list[bytes]:
 def _become(command: Command, programs: Sequence[bytes], parent: int, report: int) -> None:
     stage = 0
     try:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # first: Ctrl-Z may stop us from now on, and our parents die meanwhile
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGKILL)
+        if command.announce_at is not None:  # whoever takes over has to know us from now on
+            os.pwrite(command.announce, struct.pack("i", os.getpid()), command.announce_at)
+        if command.dies_with_us:
+            prctl(
+                PR_SET_PDEATHSIG, signal.SIGKILL
+            )  # early: Ctrl-Z may stop us from now on, and our parents die meanwhile
+            if os.getppid() != parent:
+                os._exit(128 + signal.SIGKILL)
         for fd in command.join:
             os.write(fd, b"0")
         stage = 1
         os.setsid()
-        if command.announce >= 0:
+        if command.announce >= 0 and command.announce_at is None:
             os.write(command.announce, str(os.getpid()).encode())
         stage = 2
         _allow_tracing(parent)

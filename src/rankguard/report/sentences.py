@@ -108,8 +108,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) {ended(entry.get('ending'))}; left to its engine{left}"
         case "OomSeen":
             return f"the kernel told of an OOM in {say.cut_path(plain(entry.get('group')), 48)}: that there was one, not of whom"
-        case "Warned" | "MemoryShort":
-            return f"warning: {plain(entry.get('statement'))}"
+        case "Degraded" | "Warned" | "MemoryShort" as fact:
+            return f"{'rankguard degraded' if fact == 'Degraded' else 'warning'}: {plain(entry.get('statement'))}"
         case "MemoryEased":
             return plain(entry.get("statement"))
         case "StoppingAnnounced":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from selectors import EVENT_READ, BaseSelector
 from socket import socket
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from rankguard._version import __version__
 from rankguard.core import story
@@ -54,9 +54,11 @@ from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling
 from rankguard.report.terminationlog import TerminationLog
+from rankguard.supervisor import failopen
 from rankguard.supervisor.ahead import Ahead
 from rankguard.supervisor.backpressure import Backpressure
-from rankguard.supervisor.desk import Desk
+from rankguard.supervisor.desk import CANNOT_MISS, Desk
+from rankguard.supervisor.failopen import FailOpen, Part, nothing, safe_output
 from rankguard.supervisor.glimpses import Glimpses
 from rankguard.supervisor.marked import Marked
 from rankguard.supervisor.onscreen import OnScreen
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
     from rankguard.supervisor.heldtree import HeldTree
+    from rankguard.supervisor.keeping import Keeping
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.readiness import Readiness
     from rankguard.supervisor.records import Records
@@ -109,6 +112,8 @@ class Ground(NamedTuple):
     last_word: TerminationLog
     heals: Callable[[Verdict], bool]
     """Whether a failure is followed by another attempt, as far as is known now."""
+    failopen: FailOpen
+    keeping: "Keeping | None" = None
     page: "Page | None" = None
 
 
@@ -134,10 +139,14 @@ class LiveAttempt:
         self._groups = self._make_groups()
         self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
         self._output = Output(spec, self._screen.sinks, self._warn, few)
+        self._told = safe_output(self._output, ground.consoles, ground.failopen)
         self._said_error = self._child_ended = False
         self._survey: Survey | None = None
         self._records: Records | None = None
-        self.driver = Driver(self.job, selector, clock, self._record, self._listen, ground.awake)
+        guard = ground.failopen.part
+        record = guard(failopen.JOURNAL, self._record, nothing)
+        self.driver = Driver(self.job, selector, clock, record, self._listen, ground.awake)
+        self.driver.spare = ground.failopen.spare
         self._kernel_log = KernelLog()
         around = Surroundings(
             spec=spec,
@@ -149,12 +158,13 @@ class LiveAttempt:
             groups=self._groups,
             kernel_log=self._kernel_log,
             memory=ground.memory,
-            output=self._output,
+            output=self._told,
             clock=clock,
             redact=ground.redact,
             peer_death=peer_death,
             note=lambda text: files.append(story.note(text)),
             on_payload=self._on_payload,
+            keeper=ground.keeping,
         )
         self._readiness = self._make_readiness()
         emit = self.driver.emit if self._readiness is None else self._readiness.pass_on
@@ -175,17 +185,19 @@ class LiveAttempt:
         self.driver.launcher, self.driver.tree = self._watched or self._ranks, self._tree
         if self._watched is not None:
             self._tree.wait_for(self._watched.busy)
-        self.driver.examine = self._examine
-        self.driver.muster = self._muster
-        self.desk.later["stacks"] = self._snapshots.ask
+        self.driver.examine = guard("the look at a stall", self._examine, self.driver.examine)
+        self.driver.muster = guard("the look at a collective", self._muster, self.driver.muster)
+        self.desk.later["stacks"] = guard("stacks", self._snapshots.ask, nothing)
         self._samples = Samples(
             self.job, ground.memory, files, clock, self.driver.emit, self._groups, groups_before, few_fds=few
         )
-        self.desk.sampled, self.driver.remember = self._samples.told, self._samples.remember
+        self.desk.sampled = guard(failopen.SAMPLES, self._samples.told, dict)
+        self.driver.remember = guard(failopen.SAMPLES, self._samples.remember, self.driver.remember)
         self._ahead: Ahead | None = None
         if ground.last_word.path is not None:
             self._ahead = Ahead(ground.last_word, self.job, clock)
             self._samples.nearing, self.desk.judged = self._ahead.near, self._ahead.judged
+        self._listeners = self._make_listeners()
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
@@ -217,6 +229,7 @@ class LiveAttempt:
             naming=naming(plan),
             heir=os.getpid(),
             spare=lambda: self._tree.spared | AT_WORK,
+            dropped=lambda error: self._ground.failopen.drop(failopen.TREE, error),
         )
         watched.ranks = ExecRanks(around, self._selector, watched.from_root)
         return watched.ranks, watched
@@ -240,6 +253,20 @@ class LiveAttempt:
             earlier=self._ground.pids,
         )
 
+    def _make_listeners(self) -> list[Callable[[Fact | Order], object]]:
+        """Who is told of each fact and order once it is done; each can be done without."""
+        guard, name = self._ground.failopen.part, "the look round at a failure"
+        asks = self.desk.asks
+        asks |= {ask: guard(f"`{ask}`", asks[ask], lambda *_args: None) for ask in asks.keys() - CANNOT_MISS}
+        return [
+            guard("leftovers", self._note_leftovers, nothing),
+            guard("the page (--http)", self._wake_page, nothing),
+            guard(name, self._look_round_at, nothing),
+            guard("the live view", self._screen.listen, nothing),
+            guard("the last word ahead", self._ahead.listen, nothing) if self._ahead is not None else nothing,
+            guard(failopen.DESK, self.desk.listen, nothing),
+        ]
+
     def _on_demand(self) -> "Iterator[Part]":
         """Parts that most jobs do without."""
         if self._tree.shm_owners is not None:
@@ -256,7 +283,8 @@ class LiveAttempt:
         from rankguard.supervisor.readiness import Readiness  # no other start waits for it
 
         found = Readiness(self.job, plan, self._selector, self.driver.emit, self._ground.redact, self._pids)
-        self._output.seen = found.take if plan.ready_log else None
+        take = self._ground.failopen.part(failopen.READINESS, found.take, nothing)
+        self._output.seen = take if plan.ready_log else None
         return found
 
     def _pids(self) -> dict[int, int]:
@@ -387,9 +415,7 @@ class LiveAttempt:
         if self._child_ended:  # what ranks left behind can wait for the news of ranks
             self._child_ended = False
             self._tree.reap_strays()
-        for part in self._parts:
-            part.wake(now)
-        return min((at for at in (part.next_wake() for part in self._parts) if at is not None), default=None)
+        return self._ground.failopen.wake(self._parts, now, needed=self._ground.reading)
 
     def pause(self, paused: bool, now: float) -> None:
         """Leave what the ranks print in their pipes, or read on."""
@@ -400,7 +426,8 @@ class LiveAttempt:
 
     def take(self, fact: Fact) -> None:
         """A fact from outside the job, for the core; what concerns further attempts is remembered."""
-        if isinstance(fact, StopRequested | FrontLost | WardenLost):
+        lost = isinstance(fact, FrontLost | WardenLost) and not self._spec.keeps
+        if isinstance(fact, StopRequested) or lost:
             self.asked_to_end = self.asked_to_end or fact
         elif isinstance(fact, ReadinessExpected):
             self._expected = fact
@@ -429,20 +456,24 @@ class LiveAttempt:
         self.desk.payload(rank, payload, fd)
 
     def _listen(self, told: Fact | Order) -> None:
+        for listener in self._listeners:
+            listener(told)
+
+    def _note_leftovers(self, told: Fact | Order) -> None:
         if isinstance(told, Tell) and told.what == "all-ready":
             self._tree.note()
         if isinstance(told, OomSeen) and self._watched is not None:
             self._watched.on_oom(clock())
+
+    def _wake_page(self, told: Fact | Order) -> None:
         if isinstance(told, SignalAll) and told.ends and self._ground.page is not None:
             self._ground.page.wake(clock())  # who asks is told at once: finding out why takes longer
+
+    def _look_round_at(self, told: Fact | Order) -> None:
         if isinstance(told, SignalAll) and told.ends and self.job.failed_at is not None:
             self._look_round().stopping()
         elif isinstance(told, Judged) and told.rank is not None:
             self._look_round().judged(told.rank)
-        self._screen.listen(told)
-        if self._ahead is not None:
-            self._ahead.listen(told)
-        self.desk.listen(told)
 
     def _look_round(self) -> "Survey":
         if self._survey is None:
@@ -470,12 +501,3 @@ def _master_port(spec: JobSpec) -> tuple[int, socket | None]:
         return ports.hold_free_port()
     except OSError as error:
         raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
-
-
-class Part(Protocol):
-    """What does its work now and then: `wake(now)` does what is due, `next_wake()` says when it wants to be called."""
-
-    @property
-    def wake(self) -> Callable[[float], None]: ...
-    @property
-    def next_wake(self) -> Callable[[], float | None]: ...

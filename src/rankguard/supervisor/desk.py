@@ -32,6 +32,10 @@ NAMED = 16
 """Ranks that a progress line may name."""
 
 
+CANNOT_MISS = frozenset({"stop", "signal", "suspend", "resume", "expect"})
+"""What the front asks for on behalf of somebody who relies on it."""
+
+
 class Desk:
     """Of one job. `emit` takes facts; `heard_at(rank)` is when a rank last said anything; `heals(verdict)`
     whether a failure is followed by another attempt: whoever waits for the job is then not told that it has failed.

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 from rankguard.core import story
 from rankguard.driver import URGENT
 from rankguard.errors import SpawnFailed
-from rankguard.facts import Fact, FrontLost, WardenLost
+from rankguard.facts import Degraded, Fact, FrontLost, WardenLost
 from rankguard.jobspec import JobSpec
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
 from rankguard.launchers.warmstart import WarmStart
 from rankguard.linux import lock
 from rankguard.linux.awake import Awake
+from rankguard.linux.files import devnull
 from rankguard.linux.libc import ALL_SIGNALS, become_subreaper, set_name
 from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import SignalQueue
@@ -42,9 +43,11 @@ from rankguard.supervisor.attempt import Ground, LiveAttempt
 from rankguard.supervisor.backpressure import Backpressure
 from rankguard.supervisor.consoles import consoles, losses, terminal_of
 from rankguard.supervisor.control import Control
+from rankguard.supervisor.failopen import DEAF, DESK, FailOpen
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
+    from rankguard.supervisor.keeping import Keeping
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.restarts import Restarter
 
@@ -58,6 +61,7 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
     become_subreaper()
     signals = SignalQueue(ALL_SIGNALS)
     wire = Wire(socket.socket(fileno=control))
+    supervisor = None
     try:
         message, fds = _first_message(wire, front)
         ours = frozenset({os.getpid(), os.getppid(), *([front_pid] if message["front_is_ours"] else ())})
@@ -70,8 +74,12 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
     except BaseException:  # noqa: BLE001  # whatever it was, it has to be told
         from traceback import format_exc
 
-        # The warden ends whatever is left; the front says what happened.
-        wire.send({"is": "bug", "text": format_exc()})
+        # The warden ends whatever is left, or keeps it; the front says what happened.
+        text = format_exc()
+        if supervisor is not None:
+            with contextlib.suppress(Exception):
+                supervisor.last_words()
+        wire.send({"is": "bug", "text": text})
         code = 125
     wire.flush_within(FLUSH_S)
     os._exit(code)
@@ -106,13 +114,18 @@ class Supervisor:
         few_fds = not ensure_fds(spec.nprocs, page=spec.http is not None)
         self._wire, self._signals, self._tell = wire, signals, tell
         self._warden_pid = os.getppid()
+        self._keeping: Keeping | None = None
+        self._unkept: list[str] = []
+        keep = spec.on_lost == "keep"
+        self._failopen = FailOpen(self._on_fault, keep=keep)
+        stdin, out, err, *passed = fds
+        keeping = self._make_keeping(spec, out, err) if spec.keeps else None
         self._files = files = RunFiles(spec.run_dir, lock.hold)
         if files.folder is None:  # two runs never share one
             spec = spec.replace(run_dir=None)
         redactor = job_redactor(spec)
         self._run_id = spec.run_id
         self._selector = EpollSelector()
-        stdin, out, err, *passed = fds
         self._page = self._make_page(spec, passed.pop(0), files) if spec.http is not None else None
         terminal = Terminal(spec, (stdin, out, err), front_pid)
         self._consoles = consoles(spec, out, err)
@@ -150,6 +163,8 @@ class Supervisor:
             pids=set(),
             last_word=self._last_word,
             heals=self._heals,
+            failopen=self._failopen,
+            keeping=keeping,
             page=self._page,
         )
         self._attempt = LiveAttempt(self._ground, ())
@@ -165,6 +180,16 @@ class Supervisor:
         assert spec.http is not None
         return Page(listening, spec.http, files, self._selector)
 
+    def _make_keeping(self, spec: JobSpec, out: int, err: int) -> "Keeping":
+        """From here on front and warden keep what is started."""
+        from rankguard.supervisor.keeping import Keeping  # no start without `--on-lost keep` waits for it
+
+        null = devnull()
+        shown = {"prefix": (out, err), "stderr": (err, err), "none": (null, null)}[spec.console]
+        self._keeping = Keeping(self._wire, self._tell, shown, spec.grace, self._unkept.append)
+        os.close(null)
+        return self._keeping
+
     def _make_restarter(self, spec: JobSpec) -> "Restarter | None":
         if not spec.max_restarts:
             return None
@@ -179,6 +204,8 @@ class Supervisor:
 
     def _note(self, line: str) -> None:
         """What the warden is to remove if we cannot."""
+        if self._keeping is not None:
+            self._keeping.note(line)
         with contextlib.suppress(OSError):
             os.write(self._tell, f"{line}\n".encode(errors="surrogateescape"))
 
@@ -209,6 +236,8 @@ class Supervisor:
         watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
+        for statement in self._unkept:
+            self._attempt.driver.warn(statement)
         final = self._attempt.run()
         if self._restarter is not None:
             final = self._go_on(final, self._restarter)
@@ -287,6 +316,26 @@ class Supervisor:
             for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
                 key.data[1](clock())
 
+    def _on_fault(self, part: str, statement: str, details: str) -> None:
+        """A part of ours is switched off: told in the journal and on stderr, as far as these work."""
+        with contextlib.suppress(Exception):
+            self._files.append(story.note(details))
+        self._attempt.driver.emit(Degraded(clock(), part, statement, DEAF.get(part, ())))
+        if DESK in self._failopen.off or self._wire.closed:
+            self._say(statement)
+
+    def _say(self, statement: str) -> None:
+        """Nobody else can."""
+        console = self._consoles[1]
+        if console is not None:
+            console.write(f"rankguard: warning: rankguard degraded: {statement}\n".encode(errors="replace"))
+
+    def last_words(self) -> None:
+        """We are about to end, and the engine goes on: what it has printed by now is shown before what follows."""
+        for console in self._consoles:
+            if console is not None:
+                console.flush_within(FLUSH_S)
+
     # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_signals(self, now: float) -> None:
@@ -308,6 +357,8 @@ class Supervisor:
 
     def _lost(self, fd: int, fact: Fact) -> None:
         self._selector.unregister(fd)
+        if isinstance(fact, FrontLost) and self._keeping is not None:
+            self._say("the front was lost; the engine is kept (--on-lost keep), and nobody is left to answer to")
         self._attempt.take(fact)
 
     def _pause(self, paused: bool, now: float) -> None:

@@ -29,6 +29,7 @@ and may stand anywhere. Of the job:
     3.000 surveyed                                   Surveyed: nothing was asked
     3.000 gpus-read                                  GpusRead: no driver answers
     3.000 warned "a full disk"                       Warned
+    3.000 degraded samples "they raised"             Degraded
 
 Of one rank, or of each of a range (`ranks 0-3,7`); the pid is 100 + rank unless it is given:
 
@@ -233,6 +234,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             return facts.GpusRead(at, why_not="no driver answers")
         case "warned":
             return facts.Warned(at, words.next("the statement"))
+        case "degraded":
+            return facts.Degraded(at, words.next("the part"), words.next("the statement"))
     raise ScenarioError(f"no such fact of a job: {verb}")
 
 

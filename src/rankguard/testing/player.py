@@ -83,6 +83,7 @@ def spec_of(line: str) -> JobSpec:
             expect_ready=words.flag("expect_ready"),
             adopted=words.flag("adopted"),
             any_end_fails=words.flag("any_end_fails"),
+            on_lost="keep" if words.flag("keep") else "end",
             watch=_watch(words),
         )
         words.done()

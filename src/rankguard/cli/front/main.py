@@ -30,6 +30,7 @@ from rankguard.record import prepare
 from rankguard.runs.folder import run_name
 
 if TYPE_CHECKING:
+    from rankguard.cli.front.keeper import Keeper, Kept
     from rankguard.cli.front.service import Service
 
 TEXT_S, JSON_S = 5.0, 10.0
@@ -52,7 +53,7 @@ class Front:
             stays=self._stays,
             on_child=self._reap_strays,
             on_resize=self._resized,
-            on_interrupt=lambda: self._deaf.interrupted(time.monotonic(), self.client.send),
+            on_interrupt=self._interrupted,
         )
         self._deaf = Deaf()
         self._began = time.monotonic()
@@ -66,6 +67,14 @@ class Front:
         self._view: View | None = None
         self._hand = Hand(spec)
         self._service = self._make_service()
+        self._kept: Kept | None = None
+        self._keeper: Keeper | None = None
+        if spec.keeps:
+            from rankguard.cli.front import keeper  # no start without it waits for it
+            from rankguard.linux.libc import become_subreaper
+
+            become_subreaper()  # what the warden leaves is ours
+            self._kept = keeper.Kept()
 
     def run(self) -> int:
         """Until the verdict is out and nothing is left."""
@@ -80,9 +89,7 @@ class Front:
             self._prepare()
             self._loop()
         except SpawnFailed as error:
-            from rankguard.lost import verdict_never_begun
-
-            self.verdict = verdict_never_begun(self.spec, error)
+            self.verdict = self._not_begun(error)
         assert self.verdict is not None
         return self._report(self.verdict)
 
@@ -92,6 +99,13 @@ class Front:
         from rankguard.cli.front.service import service  # under systemd alone
 
         return service(self.spec, os.environ, self._began)
+
+    def _not_begun(self, error: SpawnFailed) -> Verdict:
+        if self._kept is not None and self.spec.watch is not None:
+            return self._keep(self._kept, f"rankguard could not begin ({error.statement})", None)
+        from rankguard.lost import verdict_never_begun
+
+        return verdict_never_begun(self.spec, error)
 
     def _loop(self) -> None:
         poll = select.poll()
@@ -120,6 +134,8 @@ class Front:
 
     def _receive(self, timeout: float) -> None:
         for message, fds in self.client.receive(timeout):
+            if self._kept is not None and self._kept.take(message, fds):
+                continue
             for fd in fds:
                 os.close(fd)
             self._on_message(message)
@@ -141,7 +157,7 @@ class Front:
             theirs = self.spec.watch is not None and self.spec.watch.attaches
             what = "it is ended now, and the engine goes on" if theirs else "it and all ranks are ended now"
             self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: {what}")
-            self._lost(None)
+            self._lost(None, at_once=True)
             return
         if self._service is not None:
             self._service.tick(now, self.client.send)
@@ -166,6 +182,10 @@ class Front:
         if self._view is not None:
             self._view.go_on(time.monotonic())
 
+    def _interrupted(self) -> None:
+        if self._keeper is None:
+            self._deaf.interrupted(time.monotonic(), self.client.send)
+
     def _stays(self) -> bool:
         return self._hand.stays()
 
@@ -174,13 +194,13 @@ class Front:
             self._view.resized(time.monotonic())
 
     def _reap_strays(self) -> None:
-        if os.getpid() == 1:
-            tree.reap_strays({self.client.warden_pid})
+        if os.getpid() == 1 and self._keeper is None:
+            kept = self._kept.pids() if self._kept is not None else set()
+            tree.reap_strays({self.client.warden_pid, *kept})
 
     def _on_message(self, message: dict[str, Any]) -> None:
         self._deaf.heard()
-        if self._service is not None:
-            self._service.heard(message, time.monotonic())
+        self._overhear(message)
         match message["is"]:
             case "finished":
                 self.verdict = Verdict.from_dict(message["verdict"])
@@ -202,6 +222,12 @@ class Front:
                 self._voice.say(message["text"].rstrip("\n"))
             case "payload":
                 self._progress.ready(message["rank"], time.monotonic())
+
+    def _overhear(self, message: dict[str, Any]) -> None:
+        if self._service is not None:
+            self._service.heard(message, time.monotonic())
+        if self._kept is not None:
+            self._kept.hear(message)
 
     def _told(self, message: dict[str, Any]) -> None:
         if message["what"] == "restarting":
@@ -232,7 +258,13 @@ class Front:
             return [self._progress.line(message, time.monotonic())]
         return [] if self._story is None else self._story(message["text"])
 
-    def _lost(self, bug: str | None) -> None:
+    def _lost(self, bug: str | None, *, at_once: bool = False) -> None:
+        if self._kept is not None:
+            why = (
+                "the supervisor was lost" if bug is None else f"the supervisor failed ({bug.rstrip().splitlines()[-1]})"
+            )
+            self.verdict = self._keep(self._kept, why, bug, at_once=at_once)
+            return
         from rankguard.lost import verdict_without_supervisor
         from rankguard.report.redact import job_redactor
 
@@ -245,6 +277,16 @@ class Front:
         if bug is not None and not self.verdict.hints:  # no file holds it
             lines = job_redactor(self.spec).text(bug).splitlines()
             self._err.write("".join(f"  | {line}\n" for line in lines).encode(errors="replace"))
+
+    def _keep(self, kept: "Kept", why: str, bug: str | None, *, at_once: bool = False) -> Verdict:
+        """What `tini` does, until the engine has ended."""
+        from rankguard.cli.front.keeper import Keeper
+
+        self._voice.new_line()
+        self._voice.alone()
+        client = getattr(self, "client", None)  # it may be what could not begin
+        self._keeper = Keeper(self.spec, kept, client, self._signals, (self._out, self._err), self._say)
+        return self._keeper.run(why, bug, at_once=at_once)
 
     def _say(self, line: str | None) -> None:
         if line is not None:
