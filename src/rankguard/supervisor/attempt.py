@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from selectors import EVENT_READ, BaseSelector
-from socket import socket
 from typing import TYPE_CHECKING, NamedTuple
 
 from rankguard._version import __version__
@@ -21,7 +20,6 @@ from rankguard.core.job import Job
 from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT, Driver
-from rankguard.errors import SpawnFailed
 from rankguard.facts import (
     Fact,
     FrontLost,
@@ -37,9 +35,9 @@ from rankguard.facts import (
 from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
+from rankguard.launchers.masterport import master_port
 from rankguard.launchers.terminal import Terminal
 from rankguard.launchers.warmstart import WarmStart
-from rankguard.linux import ports
 from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
 from rankguard.linux.console import Console
@@ -130,7 +128,7 @@ class LiveAttempt:
         self._expected: ReadinessExpected | None = None
         self._suspended = False
         self.job = Job(for_telling(spec), before)
-        self._port, self._port_lock = _master_port(spec)
+        self._port, self._port_lock = master_port(spec)
         if spec.watch is None:
             how = "given" if self._port_lock is None else "a free one"
             files.append(story.note(f"MASTER_PORT is {self._port}, {how}"))
@@ -487,17 +485,3 @@ class LiveAttempt:
 
     def _warn(self, statement: str) -> None:
         self.driver.warn(statement)
-
-
-def _master_port(spec: JobSpec) -> tuple[int, socket | None]:
-    """The port that is given, or a free one with what holds it: each attempt has its own, since what an earlier one left
-    on its port is not known. Raises `SpawnFailed`.
-    """
-    if spec.watch is not None:
-        return 0, None  # an engine has its own
-    if spec.master_port is not None:
-        return spec.master_port, None
-    try:
-        return ports.hold_free_port()
-    except OSError as error:
-        raise SpawnFailed(f"unable to choose a MASTER_PORT: {error}", hint="--master-port 29500") from error
