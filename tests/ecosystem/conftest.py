@@ -1,6 +1,7 @@
 """Programs that nobody here wrote, under `rankguard watch`. `make test-ecosystem` installs them; each test skips by itself."""
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from tests.ecosystem.engine import Engine
 def watch(tmp_path: Path) -> Callable[..., Engine]:
     """Starts an engine; use it as a block."""
 
+    numbers = count(1)
+
     def start(*words: str, **more: Any) -> Engine:
-        return Engine(tmp_path, *words, **more)
+        folder = tmp_path / f"engine-{next(numbers)}"
+        folder.mkdir()
+        return Engine(folder, *words, **more)
 
     return start

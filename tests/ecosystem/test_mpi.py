@@ -19,6 +19,7 @@ def mpirun():
 
 
 def kill_one(engine, rank):
+    """A failure of that rank, whatever it is to `mpirun`; how soon it was told."""
     pids = {int(engine.said(f"rank {each} of {RANKS} is").split()[-1]): each for each in range(RANKS)}
     joined = until("all joined", lambda: len(engine.facts("Joined")) == RANKS and engine.facts("Joined"))
     assert {fact["pid"]: fact["index"] for fact in joined} == pids
@@ -29,15 +30,16 @@ def kill_one(engine, rank):
     assert engine.ended() == 137
     culprit = engine.verdict["culprit"]
     assert (culprit["pid"], culprit["role"], culprit["cause"]["kind"]) == (pid, "rank", "killed")
-    latencies = Latencies()
-    latencies.took.append(took)
-    latencies.check(large=True)
+    return took
 
 
 def test_a_rank_of_one_machine_is_killed(watch, mpirun):
-    with watch(*mpirun, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
-        kill_one(engine, 2)
-        assert "noticed that process rank 2" in engine.stderr  # mpirun's own words
+    latencies = Latencies(large=True)
+    while latencies.wanting:
+        with watch(*mpirun, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
+            latencies.took.append(kill_one(engine, 2))
+            assert "noticed that process rank 2" in engine.stderr  # mpirun's own words
+    latencies.check()
 
 
 def test_a_rank_below_orted_is_killed(watch, mpirun, tmp_path):
@@ -46,6 +48,9 @@ def test_a_rank_below_orted_is_killed(watch, mpirun, tmp_path):
     ssh.chmod(0o755)
     # Two daemons on one machine share the names of what Open MPI keeps in shared memory: none of it is used.
     hosts = ["--host", "one:2,two:2", "--mca", "plm_rsh_agent", str(ssh), "--mca", "rtc", "^hwloc"]
-    with watch(*mpirun, *hosts, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
-        until("orted runs", lambda: engine.processes("orted"))
-        kill_one(engine, 3)
+    latencies = Latencies(large=True)
+    while latencies.wanting:
+        with watch(*mpirun, *hosts, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
+            until("orted runs", lambda: engine.processes("orted"))
+            latencies.took.append(kill_one(engine, 3))
+    latencies.check()
