@@ -346,7 +346,8 @@ sys.exit(status)
 
 
 @pytest.mark.cgroup
-def test_a_sidecar_survives_the_engines_oom_kill(engine: Engine) -> None:
+@pytest.mark.parametrize("who", ["worker", "root"])
+def test_a_sidecar_survives_the_engines_oom_kill(engine: Engine, who: str) -> None:
     if os.getuid() != 0:
         pytest.skip("a PID namespace needs root")
     engine.script.write_text(
@@ -360,27 +361,17 @@ if sys.argv[2:] == ["worker"]:
 workers = [subprocess.Popen(["VLLM::Worker_TP0", __file__, "-", "worker"], executable=sys.executable, stdin=subprocess.PIPE)]
 told(workers=[each.pid for each in workers])
 open(sys.argv[1]).close()
+while GROWS == "root":
+    hold(2)
 workers[0].stdin.write(b"\\n")
 workers[0].stdin.flush()
 time.sleep(1000)
-"""
+""".replace("GROWS", repr(who))
     )
     os.mkfifo(engine.fifo)
     run = engine.folder / "run-1"
-    watch = [
-        sys.executable,
-        "-m",
-        "rankguard",
-        "watch",
-        "--run-dir",
-        str(run),
-        "--settle",
-        "0.2",
-        "--rank-pattern",
-        " worker$",
-        "--match",
-        r"some_[e]ngine",
-    ]
+    options = ["--settle", "0.2", "--rank-pattern", " worker$", "--match", r"some_[e]ngine"]
+    watch = [sys.executable, "-m", "rankguard", "watch", "--run-dir", str(run), *options]
     with limited_group(100) as group:
         pod = subprocess.Popen(
             ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SIDECAR, group, repr(watch), repr(engine.command)],
@@ -396,6 +387,6 @@ time.sleep(1000)
     assert (ended.status, culprit["cause"]["kind"], culprit["cause"]["confidence"]) == (137, "oom-kill", "likely"), (
         ended.stderr
     )
-    assert culprit["name"].startswith("VLLM::Worker_TP0")
+    assert culprit["name"].startswith("VLLM::Worker_TP0" if who == "worker" else "the engine")
     assert any(os.path.basename(group) in each["statement"] for each in culprit["cause"]["evidence"])
     assert ended.verdict["memory"]["limit_bytes"] == 100 << 20  # the engine's, not ours
