@@ -1,6 +1,7 @@
 """Who is found below a process, and what is learnt of each end: real trees, real kills."""
 
 import os
+import resource
 import signal
 import time
 
@@ -264,6 +265,22 @@ def test_too_few_descriptors_for_all(tree, loop):
     }
     said = "the end of some processes is seen late, and how they ended is not known: "
     assert told.notes == [said + "2 processes are held, as many as the limit on open files allows"]
+
+
+def test_nobody_is_gone_because_no_file_can_be_opened(tree, loop):
+    told = Told(loop, Census(tree.root, heir=os.getpid()), budget=0)
+    pid = tree.fork("a")
+    loop.until(lambda: pid in told.seen)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        told.roster.look(time.monotonic())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert told.ends == {}
+    told.roster.look(time.monotonic())
+    assert told.ends == {}
+    assert pid in told.roster.processes
 
 
 def test_one_that_is_not_held_and_was_reaped_ended_somehow(tree, loop):

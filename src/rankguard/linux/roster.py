@@ -252,10 +252,16 @@ class Roster:
             except OSError as error:
                 self._say(f"unable to open a pidfd: {error.strerror}")
                 return True
+            try:
+                self._selector.register(
+                    process.pidfd, EVENT_READ, (self._priority, lambda now: self._on_pidfd(process, now))
+                )
+            except OSError as error:  # epoll has a limit of its own (/proc/sys/fs/epoll/max_user_watches)
+                os.close(process.pidfd)
+                process.pidfd = -1
+                self._say(f"unable to wait for a pidfd: {error.strerror}")
+                return True
             self._held += 1
-            self._selector.register(
-                process.pidfd, EVENT_READ, (self._priority, lambda now: self._on_pidfd(process, now))
-            )
         else:
             self._say(f"{self._budget} processes are held, as many as the limit on open files allows")
         return True
@@ -351,6 +357,8 @@ class Roster:
             (p for p in self.processes.values() if p.pidfd < 0), key=lambda p: (not p.kept, p.started, p.pid)
         ):
             stat = stat_of(process.pid)
+            if stat is None and os.path.exists(f"/proc/{process.pid}"):
+                continue  # it cannot be read: no file can be opened at this moment
             if stat is None or stat.started != process.started or stat.state in "ZX":
                 ending = None if stat is None or stat.started != process.started else ending_of_zombie(process.pid)
                 self._gone(process)
