@@ -219,6 +219,33 @@ def test_a_request_to_end_is_heard_in_spite_of_a_fault(where):
         assert engine.verdict()["outcome"] == "interrupted"
 
 
+PROBES = (
+    "rankguard.linux.nearask:NearAsk._on_connected",
+    "rankguard.linux.nearask:NearAsk.__init__",
+    "rankguard.linux.asking:Asking.wake",
+    "rankguard.linux.filelook:FileLook.wake",
+    "rankguard.supervisor.readiness:Readiness.wake",
+    "rankguard.supervisor.readiness:Readiness.next_wake",
+)
+
+
+@pytest.mark.parametrize(
+    "where", [where if where in PROBES[:1] else pytest.param(where, marks=pytest.mark.slow) for where in PROBES]
+)
+def test_no_engine_is_ended_because_a_probe_of_ours_failed(where):
+    with Engine() as engine:
+        launcher = [sys.executable, FAULTY, where, "1", engine.top, "watch"]
+        engine.watch(
+            "--ready-tcp", "127.0.0.1:9", "--ready-file", "never", "--ready-timeout", "0.3", launcher=launcher
+        ).up()
+        engine.while_it_runs(1.2)  # half a second is what an examination takes, then it would be told to end
+        engine.let_end()
+        status, _out, err = engine.result()
+
+        assert (status, Path(engine.top, "met").exists()) == (7, True), err
+        assert "the look at readiness failed and is switched off" in " ".join(map(str, engine.verdict()["warnings"]))
+
+
 def test_under_end_a_fault_ends_all():
     with Engine() as engine:
         where = "rankguard.supervisor.samples:Samples.wake"

@@ -38,6 +38,8 @@ _NAMES = {
     "Roster": TREE,
     "TreeWatch": TREE,
     "Readiness": READINESS,
+    "NearAsk": READINESS,
+    "FileLook": READINESS,
     "Output": OUTPUT,
     "Page": "the page (--http)",
 }
