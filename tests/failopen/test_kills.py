@@ -212,3 +212,21 @@ def test_the_front_at_any_instant_of_the_start():
             assert left == {}, f"seed {seed}, turn {turn}"
             assert engine.traces() == [], f"seed {seed}, turn {turn}"
             assert Path(engine.folder, "up").exists() == Path(engine.folder, "ended").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_request_to_end_is_not_lost_with_a_supervisor_that_hangs(times):
+    """After 10 s the front passes it on itself; who asks twice does not want to wait for the engine either."""
+    with Engine() as engine:
+        engine.watch(more=("deaf",) if times == 2 else ()).up()
+        engine.kill("supervisor", number=signal.SIGSTOP)
+        for _ in range(times):
+            engine.front.send_signal(signal.SIGINT if times == 2 else signal.SIGTERM)
+            engine.while_it_runs(0.1)  # so that these are two
+
+        status, out, err = engine.result()
+
+        assert status == (143 if times == 1 else 130), err
+        assert (out.splitlines()[-1] == "told to end") == (times == 1)
+        assert "the supervisor has not answered for 10 s" in err

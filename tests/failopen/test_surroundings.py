@@ -1,6 +1,7 @@
 """Where there is too little of everything: an engine under `watch` runs all the same, and ends with its own status."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +122,25 @@ def test_an_engine_that_cannot_be_executed():
 
         assert (status, "unable to execute `./not-there`" in err) == (127, True), err
         assert Path(ENGINE).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a PID namespace can be made by root alone")
+@pytest.mark.parametrize("victims", [("supervisor",), ("warden", "supervisor"), ("warden",)], ids="+".join)
+@pytest.mark.parametrize("asked", [False, True], ids=["", "asked-to-end"])
+def test_as_pid_1(victims, asked):
+    with Engine() as engine:
+        inside = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+        engine.watch(launcher=[*inside, sys.executable, "-m", "rankguard", "watch"])
+        engine.wrapped = True
+        engine.up().kill(*victims)
+        if asked:
+            os.kill(engine.ours()["front"], signal.SIGTERM)
+        else:
+            engine.let_end()
+
+        status, out, err = engine.result()
+
+        assert status == (143 if asked else 7), err
+        assert asked or whole(out, missing=1)
+        assert (engine.verdict()["outcome"], engine.traces()) == ("interrupted" if asked else "failed", [])

@@ -60,6 +60,7 @@ class Desk:
             "suspend": lambda _ask, now: self._emit(Suspended(now)),
             "resume": lambda _ask, now: self._emit(Resumed(now)),
             "reject": lambda ask, now: self._emit(ProtocolBroken(now, ask["rank"], ask["statement"])),
+            "ping": lambda _ask, _now: {"is": "pong"},
             "progress": self._progress,
             "alive": self._alive,
             "report": self._report,

@@ -53,7 +53,7 @@ class Front:
             stays=self._stays,
             on_child=self._reap_strays,
             on_resize=self._resized,
-            on_interrupt=self._interrupted,
+            on_end=self._asked_to_end,
         )
         self._deaf = Deaf()
         self._began = time.monotonic()
@@ -153,11 +153,13 @@ class Front:
         return min((at for at in waits if at is not None), default=None)
 
     def _look(self, now: float) -> None:
-        if self.verdict is None and self._deaf.ends(now, self.client.warden_pid):
+        if self.verdict is None and self._deaf.ends(now, self._supervisors_parent):
             theirs = self.spec.watch is not None and self.spec.watch.attaches
-            what = "it is ended now, and the engine goes on" if theirs else "it and all ranks are ended now"
+            at_once = self._deaf.impatient
+            goes_on = theirs or (self._kept is not None and not at_once)
+            what = "it is ended now, and the engine goes on" if goes_on else "it and all ranks are ended now"
             self._say(f"warning: the supervisor has not answered for {PATIENCE_S:g} s: {what}")
-            self._lost(None, at_once=True)
+            self._lost(None, at_once=at_once)
             return
         if self._service is not None:
             self._service.tick(now, self.client.send)
@@ -165,6 +167,10 @@ class Front:
             self._view.tick(now)
         if (self._view is None or not self._view.up) and self._progress.asks(now):
             self.client.send({"do": "progress"})
+
+    def _supervisors_parent(self) -> int:
+        """The warden; we are, when that is gone."""
+        return self.client.warden_pid if self._kept is None or not self.client.wait_gone(0) else os.getpid()
 
     def step_aside(self, seconds: float = 0.5) -> None:
         """Take the view off the terminal before somebody else gets it (we are about to be stopped)."""
@@ -182,9 +188,15 @@ class Front:
         if self._view is not None:
             self._view.go_on(time.monotonic())
 
-    def _interrupted(self) -> None:
-        if self._keeper is None:
-            self._deaf.interrupted(time.monotonic(), self.client.send)
+    def _asked_to_end(self, number: int) -> None:
+        """And it was passed on."""
+        if self._keeper is not None:
+            return
+        now = time.monotonic()
+        if self._kept is not None:
+            self._deaf.asked(now, self.client.send)
+        if number == signal.SIGINT:
+            self._deaf.interrupted(now, self.client.send)
 
     def _stays(self) -> bool:
         return self._hand.stays()
@@ -199,7 +211,7 @@ class Front:
             tree.reap_strays({self.client.warden_pid, *kept})
 
     def _on_message(self, message: dict[str, Any]) -> None:
-        self._deaf.heard()
+        self._deaf.heard(time.monotonic(), answer=message["is"] == "pong")
         self._overhear(message)
         match message["is"]:
             case "finished":

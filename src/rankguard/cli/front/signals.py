@@ -42,10 +42,10 @@ class Signals:
         stays: Callable[[], bool],
         on_child: Callable[[], None],
         on_resize: Callable[[], None],
-        on_interrupt: Callable[[], None],
+        on_end: Callable[[int], None],
     ) -> None:
         self._end = STOP | (asked.signals_to_handle or frozenset())
-        self._say, self._on_child, self._on_resize, self._on_interrupt = say, on_child, on_resize, on_interrupt
+        self._say, self._on_child, self._on_resize, self._on_end = say, on_child, on_resize, on_end
         self._step_aside, self._come_back, self._stays = step_aside, come_back, stays
         ignored = {number for number in KEPT_IGNORED if signal.getsignal(number) == signal.SIG_IGN}
         self._queue = signal_news(ALL_SIGNALS - LEFT_ALONE - ignored)
@@ -74,8 +74,7 @@ class Signals:
         number = received.signal
         if number in self._end:
             client.stop(number, sender=to_data(received.sender))
-            if number == signal.SIGINT:
-                self._on_interrupt()
+            self._on_end(number)
         elif number == signal.SIGTSTP:
             self._suspend(client)
         elif number == signal.SIGCONT and self._suspends:
