@@ -22,7 +22,7 @@ class Kept(Pages):
         with socket.create_server(("127.0.0.1", 0)) as listening:
             self.port = listening.getsockname()[1]
             self.page = Page(os.dup(listening.fileno()), "127.0.0.1:1", self.files, self.selector)
-        self.page.warn = self.warned.append
+        self.page.warn = self.page.gone = self.warned.append
 
     def turn(self, wait: float = 0.0) -> None:
         self.page.wake(time.monotonic())

@@ -9,7 +9,7 @@ import pytest
 from tests.run.command import Ranks
 
 from rankguard.core import story
-from rankguard.facts import Exited, JobStarted, Joined, Perished, Ready, Spawned, Warned
+from rankguard.facts import Degraded, Exited, JobStarted, Joined, Perished, Ready, Spawned, Warned
 from rankguard.http import metrics, probes
 from rankguard.http.events import History, event
 from rankguard.http.followed import Followed
@@ -66,9 +66,9 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_a_warning_is_counted() -> None:
-    run = followed(*STARTED, Warned(12.0, "the disk is full"))
+    run = followed(*STARTED, Warned(12.0, "the disk is full"), Degraded(13.0, "samples", "they raised"))
 
-    assert samples(run, "rankguard_warnings_total") == {"": 1.0}
+    assert samples(run, "rankguard_warnings_total") == {"": 2.0}
     assert samples(run, "rankguard_degraded") == {"": 1.0}
 
 

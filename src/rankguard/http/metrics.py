@@ -101,9 +101,8 @@ def _job(run: Followed, job: Job) -> Iterator[Family]:
     warnings = run.warnings + len(job.warnings)
     yield Family("rankguard_warnings_total", "counter", "What rankguard could not do, while the job went on.",
                  [({}, warnings)])  # fmt: skip
-    yield Family(
-        "rankguard_degraded", "gauge", "1 once there was such a warning in this attempt.", [({}, bool(job.warnings))]
-    )
+    yield Family("rankguard_degraded", "gauge", "Parts of rankguard that failed and are switched off in this attempt.",
+                 [({}, len(job.degraded))])  # fmt: skip
 
 
 def _failures(run: Followed, job: Job, known: Verdict) -> Iterator[Family]:

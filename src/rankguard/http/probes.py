@@ -104,7 +104,12 @@ def _between(run: Followed) -> str | None:
 
 
 def _statement(run: Followed, job: Job) -> str:
-    return run.verdict(newest=0).statement if job.judged is not None else "a rank failed; which one, is being found out"
+    """The verdict's, or what was seen first."""
+    if job.judged is not None:
+        return run.verdict(newest=0).statement
+    since = round((job.failed_at or 0.0) - (job.started_at or 0.0), 6)
+    seen = next((moment.what for moment in job.timeline if moment.at_s >= since), "a rank failed")
+    return f"{seen}; what came first is being found out"
 
 
 def _over(run: Followed) -> str | None:

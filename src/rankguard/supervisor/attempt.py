@@ -21,6 +21,7 @@ from rankguard.diagnosis.peers import peer_death
 from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT, Driver
 from rankguard.facts import (
+    Degraded,
     Fact,
     FrontLost,
     JobStarted,
@@ -199,9 +200,7 @@ class LiveAttempt:
         self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
         # What the parts say is shown first, then what is shown is written.
         self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
-        if ground.page is not None:
-            ground.page.warn, ground.page.sampled = self._warn, self._samples.told
-            self._parts.append(ground.page)
+        self._parts += self._page_s_part()
 
     def _make_ranks(
         self, around: Surroundings, emit: Callable[[Fact], None]
@@ -258,7 +257,7 @@ class LiveAttempt:
         asks |= {ask: guard(f"`{ask}`", asks[ask], lambda *_args: None) for ask in asks.keys() - CANNOT_MISS}
         return [
             guard("leftovers", self._note_leftovers, nothing),
-            guard("the page (--http)", self._wake_page, nothing),
+            guard(failopen.PAGE, self._wake_page, nothing),
             guard(name, self._look_round_at, nothing),
             guard("the live view", self._screen.listen, nothing),
             guard("the last word ahead", self._ahead.listen, nothing) if self._ahead is not None else nothing,
@@ -462,6 +461,13 @@ class LiveAttempt:
             self._tree.note()
         if isinstance(told, OomSeen) and self._watched is not None:
             self._watched.on_oom(clock())
+
+    def _page_s_part(self) -> "Iterator[Part]":
+        page = self._ground.page
+        if page is not None:
+            page.warn, page.sampled = self._warn, self._samples.told
+            page.gone = lambda said: self.driver.emit(Degraded(clock(), failopen.PAGE, said))
+            yield page
 
     def _wake_page(self, told: Fact | Order) -> None:
         if isinstance(told, SignalAll) and told.ends and self._ground.page is not None:

@@ -26,6 +26,7 @@ JOURNAL, DESK, OUTPUT, SAMPLES, NOTIFY = (
     "sd_notify",
 )
 TREE, READINESS = "the watch of the tree", "the look at readiness"
+PAGE = "the page (--http)"
 _NAMES = {
     "Samples": SAMPLES,
     "OnScreen": "the live view",
@@ -41,7 +42,7 @@ _NAMES = {
     "NearAsk": READINESS,
     "FileLook": READINESS,
     "Output": OUTPUT,
-    "Page": "the page (--http)",
+    "Page": PAGE,
 }
 DEAF = {
     NOTIFY: ("ready", "stall"),

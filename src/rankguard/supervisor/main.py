@@ -304,7 +304,7 @@ class Supervisor:
         """Between two attempts: answer the front, write what is shown, end the rest when asked to end."""
         until = clock() + seconds
         if self._page is not None:
-            self._page.warn = self._page.note
+            self._page.warn = self._page.gone = self._page.note
         while self._attempt.asked_to_end is None and (now := clock()) < until:
             due = until
             self._reading.wake(now)

@@ -58,12 +58,13 @@ def _harmless(method: _F) -> _F:
 class Page:
     """Of one run. `listening`: the socket that the front has made, ours from now on; `address`: as people write it.
 
-    `warn` is told what could not be done; `sampled`, once there is an attempt, gives the last look at the ranks' memory.
+    `warn` is told of one that is started again, `gone` that there is none any more; `sampled`, once there is an attempt, gives the last look at the ranks' memory.
     """
 
     def __init__(self, listening: int, address: str, files: RunFiles, selector: BaseSelector) -> None:
         self._listening, self._address, self._files, self._selector = listening, address, files, selector
         self.warn: Callable[[str], None] = self.note
+        self.gone: Callable[[str], None] = self.note
         self.sampled: Callable[[], Message] = dict
         self._waiting = bytearray()
         self._begun = bytearray() if files.folder is None else None
@@ -268,7 +269,7 @@ class Page:
             os.close(self._listening)
         with contextlib.suppress(ValueError):
             self._files.readers.remove(self._append)
-        self.warn(f"the page server has ended{ended}; http://{self._address}/ is gone, because {because}")
+        self.gone(f"the page server has ended{ended}; http://{self._address}/ is gone, because {because}")
 
     def finish(self, final: dict[str, Any]) -> None:
         """The verdict is out: it is shown for as long as we live."""
