@@ -80,6 +80,8 @@ class Census:
         self._others: set[int] = set()
         """Processes of the machine that are none of ours, and zombies: not to be asked again while they are listed."""
         self._looks = 0
+        self.was_whole = False
+        """The last look was one at all children."""
         self._read: dict[int, Stat] = {}
         self._whole_at = float("-inf")
         self._whole_cost = 0.0
@@ -95,6 +97,7 @@ class Census:
         """Members of the tree that are not among `known`, parents before children, as far as one look shows them."""
         whole = self._tells_children and now - self._whole_at >= max(_WHOLE_S, _WHOLE_SHARE * self._whole_cost)
         found = self._whole(known, now) if whole else self._timed(self._choose(), known)
+        self.was_whole = whole
         self._looks += 1
         own = os.getpid()
         read, self._read = self._read, {}

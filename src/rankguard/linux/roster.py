@@ -109,7 +109,6 @@ class Roster:
         self._began = self._changed_at = self._looked_at = clock()
         self._look_at = self._began
         self._said = False
-        self._looks = 0
         self._statuses = ExitStatuses() if exitstatus.wanted() else None
         self._admitting_s = 0.0
         self._pause = _NEWS_S
@@ -153,8 +152,8 @@ class Roster:
         self._look_at_unheld(now)
         self._read_titles(now)
         cost = time.thread_time() - began
-        self.cost_s = (self.cost_s + cost) / 2 if self._looks else cost
-        self._looks += 1
+        if not self._census.was_whole:  # that comes seldom, and has a share of its own
+            self.cost_s = (self.cost_s + cost) / 2 if self.cost_s else cost
         self._looked_at, self._admitting_s = now, 0.0
         self._admit_some(now)
 
