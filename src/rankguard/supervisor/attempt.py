@@ -11,8 +11,8 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from selectors import EVENT_READ, BaseSelector
-from typing import TYPE_CHECKING, NamedTuple
+from selectors import EVENT_READ
+from typing import TYPE_CHECKING
 
 from rankguard._version import __version__
 from rankguard.core import story
@@ -33,32 +33,24 @@ from rankguard.facts import (
     Suspended,
     WardenLost,
 )
-from rankguard.jobspec import JobSpec
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.masterport import master_port
-from rankguard.launchers.terminal import Terminal
-from rankguard.launchers.warmstart import WarmStart
-from rankguard.linux.awake import Awake
 from rankguard.linux.cgroup import JobGroups
-from rankguard.linux.console import Console
 from rankguard.linux.helper import AT_WORK
 from rankguard.linux.hierarchies import groups_of, own_groups
 from rankguard.linux.kmsg import KernelLog
-from rankguard.linux.memory import MemoryDomain
 from rankguard.linux.signals import Received
 from rankguard.model import Attempt, Verdict
 from rankguard.orders import Order, SignalAll, Tell
-from rankguard.report.files import RunFiles
 from rankguard.report.output import Output
 from rankguard.report.redact import for_telling
-from rankguard.report.terminationlog import TerminationLog
 from rankguard.supervisor import failopen
 from rankguard.supervisor.ahead import Ahead
-from rankguard.supervisor.backpressure import Backpressure
 from rankguard.supervisor.desk import CANNOT_MISS, Desk
-from rankguard.supervisor.failopen import FailOpen, Part, nothing, safe_output
+from rankguard.supervisor.failopen import Part, nothing, safe_output
 from rankguard.supervisor.glimpses import Glimpses
+from rankguard.supervisor.ground import Ground
 from rankguard.supervisor.marked import Marked
 from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.rehearsal import Rehearsal
@@ -66,54 +58,17 @@ from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
 from rankguard.supervisor.tree import JobTree
-from rankguard.wire import Wire
 
 if TYPE_CHECKING:
     from rankguard.launchers.attached import AttachedTree
     from rankguard.launchers.watched import WatchedTree
     from rankguard.supervisor.examination import Examination
     from rankguard.supervisor.heldtree import HeldTree
-    from rankguard.supervisor.keeping import Keeping
-    from rankguard.supervisor.page import Page
     from rankguard.supervisor.readiness import Readiness
     from rankguard.supervisor.records import Records
     from rankguard.supervisor.survey import Survey
 
 clock = time.monotonic
-
-
-class Ground(NamedTuple):
-    """What outlives an attempt; `main.py` makes it. `redact` hides the job's secrets, `ours` are pids of rankguard."""
-
-    spec: JobSpec
-    wire: Wire
-    files: RunFiles
-    selector: BaseSelector
-    consoles: tuple[Console | None, Console | None]
-    on_terminal: bool
-    """Stderr is a terminal."""
-    terminal: Terminal
-    passed: tuple[int, ...]
-    private_dir: str
-    memory: MemoryDomain
-    redact: Callable[[str], str]
-    ours: frozenset[int]
-    few_fds: bool
-    note: Callable[[str], None]
-    """Tells the warden what to remove if we cannot."""
-    reading: Backpressure
-    warm: WarmStart
-    awake: Awake
-    stacks: Iterator[int]
-    """Numbers for the run's files of stacks."""
-    pids: set[int]
-    """Those of ranks of attempts that are over."""
-    last_word: TerminationLog
-    heals: Callable[[Verdict], bool]
-    """Whether a failure is followed by another attempt, as far as is known now."""
-    failopen: FailOpen
-    keeping: "Keeping | None" = None
-    page: "Page | None" = None
 
 
 class LiveAttempt:

@@ -39,11 +39,12 @@ from rankguard.report.files import RunFiles
 from rankguard.report.redact import for_telling, job_redactor
 from rankguard.report.terminationlog import TerminationLog
 from rankguard.report.unkept import say_unkept
-from rankguard.supervisor.attempt import Ground, LiveAttempt
+from rankguard.supervisor.attempt import LiveAttempt
 from rankguard.supervisor.backpressure import Backpressure
 from rankguard.supervisor.consoles import consoles, losses, terminal_of
 from rankguard.supervisor.control import Control
 from rankguard.supervisor.failopen import DEAF, DESK, FailOpen
+from rankguard.supervisor.ground import Ground
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
