@@ -197,10 +197,13 @@ os._exit({code})
 
 
 def test_it_is_waited_for_by_its_title(engine: Engine) -> None:
-    """The sidecar is there first; a shell whose words match is above it; the topmost that matches is the engine."""
-    watched = engine.watch(
-        "--settle", "0", "--match", r"some_[e]ngine\.py", before=("sh", "-c", '"$@"; exit $?', "some_engine.py")
-    )
+    """The sidecar is there first; a shell whose words match is above it; the topmost that matches is the engine.
+
+    By its whole path: everybody on this machine is looked at, other runs of this test too.
+    """
+    script = str(engine.script)
+    shell = ("sh", "-c", '"$@"; exit $?', script)
+    watched = engine.watch("--settle", "0", "--match", re.escape(script), before=shell)
     watched.wait_for("JobStarted")
     engine.start()
     (spawned,) = watched.wait_for("Spawned")
