@@ -12,7 +12,7 @@ from rankguard.diagnosis.alike import all_raised_alike
 from rankguard.diagnosis.evidence import peer_death_of
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.memory_story import oom_kill
-from rankguard.diagnosis.words import ranges
+from rankguard.diagnosis.words import several
 from rankguard.facts import Judged
 from rankguard.model import Cause, Family, Retry
 
@@ -117,6 +117,8 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         found += collective_hints(case, rank)
     elif judged.either:
         one = len(judged.either) == 1
-        whose_logs = f"the log of rank {judged.either[0]}" if one else f"the logs of ranks {ranges(judged.either)}"
+        whose_logs = f"the log{'' if one else 's'} of {several(case, judged.either)}"
+        if case.spec.watch is not None:  # they share one
+            whose_logs = f"what the engine says of {several(case, judged.either)}"
         found.append(f"read {whose_logs} too: {'it' if one else 'each'} may as well have been first")
     return tuple(found)

@@ -16,7 +16,7 @@ from rankguard.diagnosis.evidence import ended_by_us, report_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
 from rankguard.diagnosis.memory_story import oom_kill
-from rankguard.diagnosis.words import ranges
+from rankguard.diagnosis.words import several
 from rankguard.facts import Examined, Judged
 from rankguard.record import Record
 
@@ -178,7 +178,7 @@ def _beside_the_unheard(case: Case, choice: _Choice, victims: int) -> _Choice:
     ]
     if not unheard or len(unheard) > victims:
         return choice
-    some = f"rank{'s' if len(unheard) > 1 else ''} {ranges(unheard)}"
+    some = several(case, unheard)
     return choice.replace(
         either=(*choice.either, *unheard), basis=f"all but {some} lost a peer, and {some} did not say why"
     )

@@ -30,6 +30,14 @@ def whose(case: Case, rank: RankCase) -> str:
     return f"process {rank.name or rank.rank}" if case.spec.adopted else f"rank {rank.rank}"
 
 
+def several(case: Case, numbers: Iterable[int]) -> str:
+    """`rank 3`, `ranks 0-2, 5`; of a watched engine the names of its processes."""
+    wanted = sorted(set(numbers))
+    if case.spec.watch is not None:
+        return ", ".join(whose(case, case.ranks[number]) for number in wanted)
+    return f"rank{'' if len(wanted) == 1 else 's'} {ranges(wanted)}"
+
+
 def shown(phase: Phase) -> Phase:
     """The phase as users see it: what was ordered and not yet executed is starting."""
     return Phase.STARTING if phase is Phase.LAUNCHING else phase

@@ -283,7 +283,7 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
             "collective-timeout": f"{both} may be the one that was waited for",
             "stall": f"what {'it does' if len(verdict.either) == 1 else 'they do'} does not tell who waits for whom",
         }.get(culprit.cause.kind, f"{both} were already failing when first seen")
-        cells.append(("or", f"{say.many([(rank, None) for rank in verdict.either])}: {why}"))
+        cells.append(("or", f"{say.many([_either(verdict, number) for number in verdict.either])}: {why}"))
     elif (
         verdict.order
         and verdict.order.basis
@@ -409,6 +409,13 @@ def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, home: st
 def _subject(culprit: Culprit) -> str | None:
     """`rank 5`, or a process's name; nothing for a failure that was of none of the ranks."""
     return say.who(culprit.rank, culprit.name) if culprit.rank is not None or culprit.name else None
+
+
+def _either(verdict: Verdict, number: int) -> tuple[int | None, str | None]:
+    """A rank; of a watched engine its place among the rows, which has a name."""
+    if verdict.culprit is not None and verdict.culprit.rank is None and number < len(verdict.ranks):
+        return None, verdict.ranks[number].name
+    return number, None
 
 
 def _many(outcomes: Iterable[RankOutcome]) -> str:

@@ -8,7 +8,7 @@ said to be the driver's.
 import re
 
 from rankguard.diagnosis.hints import Row, Told
-from rankguard.diagnosis.words import size
+from rankguard.diagnosis.words import several, size
 from rankguard.diagnosis.xids import MACHINE, PROGRAM, XIDS
 
 _UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
@@ -72,8 +72,8 @@ def _own_ranks_on_gpu(told: Told) -> str | None:
     for gpu in told.case.gpus.gpus if told.case.gpus else ():
         ranks = sorted({each.rank for each in gpu.holders if each.rank is not None and (each.bytes or 0) >= _HOLDER})
         if len(ranks) > 1:
-            which = ", ".join(map(str, ranks[:4]))
-            return f"let each rank use its own GPU (`torch.cuda.set_device(LOCAL_RANK)`): ranks {which} hold memory of GPU {gpu.index}"
+            which = several(told.case, ranks[:4])
+            return f"let each rank use its own GPU (`torch.cuda.set_device(LOCAL_RANK)`): {which} hold memory of GPU {gpu.index}"
     return None
 
 

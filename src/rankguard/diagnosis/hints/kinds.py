@@ -10,7 +10,7 @@ from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.hints import Row, Told
 from rankguard.diagnosis.hints.machine import _open_files, _threads
 from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, memory_of, used
-from rankguard.diagnosis.words import about, ranges, seconds, signal_name, size, whose
+from rankguard.diagnosis.words import about, seconds, several, signal_name, size, whose
 from rankguard.facts import NOEXEC
 from rankguard.model import Confidence
 
@@ -34,9 +34,7 @@ def _oom(told: Told) -> str:
         alone = next(each for each in case.ranks if used(case, each) == largest)
         growth = memory_of(case, alone).growth_bytes_s or 0
         still = f" and was growing by {size(growth)}/s" if growth * 10 > largest / 10 else ""
-        return (
-            f"see what rank {alone.rank} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
-        )
+        return f"see what {whose(case, alone)} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
     state = domain(case)
     rest = max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0  # of others
     need = (count * largest + rest) * HEADROOM
@@ -175,8 +173,7 @@ def _peer_that_went(told: Told) -> str | None:
     left = [each.rank for each in told.case.ranks if code_of(each) == 0 and ended_by_itself(each)]
     if not left:
         return "look for the peer that went first: it is none of the ranks that rankguard saw failing by themselves"
-    which = f"rank {left[0]}" if len(left) == 1 else f"ranks {ranges(left)}"
-    return f"see whether the others still needed {which}, which ended with exit code 0"
+    return f"see whether the others still needed {several(told.case, left)}, which ended with exit code 0"
 
 
 ROWS = (

@@ -10,7 +10,7 @@ from rankguard.circumstances import Core, Place
 from rankguard.diagnosis.evidence import SIGBUS, signal_of
 from rankguard.diagnosis.hints import Row, Told
 from rankguard.diagnosis.wants import paths_in, port_in
-from rankguard.diagnosis.words import size, whose
+from rankguard.diagnosis.words import several, size, whose
 
 _SIGILL, _SIGSEGV, _SIGFPE = 4, 11, 8
 _ROOM = 0.02
@@ -34,7 +34,7 @@ def _port_in_use(told: Told) -> str | None:
     if use.rank is not None and use.rank == told.rank.rank:
         return f"close port {use.port} before it is bound again: {whose(told.case, told.rank)} holds it itself ({who})"
     if use.rank is not None:
-        return f"give each rank a port of its own (base + LOCAL_RANK): rank {use.rank} of this job holds port {use.port} ({who})"
+        return f"give each rank a port of its own (base + LOCAL_RANK): {several(told.case, [use.rank])} of this job holds port {use.port} ({who})"
     if use.pid is not None:
         return f"end who holds port {use.port} ({who}), or choose another port"
     if use.state == "time-wait":
