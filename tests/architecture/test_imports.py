@@ -42,19 +42,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": NOUNS,
     "private": NOUNS,
     "driver": DRIVER,
-    "supervisor": DRIVER | {"warden", "private"},
+    "supervisor": DRIVER | {"keep", "private"},
     "runs": DRIVER | {"runs", "private", "_version"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
     "http": NOUNS | {"core", "diagnosis", "report", "linux"},
     "kept": DRIVER | {"lost"},  # the same, of an engine that was kept
     "warden": set(),
+    "keep": {"warden"},  # the rest of the warden, for `--on-lost keep`
     "inside": {"errors"},
 }
 """Units that are not listed are doors (the public API, the front, the command line): see `test_doors`."""
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("errors", "report"): "str(RankFailed) is the report's wording, loaded when somebody reads it",
+    ("warden", "keep"): "loaded while all is well by those wardens alone that may have to keep an engine",
     ("warden", "supervisor"): "in the child that becomes the supervisor; the warden itself loads nothing of ours",
 }
 """Allowed against the table, inside a function only."""

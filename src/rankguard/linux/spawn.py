@@ -47,7 +47,7 @@ class Command(Record):
     announce: int = -1
     """Where the child writes its pid, which is its group's and its session's, before anything of the program runs."""
     announce_at: int | None = None
-    """Where in that: `announce` is then a file that has a place for each rank (`../warden.py`), written first of all."""
+    """Where in that: `announce` is then a file that has a place for each rank (`../keep.py`), written first of all."""
     dies_with_us: bool = True
     """False: it lives on when its parent is gone (`--on-lost keep`)."""
     binding: "Binding | None" = None

@@ -2,15 +2,15 @@
 
 Told before anything is started, so that no instant is left in which we may be killed and nobody could go on: the read
 ends of the output (else the engine's next line would end it, SIGPIPE), and a file with a place for each process, in which
-it writes its own pid first of all. docs/decisions/0013-fail-open.md. Read next: `../warden.py`, `../cli/front/keeper.py`.
+it writes its own pid first of all. docs/decisions/0013-fail-open.md. Read next: `../keep.py`, `../cli/front/keeper.py`.
 """
 
 import os
 import socket
 from collections.abc import Callable, Sequence
 
+from rankguard.keep import SLOT, Slots
 from rankguard.model import Ending
-from rankguard.warden import SLOT, Slots
 from rankguard.wire import Wire
 
 _CORE = 0x80

@@ -17,12 +17,13 @@ from typing import Any
 from rankguard.cli.front.signals import Signals
 from rankguard.client import GONE_S, Client
 from rankguard.jobspec import JobSpec
+from rankguard.keep import SLOT, Slots
 from rankguard.kept import Ends, Told, verdict_of_kept
 from rankguard.linux import spawn, tree
 from rankguard.linux.console import Console
 from rankguard.linux.libc import ALL_SIGNALS
 from rankguard.model import Verdict
-from rankguard.warden import SLOT, Slots, remove
+from rankguard.warden import remove
 from rankguard.wire import Message
 
 _READ = 64 << 10
