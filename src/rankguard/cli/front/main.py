@@ -124,10 +124,13 @@ class Front:
             poll.modify(self.client, select.POLLIN | (select.POLLOUT if self.client.wire.pending else 0))
             poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
             self._err.flush()
-            self._signals.act(self.client)
+            if self._kept is None:
+                self._signals.act(self.client)
             self._receive(0)
             if self.client.closed and self.verdict is None:
                 self._lost(None)
+            elif self._kept is not None:  # only now: with a supervisor that is gone they would be, too
+                self._signals.act(self.client)
             self._look(time.monotonic())
         self.client.wait_gone()
         self._voice.alone()
