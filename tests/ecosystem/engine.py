@@ -196,16 +196,16 @@ def program_of(name: str) -> str:
 
 
 class Latencies:
-    """Of kills of one kind, as `Engine.told` gives them: one must be soon enough, of three where the machine is busy.
+    """Of kills of one kind, as `Engine.told` gives them: one must be told soon enough, of three where the machine is busy.
 
-    `large`: the kernel itself takes long to take such a process down. Ours is what comes after that.
+    What counts is what comes after the end: until then the kernel takes the process down, which on a busy machine, or with
+    much memory, takes milliseconds, and nobody can be told.
     """
 
     TRIES = 3
 
-    def __init__(self, *, large: bool = False) -> None:
+    def __init__(self) -> None:
         self.took: list[tuple[float, float]] = []
-        self._large = large
 
     @property
     def wanting(self) -> bool:
@@ -219,4 +219,4 @@ class Latencies:
         assert self._best() < SOON_S
 
     def _best(self) -> float:
-        return min((end if self._large else kill for kill, end in self.took), default=PATIENCE)
+        return min((end for _kill, end in self.took), default=PATIENCE)

@@ -12,7 +12,7 @@ KILLS = 3
 
 
 def test_a_worker_is_killed(watch, tmp_path):
-    orders, latencies, killed = tmp_path / "orders", Latencies(large=True), []
+    orders, latencies, killed = tmp_path / "orders", Latencies(), []
     os.mkfifo(orders)
     with watch(sys.executable, str(PROGRAMS / "dask_job.py"), str(orders)) as engine:
         with orders.open("w", buffering=1) as next_one:

@@ -12,7 +12,7 @@ PROCESSES = 2
 
 def test_a_process_of_a_job_is_killed(watch):
     options = ("--rank-pattern", r"jax_rank\.py --process (\d+)", "--settle", "2")
-    latencies = Latencies(large=True)
+    latencies = Latencies()
     while latencies.wanting:
         with watch(sys.executable, str(PROGRAMS / "jax_job.py"), str(PROCESSES), options=options) as engine:
             said = [engine.said(f"process {number} of {PROCESSES} is").split() for number in range(PROCESSES)]

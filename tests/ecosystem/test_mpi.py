@@ -34,7 +34,7 @@ def kill_one(engine, rank):
 
 
 def test_a_rank_of_one_machine_is_killed(watch, mpirun):
-    latencies = Latencies(large=True)
+    latencies = Latencies()
     while latencies.wanting:
         with watch(*mpirun, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
             latencies.took.append(kill_one(engine, 2))
@@ -48,7 +48,7 @@ def test_a_rank_below_orted_is_killed(watch, mpirun, tmp_path):
     ssh.chmod(0o755)
     # Two daemons on one machine share the names of what Open MPI keeps in shared memory: none of it is used.
     hosts = ["--host", "one:2,two:2", "--mca", "plm_rsh_agent", str(ssh), "--mca", "rtc", "^hwloc"]
-    latencies = Latencies(large=True)
+    latencies = Latencies()
     while latencies.wanting:
         with watch(*mpirun, *hosts, "-n", str(RANKS), sys.executable, str(PROGRAMS / "mpi.py")) as engine:
             until("orted runs", lambda: engine.processes("orted"))

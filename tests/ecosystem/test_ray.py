@@ -41,7 +41,7 @@ def driver(tmp_path, env):
 
 
 def test_a_worker_is_killed(watch, tmp_path):
-    ray, latencies, killed = program_of("ray"), Latencies(large=True), []
+    ray, latencies, killed = program_of("ray"), Latencies(), []
     env = {"RAY_TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
     words = (
         ray, "start", "--head", "--block", "--num-cpus", "2", "--include-dashboard", "false", "--disable-usage-stats",
