@@ -101,6 +101,27 @@ def test_a_kernel_that_does_not_tell_children(tree, monkeypatch):
     assert [stat.pid for stat in census.look(known, 100.0)] == [second]
 
 
+def test_a_number_that_was_somebody_else_s(tree):
+    """Where numbers come round, one that was none of ours may be one of ours when it is looked at again."""
+    census = Census(tree.root)
+    stranger = os.fork()
+    if stranger == 0:
+        signal.pause()
+    assert census.look((), 0.0) == []
+    os.kill(stranger, signal.SIGKILL)
+    os.waitpid(stranger, 0)
+    try:
+        with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+            file.write(str(stranger - 1))
+    except OSError:
+        pytest.skip("may not say which number comes next")
+    if tree.fork("a") != stranger:
+        pytest.skip("somebody else has that number now")
+    census._sources = [census._by_listing]
+
+    assert [stat.pid for stat in census.look((), 10.0)] == [stranger]
+
+
 def test_a_group_of_the_job_is_asked(tree):
     """Membership is all that counts there: also of one whose parent is somebody else."""
     groups = JobGroups.create("census", 1)

@@ -28,6 +28,10 @@ _WHOLE_S, _WHOLE_SHARE = 20.0, 300
 """Seconds between two looks at all children, or that many times what one costs, if that is more."""
 
 
+_STALE_S = 2.5
+"""Seconds for which it is known whose a number is: where few are given, they come round within minutes."""
+
+
 class Stat(Record):
     """A line of `/proc/PID/stat` (proc(5)). `started`: clock ticks since boot; with the pid it is the identity."""
 
@@ -80,6 +84,7 @@ class Census:
         self._others: set[int] = set()
         """Processes of the machine that are none of ours, and zombies: not to be asked again while they are listed."""
         self._looks = 0
+        self._now = self._listed_at = float("-inf")
         self.was_whole = False
         """The last look was one at all children."""
         self._read: dict[int, Stat] = {}
@@ -95,6 +100,7 @@ class Census:
 
     def look(self, known: Collection[int], now: float) -> list[Stat]:
         """Members of the tree that are not among `known`, parents before children, as far as one look shows them."""
+        self._now = now
         whole = self._tells_children and now - self._whole_at >= max(_WHOLE_S, _WHOLE_SHARE * self._whole_cost)
         found = self._whole(known, now) if whole else self._timed(self._choose(), known)
         self.was_whole = whole
@@ -111,6 +117,9 @@ class Census:
         later those that were none before, since an orphan may change its parent while we look.
         """
         listed_before = _all()
+        if now - self._listed_at > _STALE_S:
+            self._others.clear()
+        self._listed_at = now
         found = set(self._timed(self._by_children, known))
         first = self._whole_at == float("-inf")
         self._whole_at, self._whole_cost = now, self._costs[self._by_children]
@@ -156,7 +165,10 @@ class Census:
 
     def _by_listing(self, known: Collection[int]) -> Iterable[int]:
         there = _all()
+        if self._now - self._listed_at > _STALE_S:
+            self._others.clear()  # any of these numbers may be somebody else's by now
         self._others &= there
+        self._listed_at = self._now
         fresh = there - self._others
         fresh.difference_update(known)
         own = os.getpid()
