@@ -145,11 +145,11 @@ def name_of(part: Any) -> str:
 
 
 def owner_of(part: Any) -> str:
-    """The class that a part or a callback belongs to; of a function its name."""
+    """The class that a part or a callback belongs to, a lambda within it, too; of another function its name."""
     while isinstance(part, partial):
         part = part.func
     owner = type(getattr(part, "__self__", part)).__name__
-    return str(getattr(part, "__qualname__", owner)) if owner == "function" else owner
+    return str(getattr(part, "__qualname__", owner)).partition(".")[0] if owner == "function" else owner
 
 
 class SafeOutput:
