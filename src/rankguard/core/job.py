@@ -144,6 +144,7 @@ class Job:
         self.announced = False
         self.stopped_at: float | None = None
         self.signalled_first_at: float | None = None
+        self.noticed_at: float | None = None
         self.spared: frozenset[int] = frozenset()
         self.spared_signalled_at: float | None = None
         self.sweeping_at: float | None = None
@@ -249,7 +250,7 @@ class Job:
         """When the first failure had been acted on. An engine that is watched is first left to its own handling."""
         if self.spec.watch is None:
             return self.signalled_first_at
-        return None if self.looked is None else self.looked.at
+        return self.noticed_at
 
     def rank_case(self, rank: RankState) -> RankCase:
         """All that is known of one rank, frozen."""

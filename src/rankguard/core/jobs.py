@@ -219,6 +219,7 @@ def looked(job: Job, fact: Looked) -> Orders:
     it is no peer's death that they die of, else once it is known how they end.
     """
     job.looked = fact
+    job.noticed_at = job.noticed_at or fact.at
     for number, memory in fact.memory:
         job.ranks[number].memory = memory
     fell = False

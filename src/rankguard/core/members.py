@@ -166,7 +166,7 @@ def _withdraw(job: Job, at: float) -> None:
         job.ranks[number].suspect, job.ranks[number].failed_at = False, None
     job.suspects.clear()
     job.unresolved.clear()
-    job.failed_at = job.failed_by = job.looked = None
+    job.failed_at = job.failed_by = job.looked = job.noticed_at = None
     job.holding = False
 
 

@@ -53,8 +53,8 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         gave_no_reason &= case.judged is None or rank.rank not in case.judged.either
         in_a_crowd = culprit is not None and _one_of_many(case, rank, culprit)
         return "collateral" if of_peer or (weaker and gave_no_reason) or in_a_crowd else "independent"
-    if code_of(rank) == 0 and ended_by_itself(rank):
-        return "finished"
+    if ended_by_itself(rank) and (code_of(rank) == 0 or case.spec.watch is not None):
+        return "finished"  # a watched engine ends its own processes as it likes
     return "stopped"
 
 

@@ -342,7 +342,8 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
             )
         ]
     else:
-        parts += [f"{_many(finished)} had finished"] if finished else []
+        ended = "had finished" if culprit.rank is not None or culprit.name is None else "ended without us"
+        parts += [f"{_many(finished)} {ended}"] if finished else []
         because = f" because {_subject(culprit)} failed" if _subject(culprit) else ""
         parts += [f"stopped {_many(stopped)}{because}"] if stopped else []
     parts += [f"{_many(alive)} still alive"] if alive else []
