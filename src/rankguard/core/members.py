@@ -40,7 +40,7 @@ def joined(job: Job, fact: Joined) -> Orders:
 
 def perished(job: Job, fact: Perished) -> Orders:
     """No failure of the engine by our rules. In an end that was ordered all end, one way or another."""
-    if not fact.loud or job.stopped_at is not None or job.ended:
+    if not fact.loud or job.stopped_at is not None:
         return ()
     job.perished.append(fact)
     job.perished_told += 1

@@ -11,6 +11,8 @@ from rankguard.model import Confidence, Phase, Reported, Responsible
 
 LED_TO_S = 30.0
 """What an engine ends of happened no longer before."""
+TOLD_LATE_S = 0.2
+"""How a process ended that is not our child may be known only after the end of the engine, which followed from it."""
 
 
 def reported(case: Case) -> tuple[Reported, ...]:
@@ -41,7 +43,7 @@ def led_to(case: Case, root: RankCase) -> tuple[Responsible, ...]:
             confidence=Confidence.LIKELY,
         )
         for each in case.perished
-        if each.ending.kind == "signal" and 0 <= at - each.at <= LED_TO_S
+        if each.ending.kind == "signal" and -TOLD_LATE_S <= at - each.at <= LED_TO_S
     )[-4:]
 
 
