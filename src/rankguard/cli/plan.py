@@ -5,6 +5,7 @@ import shlex
 import stat
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 from rankguard import inside
 from rankguard.cli import machine, torchrun
@@ -42,9 +43,6 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         expect_ready=asked.ready_timeout is not None,
         ready_timeout=hand.ready_timeout,
         stall_timeout=hand.stall_timeout,
-        sample=asked.sample,
-        grace=asked.grace,
-        shutdown_timeout=shutdown_timeout(asked),
         max_restarts=asked.max_restarts,
         restart_window=asked.restart_window,
         restart_delay=asked.restart_delay,
@@ -53,14 +51,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         start=asked.start,
         preload=_preload(asked.preload),
         env=_told(asked),
-        run_dir=asked.run_dir,
-        http=asked.http,
-        log_dir=asked.log_dir,
-        log_max=asked.log_max,
-        log_format=asked.log_format,
-        color=not (asked.no_color or os.environ.get("NO_COLOR")),
         filters=(asked.duplicate_stdout_filters, asked.duplicate_stderr_filters),
-        console="stderr" if asked.report == "json" else "prefix",
         prefix=_prefix(asked),
         hidden=hand.hidden,
         stdin_rank=hand.stdin,
@@ -70,12 +61,8 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         numa_binding=asked.numa_binding,
         master_addr=meeting.addr,
         master_port=meeting.port,
-        labels=dict(asked.label),
-        redact=asked.redact,
-        verbose=asked.verbose and not asked.quiet,
-        exit_codes=asked.exit_codes,
-        clean_shm=asked.clean_shm,
         termination_log=last_word,
+        **of_both(asked),
     )
     said += unsaid
     if warning is not None and spec.run_dir is not None:
@@ -84,6 +71,27 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         said.append((warning, "--run-dir DIR, a folder that can be written"))
     said += filter(None, [torchrun.not_kept(asked, nprocs, spec.run_dir)])
     return settled(spec), said + list(hand.said)
+
+
+def of_both(asked: SimpleNamespace) -> dict[str, Any]:
+    """What `run` and `watch` take alike (`options.SHARED`), as fields of the job. Raises `UsageError`."""
+    return {
+        "sample": asked.sample,
+        "grace": asked.grace,
+        "shutdown_timeout": _shutdown_timeout(asked),
+        "run_dir": asked.run_dir,
+        "http": asked.http,
+        "log_dir": asked.log_dir,
+        "log_max": asked.log_max,
+        "log_format": asked.log_format,
+        "color": not (asked.no_color or os.environ.get("NO_COLOR")),
+        "console": "stderr" if asked.report == "json" else "prefix",
+        "labels": dict(asked.label),
+        "redact": asked.redact,
+        "verbose": asked.verbose and not asked.quiet,
+        "exit_codes": asked.exit_codes,
+        "clean_shm": asked.clean_shm,
+    }
 
 
 def _preload(asked: str) -> tuple[str, ...] | None:
@@ -177,7 +185,7 @@ def _prefix(asked: SimpleNamespace) -> str | None:
 # ── torchrun's habits ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def shutdown_timeout(asked: SimpleNamespace) -> float:
+def _shutdown_timeout(asked: SimpleNamespace) -> float:
     """What was asked, or what torchrun's variable says. Raises `UsageError`."""
     if asked.shutdown_timeout is not None:
         return float(asked.shutdown_timeout)

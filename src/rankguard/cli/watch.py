@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from rankguard.cli import say
 from rankguard.cli.lastword import last_word_of
-from rankguard.cli.plan import shutdown_timeout
+from rankguard.cli.plan import of_both
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec, WatchPlan
@@ -61,24 +61,10 @@ def plan(asked: SimpleNamespace) -> JobSpec:
         expect_ready=asked.ready_timeout is not None or _tells_readiness(asked),
         ready_timeout=asked.ready_timeout,
         stall_timeout=asked.stall_timeout or None,
-        sample=asked.sample,
-        grace=asked.grace,
-        shutdown_timeout=shutdown_timeout(asked),
         start="exec",
-        run_dir=asked.run_dir,
-        http=asked.http,
-        log_dir=asked.log_dir,
-        log_max=asked.log_max,
-        log_format=asked.log_format,
-        color=not (asked.no_color or os.environ.get("NO_COLOR")),
-        console="stderr" if asked.report == "json" else "prefix",
         stdin_rank=None if attaches or in_background(0) else 0,
-        labels=dict(asked.label),
-        redact=asked.redact,
-        verbose=asked.verbose and not asked.quiet,
-        exit_codes=asked.exit_codes,
-        clean_shm=asked.clean_shm,
         termination_log=last_word,
+        **of_both(asked),
     )
     for line in unsaid:
         say.warning(*line)
