@@ -312,7 +312,7 @@ class TreeWatch:
         elif (unsure := self._unsure.pop(pid, None)) is not None:
             self._tell_perished(*unsure, KILLED, now)
         elif ours and pid not in self._past and pid != self._root:
-            self._past[pid] = record.name, {}
+            self._keep_past(pid, record.name, {})
             rose, readable = self._rose(now)
             self._emit(Perished(now, pid, self._named(record.name), KILLED, oom=rose, oom_readable=readable))
 
@@ -326,7 +326,7 @@ class TreeWatch:
                 ending = ending_of_zombie(pid) if stat is not None and stat.state == "Z" else None
                 if stat is None or ending is None or not _abnormal(ending) or not self._may_tell(ending, now):
                     continue
-                self._past[pid] = stat.comm, {}
+                self._keep_past(pid, stat.comm, {})
                 rose, readable = self._rose(now)
                 name = self._named(stat.comm)
                 self._emit(Perished(now, pid, name, ending, parent=parent, oom=rose, oom_readable=readable, loud=True))
@@ -343,8 +343,11 @@ class TreeWatch:
         """For its orphans: what they look like may be what it looked like."""
         self._roles.pop(process.pid, None)
         self._ready.discard(process.pid)
-        self._past.pop(process.pid, None)
-        self._past[process.pid] = process.title, process.env
+        self._keep_past(process.pid, process.title, process.env)
+
+    def _keep_past(self, pid: int, title: str, env: Mapping[str, str]) -> None:
+        self._past.pop(pid, None)
+        self._past[pid] = title, env
         if len(self._past) > _PAST:
             del self._past[next(iter(self._past))]
 

@@ -167,8 +167,7 @@ class WatchedTree:
 
     def tell_unreaped(self, now: float) -> None:
         """Of processes that ended unseen and that nobody has asked since."""
-        if self._tree is not None:
-            self._tree.unreaped(now)
+        self._of_tree(lambda tree: tree.unreaped(now), None)
 
     def names(self) -> dict[int, str]:
         """What everybody of the tree is called, by pid, as it is now."""

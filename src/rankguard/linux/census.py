@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 
-from rankguard.linux.files import listed
+from rankguard.linux.files import listed, read_once
 from rankguard.linux.freezer import members
 from rankguard.linux.tree import children
 from rankguard.record import Record
@@ -44,14 +44,7 @@ class Stat(Record):
 
 def stat_of(pid: int) -> Stat | None:
     """None when there is no such process, or it cannot be read."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            text = os.read(fd, _STAT)
-        finally:
-            os.close(fd)
-    except OSError:
-        return None
+    text = read_once(f"/proc/{pid}/stat", _STAT)
     # The command may hold spaces and brackets: fields are counted from the last one.
     head, _, tail = text.rpartition(b") ")
     fields = tail.split(None, 20)

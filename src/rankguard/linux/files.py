@@ -20,6 +20,18 @@ def read_text(path: str) -> str | None:
         os.close(fd)
 
 
+def read_once(path: str, most: int) -> bytes:
+    """The beginning of a small file of the kernel, in one read; empty when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, most)
+        finally:
+            os.close(fd)
+    except OSError:
+        return b""
+
+
 def devnull() -> int:
     """A new descriptor that reads as ended, and takes what is written."""
     return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

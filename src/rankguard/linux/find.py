@@ -11,7 +11,7 @@ from typing import NamedTuple
 from rankguard.linux.census import stat_of
 from rankguard.linux.child import state
 from rankguard.linux.cpulimit import cpu_limit
-from rankguard.linux.files import listed, read_text
+from rankguard.linux.files import listed, read_once, read_text
 
 LONGEST = 16 << 10
 _OURS = re.compile(r"\brankguard\b.* (watch|run)\b")
@@ -82,12 +82,4 @@ def above(pid: int, *, own: bool = True) -> frozenset[int]:
 
 def whole_title(pid: int) -> str:
     """As `roster.title_of`, and longer: an engine's options count as well."""
-    try:
-        fd = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            raw = os.read(fd, LONGEST)
-        finally:
-            os.close(fd)
-    except OSError:
-        return ""
-    return raw.replace(b"\0", b" ").decode(errors="replace").strip()
+    return read_once(f"/proc/{pid}/cmdline", LONGEST).replace(b"\0", b" ").decode(errors="replace").strip()

@@ -22,7 +22,7 @@ from selectors import EVENT_READ, BaseSelector
 from rankguard.linux import exitstatus
 from rankguard.linux.census import Census, Stat, stat_of
 from rankguard.linux.exitstatus import ExitStatuses
-from rankguard.linux.files import listed
+from rankguard.linux.files import listed, read_once
 from rankguard.linux.foreign import UNKNOWN, ending_of
 from rankguard.model import Ending
 
@@ -371,14 +371,7 @@ def title_of(pid: int) -> str:
 
     Empty for a zombie, a kernel thread, and one that is gone.
     """
-    try:
-        fd = os.open(f"/proc/{pid}/cmdline", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            raw = os.read(fd, 4 * TITLE)
-        finally:
-            os.close(fd)
-    except OSError:
-        return ""
+    raw = read_once(f"/proc/{pid}/cmdline", 4 * TITLE)
     text = " ".join(raw.replace(b"\0", b" ").decode(errors="replace").split())[:TITLE]
     return text if text.isprintable() else "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 

@@ -229,7 +229,7 @@ class Samples:
     def _look_at_own_limits(self, number: int, now: float) -> None:
         """RLIMIT_AS and RLIMIT_DATA bind a rank alone, and it may have set them itself: no kill, but a MemoryError."""
         for name, used, limit in self._found[number].limits():
-            source = f"{name} of rank {number}"
+            source = f"{name} of {self._name_of(number) or f'rank {number}'}"
             course, _alarm = self._shared.setdefault(source, (Course(), Alarm()))
             course.add(now, used)
             state = MemoryState(limit_bytes=limit, firm_bytes=used, limit_from=source)
