@@ -44,6 +44,11 @@ def test_a_victim_that_grew_itself_blames_nobody():
     assert responsible(told([held(30), held(14, growth=2), held(6, growth=0.4), held(2)])) == ()
 
 
+def test_a_victim_that_grew_shares_the_blame_with_one_that_grew_half_as_fast():
+    (other,) = responsible(told([held(30), held(14, growth=2), held(6, growth=1.2), held(2)]))
+    assert other.rank == 2
+
+
 def test_without_growth_whoever_held_clearly_more():
     (larger,) = responsible(told([held(30), held(14), held(6), held(15)]))
     assert (larger.rank, larger.because) == (0, "held 30.0 GiB when rank 1 was killed with 14.0 GiB")

@@ -192,7 +192,9 @@ def test_without_samples_the_kernels_own_word_is_left(ranks: Ranks, group: str) 
 
 
 def test_with_few_descriptors_files_are_opened_each_time(ranks: Ranks, group: str) -> None:
-    """8 ranks, 79 descriptors: enough for the ranks, none to keep."""
+    """8 ranks, 79 descriptors: enough for the ranks, none to keep, and none for the kernel's word on an OOM. So it has to
+    grow for as long as a calm job's looks are apart (`--sample`, 1 s), several times.
+    """
     import resource
 
     from rankguard.launchers.limits import fds_for
@@ -204,6 +206,7 @@ def test_with_few_descriptors_files_are_opened_each_time(ranks: Ranks, group: st
         resource.setrlimit(resource.RLIMIT_NOFILE, (least, least))
 
     text = VICTIM_AND_GROWER.replace("go = sys.argv[1]", "go = sys.argv[1]; RANK > 2 and signal.pause()")
+    text = text.replace("time.sleep(0.01)", "time.sleep(0.05)")
     ended = ranks.run(8, text, args=(go(ranks),), preexec_fn=enter)
 
     told = checked(ended)

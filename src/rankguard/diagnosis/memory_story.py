@@ -56,7 +56,8 @@ def _told_how(rank: RankCase) -> bool:
 
 
 def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
-    """Who grew when the victim was killed: other ranks, or what is no rank's own. Nobody, if it was the victim itself.
+    """Who grew when the victim was killed: other ranks, or what is no rank's own. Nobody, if it was the victim itself and
+    no other grew half as fast.
 
     Where nothing is known to have grown (no samples, or too few): ranks that held clearly more than the victim.
     """
@@ -68,9 +69,9 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
             return _larger(case, rank)
         because = f"memory that is no rank's own grew by {size(other)}/s: shared memory, tmpfs or other processes"
         return (Responsible(rank=None, because=because, confidence=Confidence.LIKELY),)
-    if growth[rank.rank] > total / 2:
-        return ()
-    fast = sorted((each for each in case.ranks if growth[each.rank] > total / 10), key=lambda each: -growth[each.rank])
+    own = growth[rank.rank]
+    least = own / 2 if own > total / 2 else total / 10
+    fast = sorted((each for each in case.ranks if growth[each.rank] > least), key=lambda each: -growth[each.rank])
     return tuple(
         _blamed(
             case,
