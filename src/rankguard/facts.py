@@ -256,6 +256,36 @@ class Perished(Fact):
     loud: bool = True
 
 
+class NodeJoined(Fact):
+    """An agent has joined. `node` counts from 0, `name` is the machine's; its ranks are `first` to `first + count - 1`.
+
+    What it tells is stamped by its own clock, less `offset` seconds; `uncertainty`: how far off that may be.
+    """
+
+    node: int
+    name: str
+    first: int
+    count: int
+    address: str = ""
+    uncertainty: float = 0.0
+    again: bool = False
+    """Only its clock was measured anew."""
+
+
+class NodeLost(Fact):
+    """Nothing more will be heard of a node, and it had not said that it is done: its ranks end by themselves, unseen.
+
+    `how`: `silent` (for `silent_s`), `closed` (its agent is gone), `left` (the agent said why it goes: `statement`), `never`
+    (it did not join in time).
+    """
+
+    node: int
+    name: str
+    how: str
+    statement: str
+    silent_s: float = 0.0
+
+
 class MemoryShort(Fact):
     """The samples say that a memory limit will be reached (`diagnosis/projection.py`): `level` 1 soon, 2 and it is nearly full.
 

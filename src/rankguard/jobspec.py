@@ -43,6 +43,54 @@ class WatchPlan(Record):
         return any((self.ready_http, self.ready_tcp, self.ready_log, self.ready_file))
 
 
+class NodesPlan(Record):
+    """A job on several machines, as its coordinator has it: agents, one a node, launch the ranks. Times are in seconds."""
+
+    count: int
+    """Nodes."""
+    nproc: int
+    """Ranks of each node: `nprocs` is `count` times that."""
+    host: str = ""
+    """What the coordinator listens on; empty: every address of this machine."""
+    port: int = 0
+    """0: a free one."""
+    token: str = ""
+    """What both ends of a link prove to know; it never travels."""
+    agent: tuple[str, ...] = ()
+    """The command that starts this machine's own agent, or the one that has the agents placed (`on`)."""
+    on: str = "join"
+    """How agents come: they `join` by themselves, the same command having been started on each node, or `ray` places them."""
+    settings: Mapping[str, str] = {}
+    """For whoever places them (`--ray-address`, `--resources` …)."""
+    join_timeout: float = 600.0
+    node_timeout: float = 5.0
+    """A node that is silent for so long is lost."""
+
+
+class Share(Record):
+    """One node's part of such a job, as its agent has it. Times are in seconds."""
+
+    host: str
+    """Where the coordinator is."""
+    port: int
+    count: int
+    """Nodes."""
+    token: str = ""
+    node: int | None = None
+    """Which of them this is; null: the coordinator says."""
+    join_timeout: float = 600.0
+    orphan_timeout: float = 10.0
+    """Ranks whose coordinator has been silent for so long end by themselves: nobody may ever reach them again."""
+    first_rank: int = 0
+    """From here on it is as the coordinator says, at the start of each attempt."""
+    world_size: int = 0
+
+    @property
+    def known(self) -> bool:
+        """The coordinator has said what our part is."""
+        return self.world_size > 0
+
+
 class JobSpec(Record):
     """Everything that the supervisor needs to know, complete before anything is started. Times are in seconds."""
 
@@ -126,6 +174,10 @@ class JobSpec(Record):
     """Every ending is a failure until the watch is told that the job is stopping (`guard`, `wait_ready`)."""
     on_lost: str = "end"
     """When one of our own processes is gone: `end` the job, or `keep` it running."""
+    nodes: NodesPlan | None = None
+    """The ranks run on several machines, and this is the job as a whole; null: they run here."""
+    share: Share | None = None
+    """The ranks are one node's part of such a job; null: they are the job."""
     watch: WatchPlan | None = None
     """The one rank is the root of a tree whose processes are watched; null: ranks are launched."""
     events: bool = False

@@ -22,6 +22,8 @@ from rankguard.facts import (
     KernelNoted,
     Looked,
     Mustered,
+    NodeJoined,
+    NodeLost,
     NotSpawned,
     OomSeen,
     Perished,
@@ -164,6 +166,8 @@ class Job:
         self.notes: tuple[KernelNoted, ...] = ()
         self.surveys: tuple[Surveyed, ...] = ()
         self.gpus: GpusRead | None = None
+        self.nodes: dict[int, NodeJoined] = {}
+        self.lost_nodes: dict[int, NodeLost] = {}
         self.perished: deque[Perished] = deque(maxlen=PERISHED)
         self.warnings: list[str] = []
         self.degraded: list[str] = []

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from rankguard.core import examining, jobs, members, muster, ranks
+from rankguard.core import examining, jobs, members, muster, nodes, ranks
 from rankguard.core.clocks import Orders
 from rankguard.core.job import Job
 from rankguard.errors import RankguardBug
@@ -41,6 +41,8 @@ from rankguard.facts import (
     MemoryEased,
     MemoryShort,
     Mustered,
+    NodeJoined,
+    NodeLost,
     NotSpawned,
     OomSeen,
     OutputClosed,
@@ -141,6 +143,8 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
     Joined:            (_early,          members.joined,             members.joined,             members.joined,         _over),
     Perished:          (_early,          members.perished,           members.perished,           members.perished,       _over),
+    NodeJoined:        (nodes.joined,    nodes.joined,               nodes.joined,               Ignored("every rank has ended"), _over),
+    NodeLost:          (nodes.lost,      nodes.lost,                 nodes.lost,                 nodes.lost,            _over),
     OomSeen:           (_early,          jobs.oom_seen,             jobs.oom_seen,             jobs.oom_seen,         _over),
     MemoryShort:       (_early,          jobs.memory_short,         _ours,                     _ours,                 _over),
     MemoryEased:       (_early,          jobs.memory_eased,         _ours,                     _ours,                 _over),
