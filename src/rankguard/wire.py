@@ -25,16 +25,22 @@ Message = dict[str, Any]
 class Wire:
     """One end. `receive` gives whole messages, `send` queues, `flush` writes what the other end takes.
 
-    `most`: bytes of a message from an end that is not trusted; one that sends more is cut off, and descriptors are not taken.
+    `most`: bytes of a message from an end that is not trusted; one that sends more is cut off. `frame`: bytes of a message
+    over the network (`nodes/link.py`); a longer one is refused by its head, before it is kept. With either no descriptors
+    are taken.
     """
 
-    def __init__(self, end: socket.socket, most: int | None = None) -> None:
+    def __init__(self, end: socket.socket, most: int | None = None, frame: int | None = None) -> None:
         end.setblocking(False)
         self._socket = end
         self._most = most
+        self.frame = frame
+        self._ancillary = socket.CMSG_SPACE(4 * _FDS) if most is None and frame is None else 0
         self._in = bytearray()
         self._fds: deque[int] = deque()
         self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
+        self.pending_bytes = 0
+        """Queued and not yet taken by the kernel."""
         self._unheard = False
         """The other end takes nothing any more. What it said before is still to be received, so this closes nothing."""
         self.closed = False
@@ -46,13 +52,24 @@ class Wire:
     def pending(self) -> bool:
         return bool(self._out) and not self.closed
 
+    @property
+    def unheard(self) -> bool:
+        """The other end takes nothing any more; what it said before can still be received."""
+        return self._unheard
+
     def send(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Queue a message and write what can be written. The descriptors are duplicated: the caller keeps its own."""
-        if self._unheard:
-            return
-        body = json.dumps(message, separators=(",", ":")).encode()
-        own = [os.dup(fd) for fd in fds]
-        self._out.append((memoryview(_HEAD.pack(len(body), len(own)) + body), own))
+        if not self._unheard:
+            self._queue(packed(message, len(fds)), [os.dup(fd) for fd in fds])
+
+    def send_packed(self, frame: bytes) -> None:
+        """`send` of what `packed` made."""
+        if not self._unheard:
+            self._queue(frame, ())
+
+    def _queue(self, frame: bytes, fds: Sequence[int]) -> None:
+        self._out.append((memoryview(frame), fds))
+        self.pending_bytes += len(frame)
         self.flush()
 
     def flush(self) -> None:
@@ -69,8 +86,10 @@ class Wire:
                 for _data, unsent in [(data, fds), *self._out]:
                     self._drop(unsent)
                 self._out.clear()
+                self.pending_bytes = 0
                 return
             self._drop(fds)
+            self.pending_bytes -= sent
             if sent < len(data):
                 self._out.appendleft((data[sent:], ()))
 
@@ -79,38 +98,70 @@ class Wire:
         for fd in fds:
             os.close(fd)
 
-    def receive(self, most: int | None = None) -> list[tuple[Message, list[int]]]:
+    def receive(self, most: int | None = None, bytes_most: int | None = None) -> list[tuple[Message, list[int]]]:
         """The messages that are complete, with their descriptors (now the caller's). Sets `closed` at the end.
 
         More than `most` are left for the next call; nothing but another message makes the socket readable for them.
+        No more than `bytes_most` are read, so that one end's flood is spread over turns: the rest keeps the socket
+        readable. Raises `ValueError`, `IndexError` or `RecursionError` for what is no message.
         """
-        while not self.closed:
-            try:
-                data, ancillary, _flags, _address = self._socket.recvmsg(
-                    _CHUNK, socket.CMSG_SPACE(4 * _FDS) if self._most is None else 0, socket.MSG_CMSG_CLOEXEC
-                )
-            except (BlockingIOError, InterruptedError):
+        left = bytes_most
+        while not self.closed and left != 0:
+            read = self._read(_CHUNK if left is None else min(left, _CHUNK))
+            if not read:
                 break
-            except OSError:
-                data, ancillary = b"", []
-            if not data:
-                self.closed = True
-                break
-            self._in += data
-            if self._most is not None and len(self._in) > self._most:
-                self.closed = True
-            for level, kind, raw in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                    received = array.array("i")
-                    received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
-                    self._fds.extend(received)
+            left = None if left is None else left - read
         return self._messages(most)
+
+    def receive_one(self) -> Message | None:
+        """The next message, and not a byte of what comes after it: that keeps the socket readable. Null: not yet whole.
+
+        Raises as `receive`.
+        """
+        while not self.closed and (lacking := self._lacking()):
+            if not self._read(min(lacking, _CHUNK)):
+                break
+        found = self._messages(1)
+        return found[0][0] if found else None
+
+    def _lacking(self) -> int:
+        """Bytes until the first message, or its head, is whole."""
+        if len(self._in) < _HEAD.size:
+            return _HEAD.size - len(self._in)
+        return self._end() - len(self._in)
+
+    def _end(self) -> int:
+        """Where the first message ends. Its head is whole."""
+        size: int = _HEAD.unpack_from(self._in)[0]
+        if self.frame is not None and size > self.frame:
+            raise ValueError(f"a message of {size:,} bytes, and {self.frame:,} are allowed")
+        return _HEAD.size + size
+
+    def _read(self, most: int) -> int:
+        """Bytes read, 0 when there is nothing or the end."""
+        try:
+            data, ancillary, _flags, _address = self._socket.recvmsg(most, self._ancillary, socket.MSG_CMSG_CLOEXEC)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            data, ancillary = b"", []
+        if not data:
+            self.closed = True
+            return 0
+        self._in += data
+        if self._most is not None and len(self._in) > self._most:
+            self.closed = True
+        for level, kind, raw in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                received = array.array("i")
+                received.frombytes(raw[: len(raw) - len(raw) % received.itemsize])
+                self._fds.extend(received)
+        return len(data)
 
     def _messages(self, most: int | None) -> list[tuple[Message, list[int]]]:
         found: list[tuple[Message, list[int]]] = []
         while len(self._in) >= _HEAD.size and len(found) != most:
-            size, count = _HEAD.unpack_from(self._in)
-            end = _HEAD.size + size
+            end, count = self._end(), self._in[_HEAD.size - 1]
             if len(self._in) < end:
                 break
             message = json.loads(self._in[_HEAD.size : end])
@@ -125,6 +176,13 @@ class Wire:
         while self.pending and poll.poll(seconds * 1000):
             self.flush()
 
+    def shut(self) -> None:
+        """Say that nothing more will be sent; what comes is still received. What waits is lost: flush before."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other end is gone
+
     def close(self) -> None:
         self.closed = True
         self._socket.close()
@@ -133,6 +191,13 @@ class Wire:
         self._drop(self._fds)
         self._out.clear()
         self._fds.clear()
+        self.pending_bytes = 0
+
+
+def packed(message: Message, fds: int = 0) -> bytes:
+    """A message as it travels, of that many descriptors. One text can so be sent to many ends."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    return _HEAD.pack(len(body), fds) + body
 
 
 def peer_uid(end: socket.socket) -> int:

@@ -37,12 +37,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": NOUNS,
     "diagnosis": NOUNS,
     "linux": NOUNS,
-    "launchers": NOUNS | {"linux", "inside"},  # inside: the other half of a function's journey
+    "launchers": NOUNS | {"linux", "inside", "nodes"},  # inside: the other half of a function's journey
     "report": NOUNS | {"diagnosis"},
     "wire": NOUNS,
     "private": NOUNS,
     "driver": DRIVER,
-    "supervisor": DRIVER | {"keep", "private"},
+    "nodes": (NOUNS - {"orders", "case"}) | {"wire"},  # both ends of a link, and what is told over it
+    "supervisor": DRIVER | {"keep", "private", "nodes"},
     "runs": DRIVER | {"runs", "private", "_version"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
