@@ -18,7 +18,7 @@ PAGE = ROOT / "docs" / "from-torchrun.md"
 
 HEAD = """# From torchrun
 
-Replace the word: `torchrun --nproc-per-node 8 train.py --lr 0.1` becomes `rankguard run --nproc-per-node 8 train.py --lr 0.1`. Options keep their names, with hyphens or underscores, abbreviated or from `PET_*` variables; each does the same, or more, or a line says why it has no effect, or it is refused with a hint. So far there is one machine: `--nnodes 1`.
+Replace the word: `torchrun --nproc-per-node 8 train.py --lr 0.1` becomes `rankguard run --nproc-per-node 8 train.py --lr 0.1`. Options keep their names, with hyphens or underscores, abbreviated or from `PET_*` variables; each does the same, or more, or a line says why it has no effect, or it is refused with a hint. Several machines: the same command on each node, as with torchrun ([nodes.md](nodes.md)).
 
 Made by `docs/make_from_torchrun.py` from the table of options, which is tested against torch 2.13's own parser and, option by option, against what ranks see under torchrun itself. Do not edit it by hand: `UPDATE_GOLDEN=1 pytest tests/cli/test_from_torchrun.py` writes it anew.
 
@@ -31,6 +31,7 @@ Made by `docs/make_from_torchrun.py` from the table of options, which is tested 
 | SIGQUIT | ends the job | writes the stacks of all ranks; `--signals-to-handle SIGQUIT` gives it torchrun's meaning |
 | SIGHUP under nohup | ends the job | stays ignored |
 | after a failure | 30 s for the others | `--grace`, 5 s for all together |
+| a rank or a node fails, on several machines | the others learn it by a time-out of a collective, or of the rendezvous | all nodes stop at once; each ends with the same verdict and exit status |
 | a rank's children, ranks of a killed launcher | live on | end too |
 | each line on the terminal | as it is; `[default0]:` with `--tee` | `[0] `, none for one rank; `--log-line-prefix-template` |
 | files | only with `-r` or `-t`, in a folder of `/tmp` | in any case, in the run's folder; `rankguard runs` lists them, `rankguard report` shows the end again; `--log-dir /dev/null` keeps none |
@@ -44,10 +45,10 @@ torchrun's environment, but for these:
 
 | variable | torchrun | rankguard |
 |---|---|---|
-| `MASTER_ADDR` | this machine's name, unless a port is given | 127.0.0.1 |
-| `MASTER_PORT` | that of the store that torchrun listens with | a free one below the ephemeral range, held until the job ends |
+| `MASTER_ADDR` | this machine's name, unless a port is given | 127.0.0.1; on several machines the host of the endpoint |
+| `MASTER_PORT` | that of the store that torchrun listens with | a free one of node 0 below the ephemeral range, held until the job ends; never that of the endpoint, where rankguard itself listens |
 | `TORCHELASTIC_USE_AGENT_STORE` | True | False: no agent hosts a store, so that rank 0 has to |
-| `TORCHELASTIC_RUN_ID` | random, or `none` with `--master-port` | the run's id, or `--rdzv-id` |
+| `TORCHELASTIC_RUN_ID` | random, or `none` with `--master-port` | `--rdzv-id`, else the run's id; on several machines else `slurm-JOB.STEP` or `none` |
 | `PYTHONUNBUFFERED` | not set (Python ranks have `-u`) | 1 unless set (and `-u`), for the ranks' own children too |
 | `NOTIFY_SOCKET`, `RANKGUARD_RUN_ID`, `RANKGUARD_RUN_DIR` | | added ([ranks.md](ranks.md)) |
 

@@ -65,6 +65,8 @@ class NodesPlan(Record):
     join_timeout: float = 600.0
     node_timeout: float = 5.0
     """A node that is silent for so long is lost."""
+    orphan_timeout: float = 10.0
+    """`Share.orphan_timeout` of the agents that we have placed."""
 
 
 class Share(Record):

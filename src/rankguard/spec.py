@@ -50,11 +50,13 @@ def job_spec(
     return without_secrets(spec), warning
 
 
-def settled(spec: JobSpec, functions: Sequence[str] | None = None) -> JobSpec:
-    """The spec with `auto` decided. `functions`: the files that the ranks of a function import; null for a program."""
+def settled(spec: JobSpec, functions: Sequence[str] | None = None, here: int | None = None) -> JobSpec:
+    """The spec with `auto` decided. `functions`: the files that the ranks of a function import; null for a program.
+    `here`: ranks of each node, where that is not all.
+    """
     if spec.start != "auto":
         return spec
-    if not spec.python or spec.nprocs < 2:
+    if not spec.python or (spec.nprocs if here is None else here) < 2:
         return spec.replace(start="exec")  # there is nothing to choose
     from rankguard.launchers.auto import decide  # reads the program's text: no other start waits for its modules
 

@@ -191,6 +191,7 @@ BAD_VALUES = {
     "--http": "::1:8080", "--clean-shm": "mine", "--exit-codes": "none", "--redact": "[", "--label": "model", "--nnodes": "2:4",
     "--node-rank": "1", "--rdzv-backend": "etcd", "--monitor-interval": "often", "--start-method": "thread",
     "--logs-specs": "mine", "--master-addr": "a b", "--rdzv-endpoint": "host:port", "--local-addr": "a b",
+    "--join-timeout": "0", "--node-timeout": "-5", "--orphan-timeout": "never", "--on": "slurm", "--resources": "GPU",
 }  # fmt: skip
 """For each option that does not take whatever it is given."""
 for option, value in BAD_VALUES.items():
@@ -200,6 +201,20 @@ case("run-bad-signal-name", "rankguard run --signals-to-handle SIGFOO train.py")
 case("run-bad-pet-variable", "rankguard run train.py", _env(PET_NPROC_PER_NODE="many"))
 case("run-bad-pet-flag", "rankguard run train.py", _env(PET_NO_PYTHON="yes"))
 case("run-bad-shutdown-variable", "rankguard run train.py", _env(TORCH_ELASTIC_SHUTDOWN_TIMEOUT="long"))
+case("run-nodes-without-an-endpoint", "rankguard run --nnodes 2 -n 4 -m train --lr 1")
+case("run-nodes-standalone", "rankguard run --standalone --nnodes 2 train.py")
+case("run-nodes-stdin", "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 --stdin 0 train.py")
+case("run-nodes-debug", "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 --debug 0 train.py")
+case("run-nodes-no-such-node", "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 --node-rank 2 train.py")
+case(
+    "run-nodes-no-such-node-of-slurm",
+    "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 train.py",
+    _env(SLURM_NODEID="7"),
+)
+case("run-nodes-met-everywhere", "rankguard run --nnodes 2 --rdzv-endpoint 0.0.0.0:29500 train.py")
+case("run-nodes-bad-backend", "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 --rdzv-backend etcd train.py")
+case("run-nodes-bad-conf", "rankguard run --nnodes 2 --rdzv-endpoint 127.0.0.1 --rdzv-conf timeout=long train.py")
+case("run-ray-counts-here", "rankguard run --on ray -n gpu train.py")
 
 # ── Programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -122,11 +122,8 @@ def test_a_variable_that_does_nothing_is_named_as_it_was_written(planned, monkey
 @pytest.mark.parametrize(
     ("words", "statement", "hint"),
     [
-        (["--nnodes", "2:4"], "`--nnodes 2:4`: expected 1; rankguard runs on one machine so far",
-         "--nnodes 1, or torchrun for several machines"),
-        (["--nnodes", "1:2"], "`--nnodes 1:2`: expected 1; rankguard runs on one machine so far",
-         "--nnodes 1, or torchrun for several machines"),
-        (["--node-rank", "1"], "`--node-rank 1`: expected 0; rankguard runs on one machine so far", "--node-rank 0"),
+        (["--node-rank", "1"], "`--node-rank 1`: expected 0, as there is one node",
+         "--nnodes 2, with --rdzv-endpoint HOST:PORT"),
         (["--rdzv-backend", "etcd-v2"],
          "`--rdzv-backend etcd-v2`: expected static or c10d; on one machine there is nobody to meet",
          "--rdzv-backend c10d"),
@@ -147,9 +144,9 @@ def test_what_is_refused(refused, words, statement, hint):
 
 
 def test_what_a_variable_asks_for_is_refused_in_its_name(refused, monkeypatch):
-    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("PET_NODE_RANK", "2")
 
-    assert refused()[0] == "`PET_NNODES=2`: expected 1; rankguard runs on one machine so far"
+    assert refused()[0] == "`PET_NODE_RANK=2`: expected 0, as there is one node"
 
 
 # ── Output ───────────────────────────────────────────────────────────────────────────────────────────────────────

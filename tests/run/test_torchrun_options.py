@@ -214,7 +214,7 @@ def test_no_files_at_all(ranks):
 @pytest.mark.parametrize(
     ("words", "statement"),
     [
-        (["--nnodes=2"], "error: `--nnodes 2`: expected 1"),
+        (["--nnodes=2"], "error: `--nnodes 2`: expected --rdzv-endpoint too"),
         (["-n", "gpu"], "error: `-n gpu`: expected a GPU, but "),
         (["-n", "2", "--virtual-local-rank"], "error: `--virtual-local-rank`: expected 2 GPUs in `CUDA_VISIBLE_DEVICES=`"),
         (["--rdzv-backend=etcd"], "error: `--rdzv-backend etcd`: expected static or c10d"),

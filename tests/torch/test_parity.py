@@ -324,7 +324,7 @@ def test_every_name_is_accepted():
 
 
 @pytest.mark.parametrize(
-    "words", [["--nnodes", "2"], ["--node-rank", "1"], ["--rdzv-backend", "etcd"], ["--logs-specs", "mine"]]
+    "words", [["--nnodes", "2:4"], ["--node-rank", "1"], ["--rdzv-backend", "etcd"], ["--logs-specs", "mine"]]
 )
 def test_what_is_refused_is_said_to_be(words):
     with pytest.raises(UsageError) as refused:

@@ -16,7 +16,7 @@ TOPICS = {
     "clocks": "how long things may take, in seconds",
     "output": "what the terminal shows",
     "files": "what is kept on disk, and what is told at the end",
-    "nodes": "several machines, and the options of torchrun that have no effect here",
+    "nodes": "several machines (docs/nodes.md), and what has no effect here",
 }
 """Topics of the help: each fits on a screen (`rankguard run --help TOPIC`)."""
 
@@ -111,12 +111,14 @@ OPTIONS = (
           default="auto"),
     _torch(
         "--master-addr", "ranks",
-        "better: also without --master-port, where torchrun tells this machine's name instead",
+        "better: also without --master-port, where torchrun tells this machine's name instead; of several machines where "
+        "node 0 is met, unless --rdzv-endpoint says that",
         "MASTER_ADDR of the ranks (127.0.0.1)", "HOST", default="127.0.0.1", theirs="127.0.0.1", parse=values.host,
     ),
     _torch(
         "--master-port", "ranks",
-        "better: without one a free port is chosen and held until the job ends, so that two jobs never meet",
+        "better: without one a free port is chosen and held until the job ends, so that two jobs never meet; of several "
+        "machines where node 0 is met, unless --rdzv-endpoint says that",
         "MASTER_PORT (a free one, held until the job ends)", "PORT", parse=values.port, shown="a free port",
     ),
     # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,22 +218,47 @@ OPTIONS = (
           parse=values.regex),
     _ours("--label", "files", "a label in the verdict", "K=V", default=(), repeats=True, parse=values.label),
     # ── nodes ────────────────────────────────────────────────────────────────────────────────────────────────────
-    _torch("--nnodes", "nodes", "refused but for 1 and 1:1: one machine only, so far", "number of machines (1)", "N",
-           default="1", theirs="1:1", parse=values.nodes),
-    _torch("--node-rank", "nodes", "refused but for 0: one machine only, so far", "which of them this is (0)", "R",
-           default=0, theirs=0, parse=values.count),
-    _torch("--standalone", "nodes", "same: one machine, a free port; --rdzv-id is kept", "one machine, a free port"),
+    _torch(
+        "--nnodes", "nodes", "same for N and N:N; MIN:MAX is refused, since a job keeps the size that it was asked for",
+        "number of machines (1)", "N", default="1", theirs="1:1", parse=values.nodes,
+    ),
+    _torch(
+        "--node-rank", "nodes",
+        "better: found where it can be (Slurm, LeaderWorkerSet, indexed Jobs, or by the address), else the next free one; one "
+        "that --nnodes does not have is refused",
+        "which one this is, or `auto`: by Slurm, Kubernetes or address (auto)", "R", default="auto", theirs=0,
+        parse=values.node_rank,
+    ),
     _torch("--rdzv-backend", "nodes",
            "same for `static` and `c10d`, but that no store is started for them; others are refused",
-           "accepted: static or c10d", "NAME", default="static", theirs="static"),
-    _torch("--rdzv-endpoint", "nodes",
-           "same for `static`: MASTER_ADDR and MASTER_PORT, a free one if none is given; no effect with `c10d`",
-           "HOST:PORT of the first machine", "ADDR", default="", theirs="", parse=values.endpoint, shown="none"),
-    _torch("--rdzv-id", "nodes", "better: kept in any case; without one TORCHELASTIC_RUN_ID is the run's own id",
-           "the job's name, in TORCHELASTIC_RUN_ID", "ID", theirs="none", shown="the run's id"),
-    _torch("--rdzv-conf", "nodes", "no effect: on one machine there is nobody to meet, and a line says so",
-           "accepted, without effect", "K=V,…", theirs="", default="", shown="none"),
-    _torch("--local-addr", "nodes", "same: MASTER_ADDR, unless that is given", "MASTER_ADDR, unless that is given",
+           "static or c10d, which are alike here", "NAME", default="static", theirs="static"),
+    _torch(
+        "--rdzv-endpoint", "nodes",
+        "better: of several machines where node 0 is met, with each backend, the ranks having a port of their own; of one, "
+        "MASTER_ADDR and MASTER_PORT for `static`, no effect with `c10d`",
+        "where node 0 is: HOST or HOST:PORT (29500)", "ADDR", default="", theirs="", parse=values.endpoint,
+        shown="Slurm's first node or LWS_LEADER_ADDRESS, where there is one",
+    ),
+    _torch(
+        "--rdzv-id", "nodes",
+        "better: kept in any case, and nodes of another one are refused; without one TORCHELASTIC_RUN_ID is the run's own id",
+        "the job's name, the same on each node; also TORCHELASTIC_RUN_ID", "ID", theirs="none",
+        shown="SLURM_JOB_ID on several nodes, the run's id on one",
+    ),
+    _torch("--rdzv-conf", "nodes",
+           "better: `join_timeout` or `timeout` is the default of --join-timeout; a line says so of the rest",
+           "timeout=S is --join-timeout", "K=V,…", theirs="", default="", shown="none"),
+    _ours("--join-timeout", "nodes", "all nodes must have joined within S (600)", "S", default=600.0, parse=values.some_seconds),
+    _ours("--node-timeout", "nodes", "a node that is silent for S is lost (5)", "S", default=5.0, parse=values.some_seconds),
+    _ours("--orphan-timeout", "nodes", "a node that hears nothing for S ends its ranks (10)", "S", default=10.0,
+          parse=values.some_seconds),
+    _ours("--on", "nodes", "`ray`: one command, Ray places the nodes (local)", "WHERE", choices=("local", "ray"),
+          shown="`ray` where RAY_ADDRESS is set and no node 0 is named, else `local`"),
+    _ours("--ray-address", "nodes", "Ray's cluster (RAY_ADDRESS)", "ADDR"),
+    _ours("--resources", "nodes", "what Ray gives each node: NAME=N,… or JSON", "WHAT", default=(),
+          parse=values.resources, shown="one GPU for each rank where the cluster has some, no CPUs"),
+    _torch("--standalone", "nodes", "same: one machine, a free port; --rdzv-id is kept", "one machine, a free port"),
+    _torch("--local-addr", "nodes", "same: MASTER_ADDR, unless that is given", "MASTER_ADDR, if this is node 0",
            "HOST", parse=values.host, shown="none"),
     _torch("--monitor-interval", "nodes", "no effect: the kernel tells when a rank ends, nothing is polled",
            "accepted, without effect", "S", theirs=0.1, parse=values.seconds, shown="none"),

@@ -12,7 +12,7 @@ from rankguard.cli import machine, torchrun
 from rankguard.cli.editor import followed
 from rankguard.cli.lastword import last_word_of
 from rankguard.cli.options import BY_FIELD
-from rankguard.cli.terminal import Said, hands
+from rankguard.cli.terminal import Hands, Said, hands
 from rankguard.cli.values import Streams
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec
@@ -25,14 +25,30 @@ SHUTDOWN_TIMEOUT = 30.0
 
 def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
     """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
-    torchrun.one_machine(asked)
-    nprocs, said = machine.count_ranks(asked.nproc_per_node, os.environ)
-    said += torchrun.without_effect(asked, nprocs)
-    said += machine.near(asked, nprocs, os.environ)
+    torchrun.refuse(asked)
+    on = torchrun.placed(asked, os.environ)
+    if on is None:
+        torchrun.one_machine(asked)
+    else:
+        from rankguard.cli import nodes as several  # no start on one machine waits for it
+
+        several.refuse(asked, on)
+    here, said = machine.count_ranks(asked.nproc_per_node, os.environ)
+    said += torchrun.without_effect(asked, here)
+    said += machine.near(asked, here, os.environ) if on != "ray" else ()
     argv, python = rank_command(asked)
     said += _another_language(asked) if python else []
-    meeting = torchrun.meeting(asked)
-    hand = hands(asked, nprocs, _hidden(asked, nprocs))
+    fields = of_both(asked)
+    hidden = _hidden(asked, here)
+    if on is None:
+        said += torchrun.alone(asked)
+        nprocs, meeting, hand = here, torchrun.meeting(asked), hands(asked, here, hidden)
+    else:
+        nodes = several.nodes(asked, on, here, os.environ)
+        said += nodes.said
+        nprocs, meeting = here * nodes.shown, nodes.meeting
+        hand = Hands(None, None, hidden * nodes.shown, asked.ready_timeout, asked.stall_timeout or None)
+        fields |= several.fields(nodes, asked)
     last_word, unsaid = last_word_of(asked.termination_log)
     spec, warning = job_spec(
         command=[asked.program, *asked.args],
@@ -62,15 +78,17 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         master_addr=meeting.addr,
         master_port=meeting.port,
         termination_log=last_word,
-        **of_both(asked),
+        **fields,
     )
     said += unsaid
     if warning is not None and spec.run_dir is not None:
         said.append(warning)
     elif warning is not None and asked.log_dir != os.devnull:  # which is torchrun's way to ask for no files
         said.append((warning, "--run-dir DIR, a folder that can be written"))
-    said += filter(None, [torchrun.not_kept(asked, nprocs, spec.run_dir)])
-    return settled(spec), said + list(hand.said)
+    said += filter(None, [torchrun.not_kept(asked, here, spec.run_dir)])
+    if spec.nodes is not None:
+        spec = spec.replace(elastic_id=spec.elastic_id or spec.run_id)
+    return settled(spec, here=here), said + list(hand.said)
 
 
 def of_both(asked: SimpleNamespace) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 Each is followed, or accepted with a line that says why it does nothing, or refused with a hint; none is silently
 ignored. What torchrun 2.13 does with each was read in its `distributed/run.py`; docs/from-torchrun.md has the table.
-Only words here, nothing is looked up in DNS. Read next: `plan.py`.
+Only words here, nothing is looked up in DNS. Read next: `plan.py`; several machines: `nodes.py`.
 """
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 
 from rankguard.cli.terminal import Said
@@ -16,6 +16,7 @@ from rankguard.record import Record
 
 BACKENDS = ("static", "c10d")
 NOBODY = "on one machine there is nobody to meet"
+_OF_SEVERAL = ("rdzv_conf", "join_timeout", "node_timeout", "orphan_timeout", "ray_address", "resources")
 
 
 class Meeting(Record):
@@ -26,25 +27,41 @@ class Meeting(Record):
     elastic_id: str | None
 
 
-def one_machine(asked: SimpleNamespace) -> None:
-    """Refuses what asks for more than this machine. Raises `UsageError`."""
-    if asked.nnodes != (1, 1):
+def placed(asked: SimpleNamespace, env: Mapping[str, str]) -> str | None:
+    """How several nodes come: they `join`, or `ray` places them; null: the ranks run here. Raises `UsageError` for a number of nodes that has no meaning."""
+    least, most = asked.nnodes
+    if least != most:
         raise UsageError(
-            f"`{_as_given(asked, 'nnodes')}`: expected 1; rankguard runs on one machine so far",
-            "--nnodes 1, or torchrun for several machines",
+            f"`{as_given(asked, 'nnodes')}`: expected one number; a job keeps the size that it was asked for",
+            f"--nnodes {most}",
         )
-    if asked.node_rank != 0 and not _meets_by_itself(asked):
+    if asked.on == "ray":
+        return "ray"
+    if most == 1:
+        return None
+    named = {"rdzv_endpoint", "master_addr", "node_rank"} & asked.given
+    return "ray" if asked.on is None and env.get("RAY_ADDRESS") and not named else "join"
+
+
+def one_machine(asked: SimpleNamespace) -> None:
+    """Refuses what makes no sense on one machine. Raises `UsageError`."""
+    if asked.node_rank not in (None, 0) and not _meets_by_itself(asked):
         raise UsageError(
-            f"`{_as_given(asked, 'node_rank')}`: expected 0; rankguard runs on one machine so far", "--node-rank 0"
+            f"`{as_given(asked, 'node_rank')}`: expected 0, as there is one node",
+            f"--nnodes {asked.node_rank + 1}, with --rdzv-endpoint HOST:PORT",
         )
     if asked.rdzv_backend not in BACKENDS and not asked.standalone:
         raise UsageError(
-            f"`{_as_given(asked, 'rdzv_backend')}`: expected {' or '.join(BACKENDS)}; {NOBODY}",
+            f"`{as_given(asked, 'rdzv_backend')}`: expected {' or '.join(BACKENDS)}; {NOBODY}",
             "--rdzv-backend c10d",
         )
+
+
+def refuse(asked: SimpleNamespace) -> None:
+    """What is refused in any case. Raises `UsageError`."""
     if asked.logs_specs not in (None, "default"):
         raise UsageError(
-            f"`{_as_given(asked, 'logs_specs')}`: expected default; a class of torch's cannot direct our output",
+            f"`{as_given(asked, 'logs_specs')}`: expected default; a class of torch's cannot direct our output",
             "--log-dir DIR, --redirects, --tee, --log-format",
         )
 
@@ -63,19 +80,29 @@ def meeting(asked: SimpleNamespace) -> Meeting:
 
 
 def without_effect(asked: SimpleNamespace, nprocs: int) -> Iterator[Said]:
-    """A note for each option that was given and does nothing, a warning for what is surely not meant."""
-    for field, why in (*_unused_to_meet(asked), *_unused_inside(asked)):
-        yield f"`{_as_given(asked, field)}` has no effect: {why}"
+    """A note for each option that was given and does nothing, a warning for what is surely not meant.
+
+    `nprocs`: ranks of this node. Not what has no effect on one machine alone: `alone`.
+    """
+    for field, why in _unused_inside(asked):
+        yield f"`{as_given(asked, field)}` has no effect: {why}"
     for field in ("redirects", "tee"):
         beyond = getattr(asked, field).beyond(nprocs)
         if beyond:
-            yield f"`{_as_given(asked, field)}`: there is no rank {beyond[0]}", _ranks_are(nprocs)
+            yield f"`{as_given(asked, field)}`: there is no rank {beyond[0]}", _ranks_are(nprocs)
     missing = [rank for rank in asked.local_ranks_filter if rank >= nprocs]
     if missing:
         shown = "" if len(missing) < len(asked.local_ranks_filter) else "; no rank is shown"
-        yield f"`{_as_given(asked, 'local_ranks_filter')}`: there is no rank {missing[0]}{shown}", _ranks_are(nprocs)
+        yield f"`{as_given(asked, 'local_ranks_filter')}`: there is no rank {missing[0]}{shown}", _ranks_are(nprocs)
     if os.environ.get("TORCHELASTIC_ENABLE_FILE_TIMER") == "1":
         yield "`TORCHELASTIC_ENABLE_FILE_TIMER=1` has no effect: there is no timer server", "--ready-timeout S"
+
+
+def alone(asked: SimpleNamespace) -> Iterator[Said]:
+    """A note for each option of several machines that was given and does nothing on one."""
+    unused = [(field, NOBODY) for field in _OF_SEVERAL if field in asked.given and getattr(asked, field) != ""]
+    for field, why in (*_unused_to_meet(asked), *unused):
+        yield f"`{as_given(asked, field)}` has no effect: {why}"
 
 
 def not_kept(asked: SimpleNamespace, nprocs: int, run_dir: str | None) -> Said | None:
@@ -85,7 +112,32 @@ def not_kept(asked: SimpleNamespace, nprocs: int, run_dir: str | None) -> Said |
         return None
     why = "no files are kept of this run" if run_dir is None else "`--log-max 0` keeps none"
     hint = "--run-dir DIR" if run_dir is None else "leave out --log-max"
-    return f"`{_as_given(asked, 'redirects')}`: what it keeps off the terminal is in no file; {why}", hint
+    return f"`{as_given(asked, 'redirects')}`: what it keeps off the terminal is in no file; {why}", hint
+
+
+def as_given(asked: SimpleNamespace, field: str) -> str:
+    """How the option was written; what may hold a password by its name only."""
+    written = str(asked.written.get(field, f"--{field.replace('_', '-')}"))
+    return written.replace("=", " ").split()[0] if field == "rdzv_conf" else written
+
+
+def names_us(host: str) -> bool:
+    """Whether that is this machine's name, or an address of it. Nothing is looked up."""
+    if host in ("localhost", socket.gethostname(), socket.gethostname().partition(".")[0]):
+        return True
+    import ipaddress
+
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))  # an address that is not ours cannot be bound to
+    except OSError:
+        return False
+    return True
 
 
 def _unused_to_meet(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
@@ -94,23 +146,21 @@ def _unused_to_meet(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
     endpoint = asked.rdzv_endpoint
     if _meets_by_itself(asked):
         by = "--standalone" if asked.standalone else "--rdzv-backend c10d"
-        if endpoint is not None and not _is_here(endpoint.host, endpoint.port):
+        if endpoint is not None and endpoint.port is not None and not names_us(endpoint.host):
             yield "rdzv_endpoint", NOBODY
         for field in ("master_addr", "master_port"):
             if field in given:
                 yield field, f"`{by}` chooses a free port of this machine, as under torchrun"
-        if asked.node_rank != 0:
+        if asked.node_rank:
             yield "node_rank", NOBODY
         if asked.rdzv_backend not in BACKENDS:
             yield "rdzv_backend", NOBODY
     elif endpoint is not None:
         for field, mine in (("master_addr", endpoint.host), ("master_port", endpoint.port)):
             if field in given and getattr(asked, field) != mine:
-                yield field, f"`{_as_given(asked, 'rdzv_endpoint')}` goes before it"
+                yield field, f"`{as_given(asked, 'rdzv_endpoint')}` goes before it"
     if "local_addr" in given and meeting(asked).addr != asked.local_addr:
         yield "local_addr", "MASTER_ADDR is given, and goes before it"
-    if asked.rdzv_conf:
-        yield "rdzv_conf", NOBODY
 
 
 def _unused_inside(asked: SimpleNamespace) -> Iterator[tuple[str, str]]:
@@ -130,30 +180,5 @@ def _meets_by_itself(asked: SimpleNamespace) -> bool:
     return bool(asked.standalone or asked.rdzv_backend == "c10d")
 
 
-def _as_given(asked: SimpleNamespace, field: str) -> str:
-    """How the option was written; what may hold a password by its name only."""
-    written = str(asked.written.get(field, f"--{field.replace('_', '-')}"))
-    return written.replace("=", " ").split()[0] if field == "rdzv_conf" else written
-
-
 def _ranks_are(nprocs: int) -> str:
     return f"ranks are 0 to {nprocs - 1}" if nprocs > 1 else "the only rank is 0"
-
-
-def _is_here(host: str, port: int | None) -> bool:
-    """Whether an endpoint is on this machine, or nowhere in particular: then nothing is lost without it."""
-    if port is None or host in ("localhost", socket.gethostname(), socket.gethostname().partition(".")[0]):
-        return True
-    import ipaddress
-
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))  # an address that is not ours cannot be bound to
-    except OSError:
-        return False
-    return True

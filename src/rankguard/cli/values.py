@@ -83,6 +83,42 @@ def nodes(text: str) -> tuple[int, int]:
     raise ValueError("a number of machines, or MIN:MAX")
 
 
+def node_rank(text: str) -> int | None:
+    """Null for `auto`."""
+    if text == "auto":
+        return None
+    if not _whole(text):
+        raise ValueError("a number from 0, or `auto`")
+    return int(text)
+
+
+def resources(text: str) -> tuple[tuple[str, float], ...]:
+    """`GPU=8,CPU=16`, or a JSON object: what Ray gives each node. None is negative."""
+    said = "NAME=N,… or a JSON object of numbers"
+    text = text.strip()
+    if text.startswith("{"):
+        import json  # no start without it waits for it
+
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(said) from None
+    else:
+        pairs = [part.partition("=")[::2] for part in text.split(",") if part.strip()]
+        found = {name.strip(): _number(value) for name, value in pairs}
+    for name, value in found.items():
+        if not name or type(value) not in (int, float) or not 0 <= value < 1e15:
+            raise ValueError(said)
+    return tuple(found.items())
+
+
+def _number(text: str) -> float | None:
+    try:
+        return int(text) if _whole(text.strip()) else float(text)
+    except ValueError:
+        return None
+
+
 class Endpoint(Record):
     """`host:29500`. No port, or 0: a free one."""
 
@@ -101,6 +137,18 @@ def endpoint(text: str) -> Endpoint | None:
         if colon and not (_whole(port_text) and int(port_text) < 65536):
             raise ValueError("HOST or HOST:PORT")
     return Endpoint(host(where), int(port_text or 0) or None)
+
+
+def host_list(text: str) -> str | None:
+    """The first host of Slurm's list: `gpu[03-05,9],login1` → `gpu03`. Null for what is none."""
+    depth, first = 0, ""
+    for letter in text.strip():
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            break
+        first += letter
+    found = re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
+    return found if _HOST.fullmatch(found) else None
 
 
 def http(text: str) -> str:
@@ -125,6 +173,14 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < 1e9:
         raise ValueError("a number of seconds")
+    return value
+
+
+def some_seconds(text: str) -> float:
+    """More than none."""
+    value = seconds(text)
+    if not value:
+        raise ValueError("a number of seconds, more than 0")
     return value
 
 

@@ -20,6 +20,7 @@ THIS_RUN = (
     "WATCHDOG_PID",
     "LISTEN_FDS",
     "LISTEN_PID",
+    "RANKGUARD_TOKEN",
 )
 """What a rank must not inherit from whoever started us: it would speak for another job."""
 

@@ -215,6 +215,8 @@ def for_telling(spec: JobSpec, redactor: Redactor | None = None) -> JobSpec:
         argv=tuple(redactor.argv(spec.argv)),
         debug_argv=tuple(redactor.argv(spec.debug_argv)),
         cwd=redactor.text(spec.cwd),
+        nodes=None if spec.nodes is None else spec.nodes.replace(token="", settings={}),
+        share=None if spec.share is None else spec.share.replace(token=""),
         watch=None
         if spec.watch is None
         else spec.watch.replace(
