@@ -15,6 +15,10 @@ from rankguard.facts import (
     KernelNoted,
     Looked,
     Mustered,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
+    NodeStopping,
     NotSpawned,
     OomSeen,
     Perished,
@@ -70,6 +74,8 @@ class RankCase(Record):
     """Of a watched process."""
     left: bool = False
     """A watched process that ended without a failure of its own while the others went on, as it may not."""
+    lost: NodeLost | None = None
+    """Its node was lost before it had ended; nothing more is known of it."""
 
 
 class Case(Record):
@@ -118,9 +124,60 @@ class Case(Record):
     """Those that failed before this one."""
     perished: tuple[Perished, ...] = ()
     """Of a watched tree: the last that ended abnormally and are no failures."""
+    nodes: tuple[NodeJoined, ...] = ()
+    """Of a job on several machines: those that have joined, in order."""
+    lost_nodes: tuple[NodeLost, ...] = ()
+    """In the order in which that was known."""
+    silent_nodes: tuple[NodeSilent, ...] = ()
+    """Of which nothing is heard, for a time that is too short to call them lost."""
+    stopping_nodes: tuple[NodeStopping, ...] = ()
+    """Whose agents told their ranks to end by themselves."""
     warm: bool = False
     """Ranks were forked of the warm server."""
     warnings: tuple[str, ...] = ()
     degraded: int = 0
     """Parts of rankguard that failed and were done without."""
     timeline: tuple[Moment, ...] = ()
+
+    def number_of_node(self, rank: int) -> int | None:
+        """The number of the node that a rank is on; null where the job is on one machine."""
+        plan = self.spec.nodes
+        if plan is None:
+            return None
+        usual = rank // plan.nproc
+        found = self.node(usual)
+        if found is None or found.first <= rank < found.first + found.count:
+            return usual
+        return next((node.node for node in self.nodes if node.first <= rank < node.first + node.count), usual)
+
+    def node(self, number: int) -> NodeJoined | None:
+        """A node of a job on several machines; null when it has not joined."""
+        if number < len(self.nodes) and self.nodes[number].node == number:
+            return self.nodes[number]
+        return next((node for node in self.nodes if node.node == number), None)
+
+    def node_of(self, rank: int) -> str:
+        """The name of the node that a rank is on; empty where it has not joined."""
+        number = self.number_of_node(rank)
+        if number is None:
+            return self.spec.node
+        found = self.node(number)
+        return "" if found is None else found.name
+
+    def local_rank(self, rank: int) -> int:
+        """The number of a rank on its node."""
+        number, plan = self.number_of_node(rank), self.spec.nodes
+        if number is None or plan is None:
+            return rank
+        found = self.node(number)
+        return rank - (number * plan.nproc if found is None else found.first)
+
+    def ranks_of_node(self, number: int) -> tuple[int, ...]:
+        """The ranks of a node of a job on several machines."""
+        return tuple(rank.rank for rank in self.ranks if self.number_of_node(rank.rank) == number)
+
+    def uncertainty(self, rank: int) -> float:
+        """How far off an instant may be that a rank's node has told, in seconds; 0 where there is one clock."""
+        number = self.number_of_node(rank)
+        found = None if number is None else self.node(number)
+        return 0.0 if found is None else found.uncertainty

@@ -194,6 +194,8 @@ class Judged(Fact):
     either: tuple[int, ...] = ()
     basis: str = ""
     gap_us: int | None = None
+    node: int | None = None
+    """The node that was lost, when it was that and no rank."""
 
 
 class TreeEmpty(Fact):
@@ -272,11 +274,44 @@ class NodeJoined(Fact):
     """Only its clock was measured anew."""
 
 
+class NodeSilent(Fact):
+    """Nothing has been heard of a node for `silent_s` seconds, which is longer than its heartbeats are apart."""
+
+    node: int
+    name: str
+    silent_s: float
+
+
+class NodeHeard(Fact):
+    """A node that was silent is heard again, after `silent_s` seconds in all."""
+
+    node: int
+    name: str
+    silent_s: float
+
+
+class NodeStopping(Fact):
+    """The agent of a node has told its ranks to end, by its own decision and before it was asked to: no ending of theirs
+    from now on is held against them. Told before the first of these endings.
+
+    `dying`: those of its ranks that its own look had shown to be on their way out before, as `Looked` has them.
+    """
+
+    node: int
+    name: str
+    because: str
+    signal: int = 15
+    """Told again, with SIGKILL, when it kills them."""
+    dying: tuple[tuple[int, str], ...] = ()
+
+
 class NodeLost(Fact):
     """Nothing more will be heard of a node, and it had not said that it is done: its ranks end by themselves, unseen.
 
     `how`: `silent` (for `silent_s`), `closed` (its agent is gone), `left` (the agent said why it goes: `statement`), `never`
-    (it did not join in time).
+    (it did not join in time; each node that is missing has a fact of its own). `statement`: why, as a sentence about the
+    node without its name, such as `nothing was heard of it for 5.0 s` or `its agent is gone`. In the job of an agent
+    (`spec.share`) it is the coordinator's node.
     """
 
     node: int

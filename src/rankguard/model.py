@@ -18,7 +18,9 @@ SCHEMA = "rankguard.verdict/1"
 
 
 class Phase(StrEnum):
-    """Where a rank is. `LAUNCHING` (ordered, not yet executed) is shown to users as `starting`."""
+    """Where a rank is. `LAUNCHING` (ordered, not yet executed) is shown to users as `starting`; `LOST`: its node was lost,
+    and whether it has ended is not known.
+    """
 
     LAUNCHING = "launching"
     STARTING = "starting"
@@ -26,6 +28,7 @@ class Phase(StrEnum):
     RUNNING = "running"
     STOPPING = "stopping"
     ENDED = "ended"
+    LOST = "lost"
 
 
 class Family(StrEnum):
@@ -52,7 +55,9 @@ class Confidence(StrEnum):
 
 
 class Ending(Record):
-    """How a process ended: `exit` with `code`, `signal` with `signal` and `number`, or `alive` (it has not)."""
+    """How a process ended: `exit` with `code`, `signal` with `signal` and `number`, `alive` (it has not), or `lost` with its
+    node: whether it has is not known.
+    """
 
     kind: str
     code: int | None = None

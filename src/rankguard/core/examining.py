@@ -91,7 +91,7 @@ def _unready_ranks(job: Job) -> list[RankState]:
     """Those that are still to become ready, where somebody waits for that."""
     if job.ready_by == float("inf"):
         return []
-    return [rank for rank in job.ranks if rank.ready_at is None and rank.exited is None and rank.member is None]
+    return [rank for rank in job.ranks if rank.ready_at is None and not rank.gone and rank.member is None]
 
 
 def _not_ready(job: Job, at: float) -> list[RankState]:

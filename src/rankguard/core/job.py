@@ -24,6 +24,8 @@ from rankguard.facts import (
     Mustered,
     NodeJoined,
     NodeLost,
+    NodeSilent,
+    NodeStopping,
     NotSpawned,
     OomSeen,
     Perished,
@@ -55,6 +57,7 @@ class RankState:
         "failed_at",
         "late",
         "left",
+        "lost",
         "member",
         "memory",
         "not_spawned",
@@ -96,6 +99,12 @@ class RankState:
         self.phase_at_end: Phase | None = None
         self.member: Joined | None = None
         self.left = False
+        self.lost: NodeLost | None = None
+
+    @property
+    def gone(self) -> bool:
+        """It has ended, or nobody will ever tell whether it has."""
+        return self.exited is not None or self.lost is not None
 
 
 class Job:
@@ -168,6 +177,14 @@ class Job:
         self.gpus: GpusRead | None = None
         self.nodes: dict[int, NodeJoined] = {}
         self.lost_nodes: dict[int, NodeLost] = {}
+        self.silent_nodes: dict[int, NodeSilent] = {}
+        self.stopping_nodes: dict[int, NodeStopping] = {}
+        self.killing_nodes: dict[int, NodeStopping] = {}
+        """Nodes whose agents have told their ranks to end by themselves, or killed them."""
+        self.silences = 0
+        self.awaits_nodes = False
+        self.heard_by = 0.0
+        """The verdict on ranks that only lost a peer waits until then for news of all nodes, and longer for a silent one."""
         self.perished: deque[Perished] = deque(maxlen=PERISHED)
         self.warnings: list[str] = []
         self.degraded: list[str] = []
@@ -184,6 +201,8 @@ class Job:
         """Where a rank is now."""
         if rank.exited is not None or rank.not_spawned is not None:
             return Phase.ENDED
+        if rank.lost is not None:
+            return Phase.LOST
         if self.stopped_at is not None:
             return Phase.STOPPING
         return self.life(rank)
@@ -205,8 +224,41 @@ class Job:
             at = self.spared_signalled_at
         if at is None or (self.killed_at is not None and self.killed_at < at):
             at = self.killed_at
-        ended = rank.exited.at if rank.exited is not None else None
+        ended = rank.exited.at if rank.exited is not None else rank.lost.at if rank.lost is not None else None
+        if self.spec.nodes is not None and rank.rank not in self.spared:
+            return self._signalled_far(rank, at, ended)
         return None if at is None or (ended is not None and ended <= at) else at
+
+    def _signalled_far(self, rank: RankState, at: float | None, ended: float | None) -> float | None:
+        """As `signalled_at`: the rank's node may have acted by itself, and its clock is known only within bounds."""
+        own = self.stopping_nodes.get(self.node_of(rank.rank))
+        if own is not None and (at is None or own.at < at):
+            return None if ended is not None and ended <= own.at else own.at
+        if at is None or ended is None:
+            return at
+        return None if ended + self.uncertainty(rank.rank) <= at else min(at, ended)
+
+    def node_of(self, rank: int) -> int:
+        """The number of the node that a rank is on, of a job on several."""
+        plan = self.spec.nodes
+        assert plan is not None  # nobody else asks
+        usual = rank // plan.nproc
+        found = self.nodes.get(usual)
+        if found is None or found.first <= rank < found.first + found.count:
+            return usual
+        return next((n.node for n in self.nodes.values() if n.first <= rank < n.first + n.count), usual)
+
+    def ranks_of(self, node: int) -> list[RankState]:
+        """The ranks of a node, be it one that has not joined."""
+        found, plan = self.nodes.get(node), self.spec.nodes
+        if found is not None:
+            return self.ranks[found.first : found.first + found.count]
+        return [] if plan is None else self.ranks[node * plan.nproc : (node + 1) * plan.nproc]
+
+    def uncertainty(self, rank: int) -> float:
+        """How far off an instant may be that this rank's node has told."""
+        found = self.nodes.get(self.node_of(rank))
+        return 0.0 if found is None else found.uncertainty
 
     def remember(self, at: float, what: str) -> None:
         """A line of the timeline (only for what happens a few times in a job)."""
@@ -248,6 +300,10 @@ class Job:
             warm=self.warm,
             attempts=self.attempts,
             perished=tuple(self.perished),
+            nodes=tuple(self.nodes[number] for number in sorted(self.nodes)),
+            lost_nodes=tuple(self.lost_nodes.values()),
+            silent_nodes=tuple(self.silent_nodes.values()),
+            stopping_nodes=tuple(self.stopping_nodes.values()),
         )
 
     def _known_at(self) -> float | None:
@@ -277,14 +333,24 @@ class Job:
             suspect=rank.suspect,
             late=rank.late,
             signalled_at=signalled_at,
-            killed_by_us=signalled_at is not None and _before(self.killed_at, rank.exited),
+            killed_by_us=signalled_at is not None and _before(self._killed_at(rank), rank.exited),
             ooms=rank.ooms,
             status=rank.status,
             extended=rank.extended,
             memory=rank.memory,
             role=rank.member.role if rank.member else None,
             left=rank.left,
+            lost=rank.lost,
         )
+
+    def _killed_at(self, rank: RankState) -> float | None:
+        """When we sent SIGKILL, at the latest by the clock of its node."""
+        if self.spec.nodes is None:
+            return self.killed_at
+        own = self.killing_nodes.get(self.node_of(rank.rank))
+        if own is not None and (self.killed_at is None or own.at < self.killed_at):
+            return own.at
+        return None if self.killed_at is None else self.killed_at - self.uncertainty(rank.rank)
 
 
 def _before(at: float | None, exited: Exited | None) -> bool:

@@ -5,7 +5,8 @@ from rankguard.core.examining import examine_later, ready_passed
 from rankguard.core.job import Job
 from rankguard.core.members import left_passed, settled
 from rankguard.core.muster import muster_passed
-from rankguard.core.policy import HOLD
+from rankguard.core.nodes import nodes_passed
+from rankguard.core.policy import HOLD, LEAVE
 from rankguard.core.ranks import expect_readiness
 from rankguard.core.stalls import stall_passed
 from rankguard.core.stopping import (
@@ -28,6 +29,7 @@ from rankguard.core.stopping import (
     suspect,
     suspects_passed,
     sweep_passed,
+    warn,
 )
 from rankguard.facts import (
     DeadlinePassed,
@@ -70,6 +72,7 @@ _DEADLINES = {
     "engine": settled,
     "left": left_passed,
     "echo": echo_passed,
+    "nodes": nodes_passed,
     "muster": muster_passed,
     "settle": settle_passed,
     "suspects": suspects_passed,
@@ -113,7 +116,7 @@ def _who_has_the_terminal(job: Job, fact: StopRequested) -> int | None:
     if number is None or fact.signal != SIGINT or fact.by != "signal" or fact.sender != Sender() or job.holding:
         return None
     rank = job.ranks[number]
-    return number if rank.pid is not None and rank.exited is None else None
+    return number if rank.pid is not None and not rank.gone else None
 
 
 def stop_requested_again(job: Job, fact: StopRequested) -> Orders:
@@ -204,7 +207,7 @@ def degraded(job: Job, fact: Degraded) -> Orders:
     job.degraded.append(fact.part)
     job.remember(fact.at, f"went on without {fact.part}")
     deaf = tuple(name for name in fact.deaf if job.due.pop(name, None) is not None)
-    return (*disarm(job, deaf, fact.statement), *_warn(job, f"rankguard degraded: {fact.statement}"))
+    return (*disarm(job, deaf, fact.statement), *warn(job, f"rankguard degraded: {fact.statement}"))
 
 
 def deadline_passed(job: Job, fact: DeadlinePassed) -> Orders:
@@ -241,7 +244,8 @@ def looked(job: Job, fact: Looked) -> Orders:
     if len(job.heard) == job.spec.nprocs or "hold" in job.due:
         return go_on_holding(job, fact.at)
     what = "others are ending" if job.unresolved else "no rank is seen dying"
-    return (wake(job, "hold", fact.at + HOLD, f"a rank lost a peer, and {what}: the first failure is on its way"),)
+    hold = HOLD if job.spec.share is None else LEAVE
+    return (wake(job, "hold", fact.at + hold, f"a rank lost a peer, and {what}: the first failure is on its way"),)
 
 
 def signalled(job: Job, fact: Signalled) -> Orders:
@@ -257,6 +261,7 @@ def signalled(job: Job, fact: Signalled) -> Orders:
 def judged(job: Job, fact: Judged) -> Orders:
     job.judged = fact
     who = "no rank" if fact.rank is None else f"rank {fact.rank}"
+    who = who if fact.node is None else f"node {fact.node}"
     job.remember(fact.at, f"judged: {who} failed first ({fact.kind}; {fact.basis})")
     return (Tell("the culprit is known", "judged", fact.rank), *finish_when_done(job))
 
@@ -302,7 +307,7 @@ def oom_seen(job: Job, fact: OomSeen) -> Orders:
 def memory_short(job: Job, fact: MemoryShort) -> Orders:
     job.memory = fact.state
     job.remember(fact.at, fact.statement)
-    return _warn(job, fact.statement)
+    return warn(job, fact.statement)
 
 
 def memory_eased(job: Job, fact: MemoryEased) -> Orders:
@@ -313,11 +318,4 @@ def memory_eased(job: Job, fact: MemoryEased) -> Orders:
 
 
 def warned(job: Job, fact: Warned) -> Orders:
-    return _warn(job, fact.statement)
-
-
-def _warn(job: Job, statement: str) -> Orders:
-    if len(job.warnings) < 50 and statement not in job.warnings:
-        job.warnings.append(statement)
-        return (Tell(statement, "note"),)
-    return ()
+    return warn(job, fact.statement)

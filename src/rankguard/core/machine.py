@@ -41,8 +41,11 @@ from rankguard.facts import (
     MemoryEased,
     MemoryShort,
     Mustered,
+    NodeHeard,
     NodeJoined,
     NodeLost,
+    NodeSilent,
+    NodeStopping,
     NotSpawned,
     OomSeen,
     OutputClosed,
@@ -101,23 +104,25 @@ _unborn = Refused("the rank has no process yet")
 _gone = Ignored("the rank has ended; its last word came before")
 _ours = Ignored("the job is already told to end")
 _late = Ignored("readiness no longer matters")
+_unheard = Ignored("its node was lost: it counts as ended, and nothing that is told of it later")
+_all = Ignored("every rank has ended")
 
 # Rows: facts about one rank. Columns: the phase that the rank is in.
 # fmt: off
 _RANK_ROWS: dict[type[RankFact], tuple[Cell, ...]] = {
-    #                launching            starting                ready                   running                 stopping                                ended
-    Spawned:         (ranks.spawned,      _twice,                 _twice,                 _twice,                 ranks.spawned_while_stopping,           _twice),
-    NotSpawned:      (ranks.not_spawned,  _twice,                 _twice,                 _twice,                 ranks.not_spawned_while_stopping,       _twice),
-    Ready:           (_unborn,            ranks.ready,            Ignored("ready twice"), ranks.ready,            _late,                                  _gone),
-    StatusTold:      (_unborn,            ranks.told_status,      ranks.told_status,      ranks.told_status,      ranks.told_status,                      _gone),
-    Extended:        (_unborn,            ranks.extended,         ranks.extended,         ranks.extended,         _late,                                  _gone),
-    LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone),
-    FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end),
-    ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone),
-    Complained:      (ranks.complained,   ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained_while_stopping,        _gone),
-    Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice),
-    OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed),
-    Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped),
+    #                launching            starting                ready                   running                 stopping                                ended                        lost
+    Spawned:         (ranks.spawned,      _twice,                 _twice,                 _twice,                 ranks.spawned_while_stopping,           _twice,                      _unheard),
+    NotSpawned:      (ranks.not_spawned,  _twice,                 _twice,                 _twice,                 ranks.not_spawned_while_stopping,       _twice,                      _unheard),
+    Ready:           (_unborn,            ranks.ready,            Ignored("ready twice"), ranks.ready,            _late,                                  _gone,                       _unheard),
+    StatusTold:      (_unborn,            ranks.told_status,      ranks.told_status,      ranks.told_status,      ranks.told_status,                      _gone,                       _unheard),
+    Extended:        (_unborn,            ranks.extended,         ranks.extended,         ranks.extended,         _late,                                  _gone,                       _unheard),
+    LeavingTold:     (_unborn,            ranks.leaving,          ranks.leaving,          ranks.leaving,          ranks.leaving,                          _gone,                       _unheard),
+    FailureReported: (_unborn,            ranks.reported_failure, ranks.reported_failure, ranks.reported_failure, ranks.reported_failure_while_stopping,  ranks.reported_failure_after_end, _unheard),
+    ProtocolBroken:  (_unborn,            ranks.broke_protocol,   ranks.broke_protocol,   ranks.broke_protocol,   _ours,                                  _gone,                       _unheard),
+    Complained:      (ranks.complained,   ranks.complained,       ranks.complained,       ranks.complained,       ranks.complained_while_stopping,        _gone,                       _unheard),
+    Exited:          (_unborn,            ranks.exited,           ranks.exited,           ranks.exited,           ranks.exited_while_stopping,            _twice,                      _unheard),
+    OutputClosed:    (_unborn,            ranks.output_closed,    ranks.output_closed,    ranks.output_closed,    ranks.output_closed,                    ranks.output_closed,         _unheard),
+    Reaped:          (_unborn,            Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), Refused("it has not ended"), ranks.reaped,            _unheard),
 }
 
 # Rows: facts about the job. Columns: the phase that the job is in.
@@ -143,8 +148,11 @@ _JOB_ROWS: dict[type[Fact], tuple[Cell, ...]] = {
     KernelKilled:      (_early,          jobs.kernel_killed,        jobs.kernel_killed,        jobs.kernel_killed,    _over),
     Joined:            (_early,          members.joined,             members.joined,             members.joined,         _over),
     Perished:          (_early,          members.perished,           members.perished,           members.perished,       _over),
-    NodeJoined:        (nodes.joined,    nodes.joined,               nodes.joined,               Ignored("every rank has ended"), _over),
-    NodeLost:          (nodes.lost,      nodes.lost,                 nodes.lost,                 nodes.lost,            _over),
+    NodeJoined:        (nodes.joined,    nodes.joined,               nodes.joined,               _all,                  _over),
+    NodeSilent:        (_early,          nodes.silent,               nodes.silent,               nodes.silent,          _over),
+    NodeHeard:         (_early,          nodes.heard,                nodes.heard,                nodes.heard,           _over),
+    NodeStopping:      (_early,          nodes.stopping,             nodes.stopping,             nodes.stopping,        _over),
+    NodeLost:          (_early,          nodes.lost,                 nodes.lost,                 nodes.lost,            _over),
     OomSeen:           (_early,          jobs.oom_seen,             jobs.oom_seen,             jobs.oom_seen,         _over),
     MemoryShort:       (_early,          jobs.memory_short,         _ours,                     _ours,                 _over),
     MemoryEased:       (_early,          jobs.memory_eased,         _ours,                     _ours,                 _over),

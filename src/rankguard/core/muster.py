@@ -18,7 +18,7 @@ def muster_passed(job: Job, at: float) -> Orders:
     """Those that have not said by now that they failed. When all have, what they left is looked at all the same."""
     if not job.awaits_muster:
         return ()
-    spoken = tuple(rank.rank for rank in job.ranks if rank.report is not None or rank.exited is not None)
+    spoken = tuple(rank.rank for rank in job.ranks if rank.report is not None or rank.gone)
     return (Muster("a collective timed out, and they did not say so", spoken),)
 
 

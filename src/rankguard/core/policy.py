@@ -26,6 +26,17 @@ ECHO = 0.1
 stop waits for none of it; and most have ended after some milliseconds, which is as good.) Eight ranks that raised at
 once on two processors were all heard after 40 ms."""
 
+HEARD = 1.5
+"""With several nodes: after a failure, until each node is heard of or told to be silent (which it is after a second). The
+verdict on ranks that only lost a peer is given no sooner."""
+
+UNHEARD = 1.0
+"""After `--node-timeout` of silence, until somebody must have said that the node is lost."""
+
+LEAVE = 8.0
+"""An agent whose ranks only lost a peer leaves it to the coordinator for so long what is done about it; `HOLD`, `LINGER`
+and `MUSTER` are the coordinator's, who hears all ranks."""
+
 GATHER = 0.2
 """After a collective timed out, for the others to say the same; who has not is then looked at."""
 

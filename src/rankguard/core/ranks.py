@@ -10,6 +10,7 @@ from rankguard.core.policy import COMPLAINT
 from rankguard.core.stopping import (
     all_ended,
     begin_muster,
+    ended_of_peer,
     fail,
     finish_when_done,
     go_on_holding,
@@ -34,7 +35,7 @@ from rankguard.facts import (
 from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
-SIGABRT, SIGKILL, SIGPIPE, SIGTERM, SIGSTOP = 6, 9, 13, 15, 19
+SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
 COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM"}
 """Signals to its parent by which a rank says that it failed. Others are recorded and mean nothing to us."""
 
@@ -203,7 +204,7 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
     rank.phase_at_end = job.life(rank)
     _end(job, rank, fact)
     orders: Orders = ()
-    failure, of_peer = _why_failed(job, rank, fact.ending), _of_peer(fact)
+    failure, of_peer = _why_failed(job, rank, fact.ending), ended_of_peer(fact)
     if job.spec.watch is not None:
         orders = members.exited(job, rank, fact, failure)
         return (*orders, *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
@@ -239,17 +240,25 @@ def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
     rank.phase_at_end = Phase.STOPPING if job.stop is not None else job.life(rank)
     if job.stop is None and job.killed_at is None and fact.ending.number == SIGKILL and rank.failed_at is None:
         rank.failed_at = fact.at
+    if job.spec.nodes is not None and job.failed_at is not None:
+        _of_another_node(job, rank, fact)
     _end(job, rank, fact)
     return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
 
 
-def _of_peer(fact: Exited) -> bool:
-    """It ended as those do that lose a peer: with the words for it, or by writing to a closed connection. A log may hold
-    such words from before, so that other signals are no answer to a peer's death.
+def _of_another_node(job: Job, rank: RankState, fact: Exited) -> None:
+    """No look of ours shows who is dying on another node, and its news take their time: by its clock it may have failed
+    before it was told to end. (That clock is off by half a round trip at most, and our order takes as long to get there.)
     """
-    if fact.ending.kind != "signal":
-        return fact.peer_death is not None
-    return fact.ending.number == SIGPIPE or (fact.ending.number == SIGABRT and fact.peer_death is not None)
+    node = job.node_of(rank.rank)
+    if fact.ending.number == SIGKILL and node in job.killing_nodes:
+        rank.failed_at = None if not rank.suspect else rank.failed_at
+        return
+    own = job.stopping_nodes.get(node)
+    told_at = own.at if own is not None else job.stopped_at
+    began = fact.at if fact.begun is None else fact.begun.latest
+    if told_at is not None and began <= told_at and _why_failed(job, rank, fact.ending) is not None:
+        suspect(job, rank, fact.at)
 
 
 def _end(job: Job, rank: RankState, fact: Exited) -> None:

@@ -53,7 +53,7 @@ def _due(job: Job, rank: RankState, heard_at: float | None) -> float | None:
 
 
 def _last(rank: RankState, heard_at: float | None) -> float | None:
-    if rank.spawned_at is None or rank.exited is not None:
+    if rank.spawned_at is None or rank.gone:
         return None
     return rank.spawned_at if heard_at is None else max(heard_at, rank.spawned_at)
 

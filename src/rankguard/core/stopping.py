@@ -9,11 +9,13 @@ end, so that a rank meets that first, and not the loss of its peers.
 
 from rankguard.core.clocks import Orders, resume, wake
 from rankguard.core.job import Job, RankState
-from rankguard.core.policy import BOUND, ECHO, GATHER, HOLD, LINGER, MUSTER, RECORDS, SETTLE, SUSPECTS
-from rankguard.facts import JobStarted, StopRequested
+from rankguard.core.policy import BOUND, ECHO, GATHER, HEARD, HOLD, LINGER, MUSTER, RECORDS, SETTLE, SUSPECTS
+from rankguard.facts import Exited, JobStarted, StopRequested
 from rankguard.orders import Finish, GiveUp, Judge, Look, Order, SignalAll, SignalRank, Spawn, Sweep, Tell
 
-SIGKILL, SIGTERM, SIGCONT = 9, 15, 18
+SIGABRT, SIGKILL, SIGPIPE, SIGTERM, SIGCONT = 6, 9, 13, 15, 18
+
+MOST_WARNINGS = 50
 
 
 def suspect(job: Job, rank: RankState, at: float) -> None:
@@ -23,7 +25,7 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
     rank.suspect = True
     job.suspects.add(rank.rank)
     if (
-        rank.exited is None
+        not rank.gone
         and (rank.report is None or rank.report.report.how == "exit")
         and rank.broken is None
         and rank.not_spawned is None
@@ -74,7 +76,7 @@ def go_on_holding(job: Job, at: float) -> Orders:
 
 def begin_muster(job: Job, at: float) -> Orders:
     """A collective timed out: see who does not say the same in a moment (`muster.py`). Once in a job's life."""
-    if job.mustering or job.spec.adopted:
+    if job.mustering or job.spec.adopted or job.spec.share is not None:  # of a share the coordinator asks for it
         return ()
     job.mustering = job.awaits_muster = True
     because = "a collective timed out: who did not come to it is looked at before anybody is stopped"
@@ -84,7 +86,7 @@ def begin_muster(job: Job, at: float) -> Orders:
 def accuse(job: Job) -> None:
     """Ranks that told their parent of a failure and live on: whatever else fails now, they had failed before."""
     for rank in job.ranks:
-        if rank.complained_at is not None and rank.exited is None and rank.pid is not None:
+        if rank.complained_at is not None and not rank.gone and rank.pid is not None:
             rank.accused = True
             suspect(job, rank, rank.complained_at)
 
@@ -95,7 +97,7 @@ def stop_for_failure(job: Job, at: float, because: str, *, echo: bool = False) -
     if job.stopped_at is not None:
         return judge_when_resolved(job)
     for number in sorted(job.leaving):
-        if job.ranks[number].exited is None:
+        if not job.ranks[number].gone:
             suspect(job, job.ranks[number], at)
     spared = _spared(job)
     job.spared = frozenset(spared)
@@ -111,10 +113,41 @@ def stop_for_failure(job: Job, at: float, because: str, *, echo: bool = False) -
         if spared:
             orders.append(wake(job, "settle", at + SETTLE, "they report an exception and end by themselves"))
     orders.append(wake(job, "suspects", at + SUSPECTS, "the suspects' endings are awaited"))
+    if job.spec.nodes is not None:
+        echo = True  # what has happened on other nodes may still be on its way
+        orders += _await_nodes(job, at)
     if echo and not job.spec.adopted and len(job.heard) < job.spec.nprocs:
         job.echoing = True
         orders.append(wake(job, "echo", at + ECHO, "another rank may have failed before, and tell it later"))
     return tuple(orders)
+
+
+def _await_nodes(job: Job, at: float) -> Orders:
+    """Who only lost a peer may have lost a node of which nothing is heard, and which is not yet called lost."""
+    assert job.failed_at is not None  # else nothing is stopped for it
+    suspects = [job.ranks[number] for number in job.suspects]
+    if job.lost_nodes or not suspects or not all(_may_be_a_victim(rank) for rank in suspects):
+        return ()
+    job.awaits_nodes, job.heard_by = True, job.failed_at + HEARD
+    return (wake(job, "nodes", max(at, job.heard_by), "ranks lost a peer: every node is to be heard of first"),)
+
+
+def _may_be_a_victim(rank: RankState) -> bool:
+    """It only lost a peer, or has not yet said why it fails."""
+    if rank.not_spawned is not None or rank.broken is not None:
+        return False
+    if rank.report is not None and (rank.report.report.how != "exit" or rank.report.peer_death is not None):
+        return rank.report.peer_death is not None
+    return rank.exited is None or ended_of_peer(rank.exited)
+
+
+def ended_of_peer(fact: Exited) -> bool:
+    """It ended as those do that lose a peer: with the words for it, or by writing to a closed connection. A log may hold
+    such words from before, so that other signals are no answer to a peer's death.
+    """
+    if fact.ending.kind != "signal":
+        return fact.peer_death is not None
+    return fact.ending.number == SIGPIPE or (fact.ending.number == SIGABRT and fact.peer_death is not None)
 
 
 def _spared(job: Job) -> tuple[int, ...]:
@@ -127,12 +160,20 @@ def _spared(job: Job) -> tuple[int, ...]:
 
 
 def _ends_by_itself(rank: RankState) -> bool:
-    return rank.exited is None and rank.report is not None and rank.report.report.how in ("exception", "exit")
+    return not rank.gone and rank.report is not None and rank.report.report.how in ("exception", "exit")
 
 
 def _lost_a_peer(rank: RankState) -> bool:
     said = rank.report or rank.exited
     return said is not None and said.peer_death is not None
+
+
+def warn(job: Job, statement: str) -> Orders:
+    """Each once, and no more of them than somebody reads."""
+    if len(job.warnings) < MOST_WARNINGS and statement not in job.warnings:
+        job.warnings.append(statement)
+        return (Tell(statement, "note"),)
+    return ()
 
 
 def leave(job: Job, at: float, because: str) -> Orders:
@@ -184,6 +225,8 @@ def judge_when_resolved(job: Job, because: str = "every suspect has ended or sai
         return ()
     if job.echoing and len(job.heard) < job.spec.nprocs:
         return ()
+    if job.awaits_nodes and all(_may_be_a_victim(job.ranks[number]) for number in job.suspects):
+        return ()
     return judge(job, because)
 
 
@@ -200,7 +243,7 @@ def all_ended(job: Job, at: float) -> Orders:
     job.ended_at = at
     orders: list[Order] = []
     job.unresolved.clear()
-    job.holding = job.echoing = False
+    job.holding = job.echoing = job.awaits_nodes = False  # nothing ran on a node that was not heard of
     orders += judge_when_resolved(job, "all ranks have ended")
     if job.spec.adopted:
         return tuple(orders)
@@ -233,7 +276,7 @@ def complaint_passed(job: Job, at: float) -> Orders:
     """A rank told its parent of a failure by a signal, and did not end."""
     if job.failed_at is not None or job.stopped_at is not None:
         return ()
-    waiting = [rank for rank in job.ranks if rank.complaint_due is not None and rank.exited is None]
+    waiting = [rank for rank in job.ranks if rank.complaint_due is not None and not rank.gone]
     late = [rank for rank in waiting if rank.pid is not None and _due(rank) <= at]
     if not late:
         soonest = min((max(_due(rank), at + 1.0) for rank in waiting), default=None)
@@ -264,6 +307,8 @@ def hold_passed(job: Job, at: float) -> Orders:
         return judge_when_resolved(job, "what is known of a collective that timed out takes too long")
     if job.mustering:
         return stop_after_muster(job, at)
+    if job.spec.share is not None:
+        return stop_for_failure(job, at, "a rank lost a peer, and the coordinator did not say what to do")
     unheard = job.spec.nprocs - len(job.heard)
     leaving = job.leaving - job.heard
     in_clean_up = not job.unresolved and job.spawned == job.spec.nprocs and unheard <= len(job.heard)
@@ -290,7 +335,7 @@ def stop_after_muster(job: Job, at: float) -> Orders:
 
 def settle_passed(job: Job, at: float) -> Orders:
     """A rank that reported an exception has not ended by itself (a thread of it keeps it alive)."""
-    lingering = [rank for rank in sorted(job.spared) if job.ranks[rank].exited is None]
+    lingering = [rank for rank in sorted(job.spared) if not job.ranks[rank].gone]
     if lingering:
         job.spared_signalled_at = at
     return tuple(SignalRank("it reported an exception and did not end", rank, SIGTERM) for rank in lingering)

@@ -17,12 +17,16 @@ and may stand anywhere. Of the job:
     3.000 examined [5=1.5 6=never …] [number=1]      Examined: the last signs, no stacks
     3.000 mustered [5=1.5 6=never …]                 Mustered: the last signs, no stacks
     3.000 signalled SIGTERM 7                        Signalled
-    3.000 judged 5|nobody killed exit=137 [either=1,2] [basis="…"] [gap=812]   Judged
+    3.000 judged 5|nobody killed exit=137 [either=1,2] [basis="…"] [gap=812] [node=2]   Judged
     3.000 tree-empty [killed=101,102] [survivors=103]   TreeEmpty
     3.000 oom-log 5|nobody [child]                   KernelKilled
     3.000 oom-seen /job                              OomSeen
     3.000 joined 1 "worker TP1" [pid=101] [may-end]  Joined
     3.000 perished "helper" SIGKILL|1 [pid=301] [quiet] [oom]   Perished
+    0.500 node-joined 1 host-b [first=2] [count=2] [off=0.001] [again]   NodeJoined
+    3.000 node-silent 1 1.0 · 3.500 node-heard 1 1.5   NodeSilent, NodeHeard
+    3.000 node-stopping 1 "rank 2 failed" [5=killed …] [signal=SIGKILL]   NodeStopping
+    3.000 node-lost 1 silent|closed|left|never [silent=5]   NodeLost
     3.000 memory-short 1 "the limit is near"         MemoryShort
     3.500 memory-eased "the limit is far again"      MemoryEased
     3.000 kernel-note 5|nobody "Xid 79"              KernelNoted
@@ -195,9 +199,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             who, kind_of = words.next("the culprit"), words.next("the kind of cause")
             rank = None if who == "nobody" else int(who)
             code, either = words.whole("exit") or 1, words.numbers("either")
-            return facts.Judged(
-                at, rank, kind_of, code, either, words.text("basis") or "only suspect", words.whole("gap")
-            )
+            basis, gap = words.text("basis") or "only suspect", words.whole("gap")
+            return facts.Judged(at, rank, kind_of, code, either, basis, gap, words.whole("node"))
         case "tree-empty":
             stuck = tuple(Survivor(pid, "python3", "D") for pid in words.numbers("survivors"))
             return facts.TreeEmpty(at, words.numbers("killed"), stuck)
@@ -217,6 +220,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             )
             oom = (OomCount("/job", 0, 1, shared=True),) if words.flag("oom") else ()
             return facts.Perished(at, words.whole("pid") or 301, name, ending, oom=oom, loud=not quiet)
+        case "node-joined" | "node-silent" | "node-heard" | "node-stopping" | "node-lost":
+            return _of_node(at, verb, int(words.next("the number of the node")), words)
         case "oom-seen":
             return facts.OomSeen(at, words.next("the group"))
         case "memory-short":
@@ -237,6 +242,30 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
         case "degraded":
             return facts.Degraded(at, words.next("the part"), words.next("the statement"))
     raise ScenarioError(f"no such fact of a job: {verb}")
+
+
+def _of_node(at: float, verb: str, node: int, words: Words) -> Fact:
+    name = f"host-{chr(ord('a') + node)}"
+    match verb:
+        case "node-joined":
+            name, count = words.next("its name"), words.whole("count") or 2
+            first = words.whole("first")
+            first, off = node * count if first is None else first, words.number("off") or 0.0
+            return facts.NodeJoined(at, node, name, first, count, uncertainty=off, again=words.flag("again"))
+        case "node-silent" | "node-heard":
+            kind = facts.NodeSilent if verb == "node-silent" else facts.NodeHeard
+            return kind(at, node, name, float(words.next("the seconds")))
+        case "node-stopping":
+            number = _signal(words.text("signal") or "SIGTERM")
+            return facts.NodeStopping(at, node, name, words.next("why"), number, tuple(words.ranks().items()))
+    how, silent_s = words.next("how"), words.number("silent") or 0.0
+    statement = {
+        "silent": f"nothing was heard of it for {silent_s:.1f} s",
+        "closed": "its agent is gone",
+        "left": "its warden is gone",
+        "never": "it has not joined",
+    }[how]
+    return facts.NodeLost(at, node, "" if how == "never" else name, how, statement, silent_s)
 
 
 def _signs(words: Words) -> tuple[Sign, ...]:

@@ -19,7 +19,7 @@ from rankguard.core.job import Job
 from rankguard.core.machine import JobPhase, job_phase, step
 from rankguard.errors import RankguardBug
 from rankguard.facts import DeadlinePassed, Fact, TimeLost
-from rankguard.jobspec import JobSpec, WatchPlan
+from rankguard.jobspec import JobSpec, NodesPlan, Share, WatchPlan
 from rankguard.model import Phase
 from rankguard.orders import (
     Disarm,
@@ -85,6 +85,8 @@ def spec_of(line: str) -> JobSpec:
             any_end_fails=words.flag("any_end_fails"),
             on_lost="keep" if words.flag("keep") else "end",
             watch=_watch(words),
+            nodes=_nodes(words, plain.nprocs),
+            share=Share("host-a", 29400, 2, first_rank=0, world_size=8) if words.flag("share") else None,
         )
         words.done()
     except ValueError as error:
@@ -100,6 +102,14 @@ def _watch(words: Words) -> WatchPlan | None:
     if words.flag("attached"):
         return plan.replace(attached=PID)
     return plan if words.flag("watch") else None
+
+
+def _nodes(words: Words, nprocs: int) -> NodesPlan | None:
+    count, timeout = words.whole("nodes"), words.number("node_timeout")
+    if count is None:
+        return None
+    plan = NodesPlan(count=count, nproc=nprocs // count)
+    return plan if timeout is None else plan.replace(node_timeout=timeout)
 
 
 def new_spec(nprocs: int) -> JobSpec:
