@@ -41,6 +41,8 @@ class Wire:
         self._out: deque[tuple[memoryview, Sequence[int]]] = deque()
         self.pending_bytes = 0
         """Queued and not yet taken by the kernel."""
+        self.read_bytes = 0
+        """Ever received."""
         self._unheard = False
         """The other end takes nothing any more. What it said before is still to be received, so this closes nothing."""
         self.closed = False
@@ -149,6 +151,7 @@ class Wire:
             self.closed = True
             return 0
         self._in += data
+        self.read_bytes += len(data)
         if self._most is not None and len(self._in) > self._most:
             self.closed = True
         for level, kind, raw in ancillary:

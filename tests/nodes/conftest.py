@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from tests.nodes.loops import Loop
 from tests.nodes.rig import Host, Rig, why_not
 
 
@@ -22,3 +23,11 @@ def hosts(_rig: Rig) -> Iterator[list[Host]]:
     for host in _rig.hosts:
         host.forget()
     assert left == {host.name: {} for host in _rig.hosts}
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    """Runs real links in this process (`loops.py`)."""
+    made = Loop()
+    yield made
+    made.close()

@@ -98,7 +98,7 @@ class Link:
 
         A frame that has no meaning closes it, with `error`.
         """
-        was = self._wire.closed
+        before = self._wire.read_bytes
         try:
             found = [message for message, _fds in self._wire.receive(bytes_most=most)]
         except NEVER_SAID as error:
@@ -107,7 +107,7 @@ class Link:
         if not all(isinstance(each, dict) for each in found):
             self._fail("it said what is no message")
             return []
-        if not was and not self._wire.closed:
+        if self._wire.read_bytes > before:
             self.last_heard = self._clock()
         return found
 
