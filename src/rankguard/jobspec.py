@@ -86,6 +86,8 @@ class Share(Record):
     first_rank: int = 0
     """From here on it is as the coordinator says, at the start of each attempt."""
     world_size: int = 0
+    run_id: str = ""
+    """Of the whole job, which its ranks are told; ours names what is ours alone."""
 
     @property
     def known(self) -> bool:
@@ -191,6 +193,10 @@ class JobSpec(Record):
     """Where the last word of a container goes (`/dev/termination-log`); null: nowhere."""
     clean_shm: str = "report"
     """Of shared memory that outlives the job: `report` it, remove the job's `own`, or `all` that nobody uses."""
+
+    def world_rank(self, rank: int) -> int:
+        """The number of this machine's `rank` among all ranks of the job."""
+        return rank if self.share is None else self.share.first_rank + rank
 
     @property
     def keeps(self) -> bool:

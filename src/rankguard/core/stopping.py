@@ -365,10 +365,11 @@ def bound_passed(job: Job, at: float) -> Orders:
 def launch_orders(job: Job, fact: JobStarted) -> Orders:
     """Everything that starts with the job."""
     orders: list[Order] = []
-    if job.spec.ready_timeout is not None:
+    here = job.spec.share is None  # else the coordinator's core has all ranks, and their clocks
+    if job.spec.ready_timeout is not None and here:
         job.ready_by = fact.at + job.spec.ready_timeout
         orders.append(wake(job, "ready", job.ready_by, "--ready-timeout"))
-    if job.spec.stall_timeout is not None:
+    if job.spec.stall_timeout is not None and here:
         orders.append(wake(job, "stall", fact.at + job.spec.stall_timeout, "--stall-timeout"))
     if not job.spec.adopted:
         orders.insert(0, Spawn("the job begins", 0, job.spec.nprocs - 1))

@@ -26,11 +26,11 @@ THIS_RUN = (
 
 
 def rank_environment(spec: JobSpec, rank: int, port: int, notify: str | None, error_file: str | None) -> dict[str, str]:
-    """The whole environment of one rank. On one node, local rank and rank are the same."""
+    """The whole environment of one rank. `rank` is its number on this machine: on one node that is all it has."""
     env = {name: value for name, value in spec.env.items() if name not in THIS_RUN}
     if spec.watch is None:
         env |= _of_torchrun(spec, rank, port, error_file)
-    env["RANKGUARD_RUN_ID"] = spec.run_id
+    env["RANKGUARD_RUN_ID"] = (spec.share and spec.share.run_id) or spec.run_id
     if spec.run_dir is not None:
         env["RANKGUARD_RUN_DIR"] = spec.run_dir
     if notify is not None:
@@ -47,17 +47,17 @@ def rank_environment(spec: JobSpec, rank: int, port: int, notify: str | None, er
 
 def _of_torchrun(spec: JobSpec, rank: int, port: int, error_file: str | None) -> dict[str, str]:
     """What torchrun tells its ranks. An engine that is watched is told nothing: it would take itself for one of them."""
-    env: dict[str, str] = {}
-    size = str(spec.nprocs)
-    env |= {
-        "RANK": str(rank),
+    share = spec.share
+    world_rank, size = str(spec.world_rank(rank)), str(spec.nprocs if share is None else share.world_size)
+    env = {
+        "RANK": world_rank,
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": size,
-        "LOCAL_WORLD_SIZE": size,
-        "GROUP_RANK": "0",
-        "GROUP_WORLD_SIZE": "1",
+        "LOCAL_WORLD_SIZE": str(spec.nprocs),
+        "GROUP_RANK": str(0 if share is None else share.node),
+        "GROUP_WORLD_SIZE": str(1 if share is None else share.count),
         "ROLE_NAME": spec.role,
-        "ROLE_RANK": str(rank),
+        "ROLE_RANK": world_rank,
         "ROLE_WORLD_SIZE": size,
         "MASTER_ADDR": spec.master_addr,
         "MASTER_PORT": str(port),

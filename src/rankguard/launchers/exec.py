@@ -58,6 +58,8 @@ class ExecRanks:
         self._spec = around.spec
         self._ranks = [LaunchedRank(number) for number in range(self._spec.nprocs)]
         self._queue: deque[int] = deque()
+        self._held = self._spec.share is not None
+        """Which ranks these are of all nodes' is not known yet."""
         self._by_pid: dict[int, LaunchedRank] = {}
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()
@@ -76,6 +78,17 @@ class ExecRanks:
 
     def spawn(self, first: int, last: int) -> None:
         self._queue.extend(range(first, last + 1))
+        if not self._held:
+            self._begin()
+
+    def release(self, around: Surroundings) -> None:
+        """What was held back begins: this node's part of a job on several machines is known."""
+        if self._held:
+            self._held, self._around, self._spec, self._starter = False, around, around.spec, Starter(around)
+            if self._queue:
+                self._begin()
+
+    def _begin(self) -> None:
         self._answers = self._warm.begin(self._around.port)
         if self._answers >= 0:
             self._register(self._answers, NEWS_EXIT, self._on_answer)
@@ -88,14 +101,14 @@ class ExecRanks:
             self._warm.on_answer()
 
     def next_wake(self) -> float | None:
-        if self._queue and self._warm.ready:
+        if self._queue and self._warm.ready and not self._held:
             return 0.0
         due = [self._ranks[n].mailbox.due_at() for n in self._due]
         due += [fact.at + _IN_ORDER_S for fact in self._not_spawned.values()]
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
-        if self._queue and self._warm.ready:
+        if self._queue and self._warm.ready and not self._held:
             numbers = [self._queue.popleft() for _ in range(min(_SLICE, len(self._queue)))]
             for first in range(0, len(numbers), self._in_a_row):
                 self._start([self._ranks[number] for number in numbers[first : first + self._in_a_row]])

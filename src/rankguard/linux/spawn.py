@@ -50,6 +50,8 @@ class Command(Record):
     """Where in that: `announce` is then a file that has a place for each rank (`../keep.py`), written first of all."""
     dies_with_us: bool = True
     """False: it lives on when its parent is gone (`--on-lost keep`)."""
+    like_us: bool = False
+    """The kernel's OOM killer is not to prefer it to us: it supervises, too."""
     binding: "Binding | None" = None
     """The CPUs and the memory that the child prefers."""
 
@@ -130,7 +132,7 @@ def _become(command: Command, programs: Sequence[bytes], parent: int, report: in
         stage = 4
         report = _arrange_fds(command, report)
         stage = 5
-        _raise_oom_score()
+        _raise_oom_score(0 if command.like_us else OOM_SCORE_RAISE)
         if command.nofile is not None:
             resource.setrlimit(resource.RLIMIT_NOFILE, command.nofile)
         if command.binding is not None:
@@ -194,12 +196,12 @@ def _allow_tracing(parent: int) -> None:
         pass
 
 
-def _raise_oom_score() -> None:
+def _raise_oom_score(by: int) -> None:
     """An unprivileged process may always raise its own score (proc(5)); that it cannot is no reason not to start."""
     try:
         fd = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
         try:
-            score = min(1000, int(os.read(fd, 16)) + OOM_SCORE_RAISE)
+            score = min(1000, int(os.read(fd, 16)) + by)
             os.write(fd, str(score).encode())
         finally:
             os.close(fd)

@@ -33,6 +33,7 @@ from rankguard.facts import (
     Suspended,
     WardenLost,
 )
+from rankguard.jobspec import Share
 from rankguard.launchers.contract import Surroundings
 from rankguard.launchers.exec import ExecRanks
 from rankguard.launchers.masterport import master_port
@@ -58,6 +59,7 @@ from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
 from rankguard.supervisor.tree import JobTree
+from rankguard.wire import Message
 
 if TYPE_CHECKING:
     from rankguard.launchers.attached import AttachedTree
@@ -84,16 +86,17 @@ class LiveAttempt:
         self._expected: ReadinessExpected | None = None
         self._suspended = False
         self.job = Job(for_telling(spec), before)
-        self._port, self._port_lock = master_port(spec)
+        self.port, self._port_lock = master_port(spec)
         if spec.watch is None:
             how = "given" if self._port_lock is None else "a free one"
-            files.append(story.note(f"MASTER_PORT is {self._port}, {how}"))
+            files.append(story.note(f"MASTER_PORT is {self.port}, {how}"))
         theirs = spec.watch is not None and spec.watch.attaches
         groups_before = groups_of((spec.watch and spec.watch.attached) or 0) if theirs else own_groups()
         self._groups = self._make_groups()
         self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
         self._output = Output(spec, self._screen.sinks, self._warn, few)
-        self._told = safe_output(self._output, ground.consoles, ground.failopen)
+        told = safe_output(self._output, ground.consoles, ground.failopen)
+        self._told = told if ground.uplink is None else ground.uplink.tee(told)
         self._said_error = self._child_ended = False
         self._survey: Survey | None = None
         self._records: Records | None = None
@@ -102,9 +105,9 @@ class LiveAttempt:
         self.driver = Driver(self.job, selector, clock, record, self._listen, ground.awake)
         self.driver.spare = ground.failopen.spare
         self._kernel_log = KernelLog()
-        around = Surroundings(
+        self._around = around = Surroundings(
             spec=spec,
-            port=self._port,
+            port=self.port,
             private_dir=ground.private_dir,
             terminal=ground.terminal,
             warm=ground.warm,
@@ -139,7 +142,7 @@ class LiveAttempt:
         self.driver.launcher, self.driver.tree = self._watched or self._ranks, self._tree
         if self._watched is not None:
             self._tree.wait_for(self._watched.busy)
-        self.driver.examine = guard("the look at a stall", self._examine, self.driver.examine)
+        self.driver.examine = guard("the look at a stall", self.examine, self.driver.examine)
         self.driver.muster = guard("the look at a collective", self._muster, self.driver.muster)
         self.desk.later["stacks"] = guard("stacks", self._snapshots.ask, nothing)
         self._samples = Samples(
@@ -152,10 +155,23 @@ class LiveAttempt:
             self._ahead = Ahead(ground.last_word, self.job, clock)
             self._samples.nearing, self.desk.judged = self._ahead.near, self._ahead.judged
         self._listeners = self._make_listeners()
-        self._parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
-        # What the parts say is shown first, then what is shown is written.
-        self._parts += [self._output, self._screen, ground.reading, Rehearsal(self.job)]
-        self._parts += self._page_s_part()
+        self._parts = self._make_parts()
+        if ground.uplink is not None:
+            ground.uplink.serve(self)
+
+    def begin(self, share: Share, master_addr: str, master_port: int) -> None:
+        """The ranks of this node's part may start: all nodes are there, and which ranks these are is known."""
+        spec = self._spec.replace(share=share, master_addr=master_addr, master_port=master_port)
+        first, last = share.first_rank, share.first_rank + spec.nprocs - 1
+        said = f"node {share.node} of {share.count}: ranks {first} to {last} of {share.world_size}"
+        self._files.append(story.note(f"{said}; MASTER_ADDR is {master_addr}, MASTER_PORT {master_port}"))
+        self._spec = spec
+        if isinstance(self._ranks, ExecRanks):
+            self._ranks.release(self._around.replace(spec=spec, port=master_port))
+
+    def sampled(self) -> Message:
+        """What the ranks held when they were looked at last."""
+        return self._samples.told()
 
     def _make_ranks(
         self, around: Surroundings, emit: Callable[[Fact], None]
@@ -217,7 +233,15 @@ class LiveAttempt:
             guard("the live view", self._screen.listen, nothing),
             guard("the last word ahead", self._ahead.listen, nothing) if self._ahead is not None else nothing,
             guard(failopen.DESK, self.desk.listen, nothing),
+            self._ground.uplink.listen if self._ground.uplink is not None else nothing,
         ]
+
+    def _make_parts(self) -> list[Part]:
+        """What the parts say is shown first, then what is shown is written."""
+        ground = self._ground
+        parts: list[Part] = [self._snapshots, *self._on_demand(), self._samples]
+        parts += [self._output, self._screen, ground.reading, Rehearsal(self.job), *self._page_s_part()]
+        return [*parts, ground.uplink] if ground.uplink is not None else parts
 
     def _on_demand(self) -> "Iterator[Part]":
         """Parts that most jobs do without."""
@@ -248,9 +272,12 @@ class LiveAttempt:
     def _examination(self) -> "Examination":
         from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
 
-        return Examination(self.job, self._snapshots, self._ranks.signs, self.driver.emit, self._ground.redact)
+        uplink, signs = self._ground.uplink, self._ranks.signs
+        emit = self.driver.emit if uplink is None else uplink.tell  # what it means is for whoever has all ranks to say
+        return Examination(self.job, self._snapshots, signs, emit, self._ground.redact)
 
-    def _examine(self, number: int, now: float) -> None:
+    def examine(self, number: int, now: float) -> None:
+        """What all ranks are doing, as `Examined`."""
         if self._examination not in self._parts:  # somebody was not ready in time
             self._parts.insert(0, self._examination)
         if self._watched is not None:
@@ -385,6 +412,8 @@ class LiveAttempt:
             self._expected = fact
         elif isinstance(fact, Suspended | Resumed):
             self._suspended = isinstance(fact, Suspended)
+        if self.job.finished and self._ground.uplink is not None:
+            self._ground.uplink.listen(fact)  # the other nodes have not ended yet
         self.driver.emit(fact)
 
     def on_child(self, now: float) -> None:
@@ -406,6 +435,8 @@ class LiveAttempt:
 
     def _on_payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
         self.desk.payload(rank, payload, fd)
+        if self._ground.uplink is not None:
+            self._ground.uplink.payload(rank, payload, fd)
 
     def _listen(self, told: Fact | Order) -> None:
         for listener in self._listeners:
@@ -439,7 +470,7 @@ class LiveAttempt:
             from rankguard.supervisor.survey import Survey  # no start waits for it
 
             redact, emit = self._ground.redact, self.driver.emit
-            self._survey = Survey(self.job, self._spec, self._port, self._selector, NEWS_ASIDE, clock, emit, redact)
+            self._survey = Survey(self.job, self._spec, self.port, self._selector, NEWS_ASIDE, clock, emit, redact)
             self._tree.wait_for(self._survey.busy, self._survey.close)
             self._parts.insert(0, self._survey)
         return self._survey

@@ -21,9 +21,16 @@ class Glimpses:
     """Of one job. `tell` reaches the front; `heard_at(rank)` is when a rank last said or printed anything."""
 
     def __init__(
-        self, job: Job, memory: MemoryDomain, heard_at: Callable[[int], float | None], tell: Callable[[Message], None]
+        self,
+        job: Job,
+        memory: MemoryDomain,
+        heard_at: Callable[[int], float | None],
+        tell: Callable[[Message], None],
+        *,
+        here: bool = True,
     ) -> None:
-        self._job, self._memory, self._heard_at, self._tell = job, memory, heard_at, tell
+        """`here`: the ranks are processes of this machine."""
+        self._job, self._memory, self._heard_at, self._tell, self._here = job, memory, heard_at, tell, here
         self._wanted = False
 
     def ask(self, ask: Message, now: float) -> Message | None:
@@ -90,12 +97,14 @@ class Glimpses:
             total,
             unit,
             None if heard is None else now - heard,
-            resident(rank.pid) if rank.exited is None else None,
+            resident(rank.pid) if rank.exited is None and self._here else None,
             None if rank.ready_at is None else rank.ready_at - _began(self._job, now),
         ]
 
     def _used(self) -> list[int | None]:
         """Used and limit of the job's memory, in bytes. What the kernel gives back first (file cache) is not counted."""
+        if not self._here:
+            return [None, None]
         state = self._memory.state()
         used = state.used_bytes
         if used is not None and state.cache_bytes is not None:

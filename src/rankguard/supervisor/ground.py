@@ -18,8 +18,10 @@ from rankguard.supervisor.failopen import FailOpen
 from rankguard.wire import Wire
 
 if TYPE_CHECKING:
+    from rankguard.launchers.fleet import Fleet
     from rankguard.supervisor.keeping import Keeping
     from rankguard.supervisor.page import Page
+    from rankguard.supervisor.uplink import Uplink
 
 
 class Ground(NamedTuple):
@@ -54,3 +56,7 @@ class Ground(NamedTuple):
     failopen: FailOpen
     keeping: "Keeping | None" = None
     page: "Page | None" = None
+    uplink: "Uplink | None" = None
+    """To the coordinator, of whose job this is one node's part."""
+    fleet: "Fleet | None" = None
+    """The nodes that this run coordinates."""

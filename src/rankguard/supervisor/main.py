@@ -48,12 +48,19 @@ from rankguard.supervisor.ground import Ground
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
+    from rankguard.launchers.fleet import Fleet
+    from rankguard.model import Attempt
+    from rankguard.supervisor.failopen import Part
     from rankguard.supervisor.keeping import Keeping
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.restarts import Restarter
+    from rankguard.supervisor.uplink import Uplink
+    from rankguard.supervisor.world import WorldAttempt
 
 clock = time.monotonic
 FLUSH_S = 2.0
+IDLE_S = 60.0
+"""The longest sleep while all that is awaited is news."""
 
 
 def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> None:
@@ -112,7 +119,9 @@ class Supervisor:
         tell: int,
         front_pid: int,
     ) -> None:
-        few_fds = not ensure_fds(spec.nprocs, page=spec.http is not None)
+        few_fds = not ensure_fds(
+            spec.nprocs if spec.nodes is None else 2 * spec.nodes.count, page=spec.http is not None
+        )
         self._wire, self._signals, self._tell = wire, signals, tell
         self._warden_pid = os.getppid()
         self._keeping: Keeping | None = None
@@ -142,6 +151,8 @@ class Supervisor:
         self._restarter = self._make_restarter(spec)
         self._warm = WarmStart(spec, self._note_in_journal, redactor.text)
         self._last_word = TerminationLog(spec.termination_log, redactor.text)
+        self._uplink = self._make_uplink(spec)
+        self._fleet = self._make_fleet(spec)
         self._ground = Ground(
             spec=spec,
             wire=wire,
@@ -167,13 +178,42 @@ class Supervisor:
             failopen=self._failopen,
             keeping=keeping,
             page=self._page,
+            uplink=self._uplink,
+            fleet=self._fleet,
         )
-        self._attempt = LiveAttempt(self._ground, ())
+        self._attempt = self._make_attempt(())
         self._control = Control(self._private_dir, self._selector, self._ask, few_fds=few_fds)
         if self._control.error is None:
             files.link(CONTROL, self._control.address)
         else:
             files.append(story.note(self._control.error))
+
+    def _make_uplink(self, spec: JobSpec) -> "Uplink | None":
+        """To the coordinator of a job that is on several machines."""
+        if spec.share is None:
+            return None
+        from rankguard.supervisor.uplink import Uplink  # no start on one machine waits for it
+
+        return Uplink(spec, self._selector, clock)
+
+    def _make_fleet(self, spec: JobSpec) -> "Fleet | None":
+        """The nodes of such a job, in its coordinator."""
+        if spec.nodes is None:
+            return None
+        from rankguard.launchers.fleet import Fleet
+
+        return Fleet(spec, self._selector, clock, self._tell_joining)
+
+    def _tell_joining(self, text: str) -> None:
+        self._wire.send({"is": "told", "what": "joining", "rank": None, "text": text})
+        self._note_in_journal(text)
+
+    def _make_attempt(self, before: "tuple[Attempt, ...]") -> "LiveAttempt | WorldAttempt":
+        if self._fleet is None:
+            return LiveAttempt(self._ground, before)
+        from rankguard.supervisor.world import WorldAttempt
+
+        return WorldAttempt(self._ground, before)
 
     def _make_page(self, spec: JobSpec, listening: int, files: RunFiles) -> "Page":
         from rankguard.supervisor.page import Page  # no start without `--http` waits for it
@@ -192,7 +232,7 @@ class Supervisor:
         return self._keeping
 
     def _make_restarter(self, spec: JobSpec) -> "Restarter | None":
-        if not spec.max_restarts:
+        if not spec.max_restarts or spec.share is not None:  # of all nodes at once, when the coordinator says so
             return None
         from rankguard.supervisor.restarts import Restarter  # no start without restarts waits for it
 
@@ -242,6 +282,10 @@ class Supervisor:
         final = self._attempt.run()
         if self._restarter is not None:
             final = self._go_on(final, self._restarter)
+        if self._uplink is not None:
+            final = self._end_with_all(final, self._uplink)
+        if self._fleet is not None:
+            self._fleet.finish(final.to_dict())
         self._warm.close()
         self._control.close()
         self._remove_private_dir()
@@ -259,6 +303,24 @@ class Supervisor:
         self._wire.send({"is": "finished", "verdict": told})
         if self._page is not None:
             self._page.close()
+        if self._fleet is not None:
+            self._fleet.close()
+
+    def _end_with_all(self, final: Verdict, uplink: "Uplink") -> Verdict:
+        """Our node is done: another attempt when the coordinator says so, and in the end the verdict of the whole job."""
+        failed: tuple[Attempt, ...] = ()
+        while uplink.lost is None and uplink.final is None:
+            uplink.done(self._attempt.job.tree)
+            while uplink.waits:
+                self._turn(clock() + IDLE_S, uplink)
+            if uplink.again:
+                from rankguard.supervisor.restarts import attempt_of
+
+                failed = (*failed, attempt_of(final, len(failed), self._attempt.lasted_s))
+                self._attempt.close()
+                self._attempt = self._make_attempt(failed)
+                final = self._attempt.run()
+        return uplink.final or final
 
     def _with_unwritten(self, final: Verdict) -> Verdict:
         """What could not be written, of the run's files and of the last word."""
@@ -285,7 +347,7 @@ class Supervisor:
             before.close()
             self._tell_page(heals=None, resting=None)
             try:
-                self._attempt = LiveAttempt(self._ground, restarter.failed)
+                self._attempt = self._make_attempt(restarter.failed)
             except SpawnFailed as error:
                 final = final.replace(not_restarted=f"it could not be: {error.statement}")
                 break
@@ -306,16 +368,19 @@ class Supervisor:
         until = clock() + seconds
         if self._page is not None:
             self._page.warn = self._page.gone = self._page.note
-        while self._attempt.asked_to_end is None and (now := clock()) < until:
-            due = until
-            self._reading.wake(now)
-            due = min(due, self._reading.next_wake() or until)
-            if self._page is not None:
-                self._page.wake(now)
-                due = min(due, self._page.next_wake() or until)
-            news = self._selector.select(max(0.0, due - now))
-            for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
-                key.data[1](clock())
+        while self._attempt.asked_to_end is None and clock() < until:
+            self._turn(until, self._fleet)
+
+    def _turn(self, until: float, *parts: "Part | None") -> None:
+        """One turn of the loop while no attempt runs, until there is news or something is due."""
+        now, due = clock(), [until]
+        for part in (self._reading, self._page, *parts):
+            if part is not None:
+                part.wake(now)
+                due += [at for at in (part.next_wake(),) if at is not None]
+        news = self._selector.select(max(0.0, min(due) - now))
+        for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
+            key.data[1](clock())
 
     def _on_fault(self, part: str, statement: str, details: str) -> None:
         """A part of ours is switched off: told in the journal and on stderr, as far as these work."""

@@ -33,7 +33,7 @@ class Restarter:
         if last is not None:
             self.give_up(last)
             return None
-        attempt = _attempt(final, len(self.failed), lasted_s)
+        attempt = attempt_of(final, len(self.failed), lasted_s)
         answer = self._budget.after(final, attempt, time.monotonic(), random.random())  # noqa: S311  # no secret
         if not isinstance(answer, Again):
             self.give_up(answer)
@@ -63,7 +63,8 @@ class Restarter:
         self._files.append(story.note(f"not started again: {because}"))
 
 
-def _attempt(final: Verdict, number: int, lasted_s: float) -> Attempt:
+def attempt_of(final: Verdict, number: int, lasted_s: float) -> Attempt:
+    """What is kept of an attempt that is over."""
     culprit = final.culprit
     return Attempt(
         attempt=number,

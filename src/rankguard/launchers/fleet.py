@@ -1,0 +1,417 @@
+"""The coordinator's nodes: who has joined, what they say, who is lost. It outlives an attempt; `nodes.py` is one attempt's.
+
+Each node has an agent: an ordinary supervisor with its own ranks, which acts on a local death by itself. It dials us
+(`../supervisor/uplink.py`); our own machine's agent is started here as a child, or a program that has all agents placed
+(`../nodes/rayplace.py`). A heartbeat goes to each link and its answer is a measure of that node's clock.
+Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
+from typing import Any, Protocol
+
+from rankguard.errors import SpawnFailed
+from rankguard.jobspec import JobSpec, NodesPlan, Share
+from rankguard.linux import spawn
+from rankguard.linux.helper import AT_WORK
+from rankguard.nodes.link import Door, Hello, Joining, Link, Message, address_of, listen
+from rankguard.nodes.offset import Offset
+from rankguard.record import to_data
+
+URGENT = 0
+_PINGS = 8
+"""Quick ones, to know a new node's clock."""
+_REFUSALS = 32
+"""That are told."""
+_FLUSH_S = 2.0
+_SAID = 64 << 10
+"""Bytes of a line, and of the last words, of the program that has agents placed."""
+
+
+class Node:
+    """One node that has joined."""
+
+    def __init__(self, number: int, hello: Message, link: Link) -> None:
+        self.number, self.link = number, link
+        self.name = str(hello.get("name") or f"node {number}")[:200]
+        self.offset = Offset()
+        self.port: int | None = None
+        """The MASTER_PORT that it would have; null: its attempt does not stand yet."""
+        self.begun = self.done = self.lost = self.writing = False
+        self.silent_since: float | None = None
+        self.pinged_at = float("-inf")
+        self.pings = 0
+
+
+class Taker(Protocol):
+    """Who is told (`nodes.py`)."""
+
+    def joined(self, node: Node, now: float) -> None: ...
+    def measured(self, node: Node, now: float) -> None: ...
+    def standing(self, node: Node, now: float) -> None: ...
+    def take(self, node: Node, message: Message, now: float) -> None: ...
+    def silent(self, node: Node, silent_s: float, now: float) -> None: ...
+    def heard(self, node: Node, silent_s: float, now: float) -> None: ...
+    def lost(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None: ...
+    def never(self, statement: str, missing: tuple[int, ...], now: float) -> None: ...
+
+
+class Fleet:
+    """Of one run. Raises `SpawnFailed` when nothing can be listened to, or our own agent cannot be started."""
+
+    def __init__(
+        self, spec: JobSpec, selector: BaseSelector, clock: Callable[[], float], tell: Callable[[str], None]
+    ) -> None:
+        assert spec.nodes is not None
+        self.plan: NodesPlan = spec.nodes
+        self._spec, self._selector, self._clock, self._tell = spec, selector, clock, tell
+        self.nodes: dict[int, Node] = {}
+        self.taker: Taker | None = None
+        self._refused: set[str] = set()
+        self._began = clock()
+        self._said_at = 10.0
+        self._beat = min(1.0, self.plan.node_timeout / 5)
+        try:
+            listening = listen(self.plan.host, self.plan.port)
+        except OSError as error:
+            where = f"{self.plan.host or '*'}:{self.plan.port}"
+            raise SpawnFailed(
+                f"unable to listen on {where}: {error.strerror or error}",
+                error.errno or 0,
+                exit_code=125,
+                hint="--rdzv-endpoint HOST:PORT, with an address of this machine and a free port",
+            ) from error
+        self.host, self.port = address_of(listening)
+        self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock)
+        self._turned_away = 0
+        self._placer = self._place() if self.plan.agent else None
+
+    # ── Our own agent, or whoever has agents placed ──────────────────────────────────────────────────────────────
+
+    def agent_spec(self) -> JobSpec:
+        """One node's part of the job, as far as all nodes have it alike."""
+        spec, plan = self._spec, self.plan
+        host = plan.host or ("127.0.0.1" if plan.on == "join" else "")
+        share = Share(host, self.port, plan.count, plan.token, None, plan.join_timeout)
+        share = share.replace(orphan_timeout=plan.orphan_timeout)
+        folder = f"{spec.run_dir}/node-0" if spec.run_dir is not None and plan.on == "join" else None
+        return spec.replace(
+            run_id=os.urandom(4).hex(), nodes=None, share=share, nprocs=plan.nproc, run_dir=folder, http=None, console="none", events=False, verbose=False, termination_log=None, hidden=(), rank_env=(),
+            stdin_rank=None, debug_rank=None, debug_argv=(), prefix=None, filters=((), ()),
+        )  # fmt: skip
+
+    def _place(self) -> "_Placer":
+        spec = self.agent_spec()
+        asked: dict[str, Any]
+        if self.plan.on == "join":
+            assert spec.share is not None
+            asked = to_data(spec.replace(share=spec.share.replace(node=0)))
+        else:
+            asked = {
+                "spec": to_data(spec),
+                "count": self.plan.count,
+                "nproc": self.plan.nproc,
+                "settings": dict(self.plan.settings),
+                "join_timeout": self.plan.join_timeout,
+            }
+        return _Placer(self.plan.agent, self._spec, json.dumps(asked).encode() + b"\n", self._selector, self._on_placer)
+
+    def _on_placer(self, said: dict[str, Any] | None, now: float) -> None:
+        """A line of it, or null: it has ended."""
+        if said is not None and "told" in said:
+            self._tell(str(said["told"]))
+        elif self.complete or self.taker is None:
+            return
+        elif said is not None and "failed" in said:
+            self.taker.never(str(said["failed"]), self.missing, now)
+        elif said is None and self._placer is not None:
+            words = self._placer.last_words()
+            what = "the agent of this machine" if self.plan.on == "join" else "the program that places agents on Ray"
+            self.taker.never(f"{what} has ended{': ' + words if words else ''}", self.missing, now)
+
+    # ── Joining ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Nodes that are not there."""
+        return tuple(n for n in range(self.plan.count) if n not in self.nodes or self.nodes[n].lost)
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing
+
+    def living(self) -> Iterator[Node]:
+        """Nodes that can be told something."""
+        return (node for node in self.nodes.values() if not node.lost)
+
+    def _on_hello(self, joining: Joining, came: Hello) -> None:
+        hello = came.message
+        number = self._place_of(hello)
+        why = self._refuses(hello, number)
+        if why is not None or number is None:
+            joining.refuse(why or "")
+            joining.close()
+            self._tell_refused(joining.peer, why or "")
+            return
+        self._join(Node(number, hello, joining.accept()), self._clock())
+
+    def _tell_refused(self, who: str, why: str) -> None:
+        """Once: whoever is refused may come again and again."""
+        if why not in self._refused and len(self._refused) < _REFUSALS:
+            self._refused.add(why)
+            self._tell(f"refused {who or 'somebody'}: {why}")
+
+    def _place_of(self, hello: Message) -> int | None:
+        number = hello.get("node")
+        return next(iter(self.missing), None) if number is None else number if type(number) is int else None
+
+    def _refuses(self, hello: Message, number: int | None) -> str | None:
+        count, nproc = self.plan.count, self.plan.nproc
+        if hello.get("count") != count:
+            return f"it was started with --nnodes {hello.get('count')}, the coordinator with {count}"
+        if hello.get("nproc") != nproc:
+            return f"it was started with {hello.get('nproc')} ranks per node, the coordinator with {nproc}"
+        if number is None:
+            return f"all {count} nodes have joined"
+        if not 0 <= number < count:
+            return f"there is no node {number}; with --nnodes {count} they are 0 to {count - 1}"
+        if number not in self.missing:
+            return f"node {number} has joined already: {self.nodes[number].name}"
+        return None
+
+    def _join(self, node: Node, now: float) -> None:
+        self.nodes[node.number] = node
+        self._selector.register(node.link, EVENT_READ, (URGENT, partial(self._on_link, node)))
+        self._ping(node, now)
+        if self.taker is not None:
+            self.taker.joined(node, now)
+        self._on_link(node, now)
+
+    # ── Links ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def send(self, node: Node, message: Message) -> None:
+        """To a node that is there."""
+        if not node.lost:
+            node.link.send(message)
+            self._watch_writing(node)
+
+    def _watch_writing(self, node: Node) -> None:
+        link = node.link
+        if not link.closed and link.pending != node.writing:
+            node.writing = link.pending
+            events = EVENT_READ | (EVENT_WRITE if node.writing else 0)
+            self._selector.modify(link, events, (URGENT, partial(self._on_link, node)))
+
+    def _on_link(self, node: Node, now: float) -> None:
+        if node.lost:
+            return
+        node.link.flush()
+        for message in node.link.receive():
+            self._take(node, message, now)
+        if node.link.closed and not node.lost:
+            said = f": {node.link.error}" if node.link.error else ""
+            self.lose(node, "closed", f"its agent is gone (the connection was closed{said})", 0.0, now)
+        self._watch_writing(node)
+
+    def _take(self, node: Node, message: Message, now: float) -> None:
+        taker = self.taker
+        if node.silent_since is not None and taker is not None:
+            taker.heard(node, now - node.silent_since, now)
+            node.silent_since = None
+        match message.get("is"):
+            case "pong":
+                node.offset.exchanged(float(message["t"]), float(message["mine"]), self._clock())
+                if node.pings < _PINGS:
+                    self._ping(node, now)
+                if taker is not None:
+                    taker.measured(node, now)
+            case "standing":
+                node.port, node.begun, node.done = int(message["port"]), False, False
+                if taker is not None:
+                    taker.standing(node, now)
+            case _:
+                if taker is not None:
+                    taker.take(node, message, now)
+
+    def _ping(self, node: Node, now: float) -> None:
+        node.pinged_at, node.pings = now, node.pings + 1
+        self.send(node, {"do": "ping", "t": self._clock()})
+
+    def lose(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None:
+        """Nothing more comes from it."""
+        if node.lost:
+            return
+        node.lost = True
+        self._selector.unregister(node.link)
+        node.link.close()
+        if self.taker is not None:
+            self.taker.lost(node, how, statement, silent_s, now)
+
+    # ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def next_wake(self) -> float | None:
+        due = [node.pinged_at + self._beat for node in self.living()]
+        due += [at for at in (self._door.next_wake(),) if at is not None]
+        if not self.complete and self.taker is not None:
+            due += [self._began + self._said_at, self._began + self.plan.join_timeout]
+        return min(due, default=None)
+
+    def wake(self, now: float) -> None:
+        """Heartbeats, silences, and who is still awaited."""
+        for node in tuple(self.living()):
+            if now >= node.pinged_at + self._beat:
+                self._ping(node, now)
+            silent = now - node.link.last_heard
+            if silent >= 2 * self._beat:
+                self._on_link(node, now)  # it may be we who were stopped
+                silent = now - node.link.last_heard
+            if node.lost:
+                continue
+            if silent >= self.plan.node_timeout:
+                self.lose(node, "silent", f"nothing was heard of it for {silent:.1f} s", silent, now)
+            elif silent >= 2 * self._beat and node.silent_since is None and self.taker is not None:
+                node.silent_since = node.link.last_heard
+                self.taker.silent(node, silent, now)
+        self._door.wake(now)
+        if self._door.turned_away != self._turned_away:
+            self._turned_away = self._door.turned_away
+            self._tell_refused(*self._door.last_error.split(": ", 1))
+        if not self.complete and self.taker is not None:
+            self._look_at_missing(now)
+
+    def again(self, now: float) -> None:
+        """Another attempt: every node makes one, and who is missing has its time anew."""
+        self._began, self._said_at = now, 10.0
+        for node in tuple(self.living()):
+            node.port, node.begun, node.done = None, False, False
+            self.send(node, {"do": "again"})
+
+    def _look_at_missing(self, now: float) -> None:
+        waited, missing = now - self._began, self.missing
+        who = f"{self.plan.count - len(missing)} of {self.plan.count} nodes have joined"
+        if waited >= self.plan.join_timeout and self.taker is not None:
+            self._began = now  # it is said once
+            self.taker.never(f"it has not joined within {self.plan.join_timeout:g} s", missing, now)
+        elif waited >= self._said_at:
+            self._said_at = {10.0: 30.0, 30.0: 60.0}.get(self._said_at, self._said_at + 60.0)
+            self._tell(f"{waited:.0f} s: {who}; waiting for node {', '.join(map(str, missing[:16]))}")
+
+    # ── The end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def finish(self, told: dict[str, Any]) -> None:
+        """Every node ends with this verdict."""
+        self.taker = None
+        for node in tuple(self.living()):
+            self.send(node, {"do": "finish", "verdict": told})
+        for node in tuple(self.living()):
+            node.link.flush_within(_FLUSH_S)
+
+    def close(self) -> None:
+        """Let go of everything; our own agent ends by itself."""
+        self.taker = None
+        self._door.close()
+        for node in tuple(self.living()):
+            node.lost = True
+            self._selector.unregister(node.link)
+            node.link.close()
+        if self._placer is not None:
+            self._placer.close()
+
+
+class _Placer:
+    """A child of ours: this machine's agent, or the program that has all agents placed. It is told what is wanted by one
+    line on its stdin, which stays open as long as we live; what it says comes as lines of JSON.
+    """
+
+    def __init__(
+        self,
+        argv: tuple[str, ...],
+        spec: JobSpec,
+        asked: bytes,
+        selector: BaseSelector,
+        told: Callable[[dict[str, Any] | None, float], None],
+    ) -> None:
+        self._selector, self._told = selector, told
+        self._buffer = b""
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
+            ours.callback(os.close, self._stdin)
+            theirs.callback(os.close, stdin)
+            self._out, out = os.pipe2(os.O_CLOEXEC)
+            ours.callback(os.close, self._out)
+            theirs.callback(os.close, out)
+            self._err = os.memfd_create("rankguard-err", os.MFD_CLOEXEC)
+            ours.callback(os.close, self._err)
+            command = spawn.Command(argv=argv, env=spec.env, cwd=spec.cwd, stdio=(stdin, out, self._err), like_us=True)
+            try:
+                started = spawn.spawn(command)
+            except OSError as error:
+                raise SpawnFailed(f"unable to start an agent: {error.strerror or error}", error.errno or 0) from error
+            ours.pop_all()
+        os.close(started.news)
+        self.pid, self._pidfd = started.pid, started.pidfd
+        AT_WORK.add(self.pid)
+        for fd in (self._out, self._stdin):
+            os.set_blocking(fd, False)
+        self._unsent = asked
+        selector.register(self._stdin, EVENT_WRITE, (URGENT, self._on_stdin))
+        selector.register(self._out, EVENT_READ, (URGENT, self._on_said))
+        selector.register(self._pidfd, EVENT_READ, (URGENT, self._on_end))
+
+    def _on_stdin(self, _now: float) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self._stdin, self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._unsent = b""
+        if not self._unsent:
+            self._selector.unregister(self._stdin)
+
+    def _on_said(self, now: float) -> None:
+        try:
+            data = os.read(self._out, _SAID)
+        except OSError:
+            return
+        if not data:
+            self._selector.unregister(self._out)
+            return
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        self._buffer = self._buffer[-_SAID:]
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    self._told(said, now)
+
+    def _on_end(self, now: float) -> None:
+        self._selector.unregister(self._pidfd)
+        self._on_said(now)
+        self._told(None, now)
+
+    def last_words(self) -> str:
+        """Of its stderr."""
+        size = os.fstat(self._err).st_size
+        text = os.pread(self._err, _SAID, max(0, size - _SAID)).decode(errors="replace").strip()
+        return text.splitlines()[-1][:300] if text else ""
+
+    def close(self) -> None:
+        """It ends once its stdin does, and is waited for as long as an agent may take to end with a verdict in hand."""
+        for fd in (self._stdin, self._out, self._pidfd):
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(fd)
+        os.close(self._stdin)
+        import select
+
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if poll.poll(_FLUSH_S * 1000):
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        AT_WORK.discard(self.pid)
+        for fd in (self._out, self._pidfd, self._err):
+            os.close(fd)

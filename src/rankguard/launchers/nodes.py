@@ -1,0 +1,304 @@
+"""Ranks on other machines: the launcher of a job that has agents, one a node. One attempt's part of the `Fleet`.
+
+Orders of the core become messages to agents; what agents tell becomes facts of the world: ranks by their number among
+all, instants on our clock. An agent ends, reaps and sweeps its ranks by itself; here that is only heard of.
+Read next: `fleet.py` (the links), `../nodes/mapping.py` (facts), `../supervisor/uplink.py` (the other end).
+"""
+
+from collections.abc import Callable, Iterable
+
+from rankguard.facts import (
+    Examined,
+    Exited,
+    Fact,
+    FrontLost,
+    Looked,
+    NodeHeard,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
+    NodeStopping,
+    NotSpawned,
+    Silences,
+    StopRequested,
+    TreeEmpty,
+    WardenLost,
+)
+from rankguard.jobspec import JobSpec
+from rankguard.launchers.contract import Emit, Told
+from rankguard.launchers.fleet import Fleet, Node
+from rankguard.launchers.signs import silences
+from rankguard.model import Left, MemoryState, Sign, Survivor
+from rankguard.nodes.link import Message
+from rankguard.nodes.mapping import from_wire, to_world
+from rankguard.record import from_data
+
+_BETTER = 0.5
+"""A clock is told anew when it is known better by so much."""
+
+
+class NodeRanks:
+    """The launcher (`contract.py`) and the tree (`driver.Tree`) of one attempt."""
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        fleet: Fleet,
+        clock: Callable[[], float],
+        *,
+        emit: Emit,
+        output: Told,
+        on_payload: Callable[[int, bytes | None, int | None], None],
+    ) -> None:
+        assert spec.nodes is not None
+        self._spec, self._fleet, self._clock, self._emit = spec, fleet, clock, emit
+        self._output, self._on_payload = output, on_payload
+        self._each = spec.nodes.nproc
+        self._wanted = self._gone = False
+        self._looked: dict[int, Looked] = {}
+        self._signs: dict[int, Sign] = {}
+        self._ended: set[int] = set()
+        self._held: dict[int, Message] = {}
+        self._told: dict[int, float] = {}
+        self._trees: dict[int, TreeEmpty] = {}
+        self._asked: dict[int, Callable[[Message], None]] = {}
+        self._dropped: dict[int, int] = {}
+        self.killed: set[int] = set()
+        self.examined: Callable[[Node, Examined, float], None] = lambda _node, _examined, _now: None
+        """Told what a node's agent has found when it was asked to examine its ranks."""
+        fleet.taker = self
+        for node in fleet.living():
+            self.joined(node, clock())
+
+    # ── The fleet's news (`fleet.Taker`) ─────────────────────────────────────────────────────────────────────────
+
+    def joined(self, node: Node, now: float) -> None:
+        self._tell_joined(node, now, again=False)
+
+    def measured(self, node: Node, now: float) -> None:
+        known = self._told.get(node.number)
+        if known is None or node.offset.uncertainty() < known * _BETTER:
+            self._tell_joined(node, now, again=True)
+
+    def _tell_joined(self, node: Node, now: float, *, again: bool) -> None:
+        uncertainty = 0.0
+        if node.offset.known:
+            self._told[node.number] = uncertainty = round(node.offset.uncertainty(), 9)
+        first, address = node.number * self._each, node.link.peer
+        self._emit(NodeJoined(now, node.number, node.name, first, self._each, address, uncertainty, again))
+
+    def standing(self, node: Node, now: float) -> None:
+        """Its attempt waits for the word to begin: once all do, they get it."""
+        self._go(now)
+
+    def lost(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None:
+        if not node.done:
+            self._emit(NodeLost(now, node.number, node.name, how, statement, silent_s))
+
+    def never(self, statement: str, missing: tuple[int, ...], now: float) -> None:
+        for number in missing:
+            node = self._fleet.nodes.get(number)
+            self._emit(NodeLost(now, number, node.name if node is not None else "", "never", statement))
+
+    def silent(self, node: Node, silent_s: float, now: float) -> None:
+        self._emit(NodeSilent(now, node.number, node.name, silent_s))
+
+    def heard(self, node: Node, silent_s: float, now: float) -> None:
+        self._emit(NodeHeard(now, node.number, node.name, silent_s))
+
+    def take(self, node: Node, message: Message, now: float) -> None:
+        try:
+            self._take(node, message, now)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            said = f"it said what has no meaning ({type(error).__name__}: {error})"
+            self._fleet.lose(node, "closed", said[:400], 0.0, now)
+
+    def _take(self, node: Node, message: Message, now: float) -> None:
+        match message.get("is"):
+            case "facts":
+                self._take_facts(node, message["facts"], now)
+            case "out":
+                rank = self._rank(node, message["rank"])
+                self._output.feed(rank, int(message["which"]) & 1, message["data"].encode("latin-1"), now)
+            case "payload":
+                self._on_payload(self._rank(node, message["rank"]), message["json"].encode(), None)
+            case "signs":
+                self._take_signs(node, message)
+            case "answer":
+                answered = self._asked.pop(message["id"], None)
+                if answered is not None:
+                    answered(message["answer"])
+            case "done":
+                node.done = True
+                empty = self._in_world(node, from_wire(*message["tree"])) if message["tree"] else None
+                self._trees[node.number] = empty if isinstance(empty, TreeEmpty) else TreeEmpty(now)
+
+    def _rank(self, node: Node, local: int) -> int:
+        if type(local) is not int or not 0 <= local < self._each:
+            raise ValueError(f"node {node.name} speaks of a rank {local!r}, and has {self._each}")
+        return node.number * self._each + local
+
+    def _take_facts(self, node: Node, told: Iterable[list[object]], now: float) -> None:
+        """Those of one turn of the agent's loop. Its look at its ranks counts for all that came with it."""
+        facts = [self._in_world(node, from_wire(str(name), data)) for name, data in told]
+        for fact in facts:
+            if isinstance(fact, Looked):
+                self._looked[node.number] = fact
+        for fact in facts:
+            if not isinstance(fact, Looked):
+                self._pass_on(node, fact, now)
+
+    def _in_world(self, node: Node, fact: Fact) -> Fact:
+        return to_world(fact, node.number * self._each, node.offset.offset, node.name, self._each)
+
+    def _pass_on(self, node: Node, fact: Fact, now: float) -> None:
+        if isinstance(fact, FrontLost | WardenLost):
+            what = "rankguard's own command there" if isinstance(fact, FrontLost) else "its warden"
+            self._fleet.lose(node, "left", f"{what} was ended by somebody (pid {fact.pid})", 0.0, now)
+            return
+        if node.lost:
+            return
+        if isinstance(fact, Examined):
+            self.examined(node, fact, now)
+            return
+        if isinstance(fact, Exited):
+            self._ended.add(fact.rank)
+        elif isinstance(fact, StopRequested):
+            fact = fact.replace(to=f"node {node.number}")
+        elif isinstance(fact, NodeStopping):
+            looked = self._looked.get(node.number)
+            fact = fact.replace(node=node.number, name=node.name, dying=looked.dying if looked is not None else ())
+        self._emit(fact)
+
+    def _take_signs(self, node: Node, message: Message) -> None:
+        first, offset = node.number * self._each, node.offset.offset
+        self._held[node.number] = message.get("held") or {}
+        for data in message["signs"]:
+            sign = from_data(Sign, data)
+            at = None if sign.at is None else sign.at - offset
+            self._signs[first + sign.rank] = sign.replace(rank=first + sign.rank, at=at)
+
+    # ── The driver's orders (`contract.Launcher`) ────────────────────────────────────────────────────────────────
+
+    def spawn(self, first: int, last: int) -> None:
+        """All of them, once every node is there."""
+        self._wanted = True
+        self._go(self._clock())
+
+    def _go(self, now: float) -> None:
+        nodes = self._fleet.nodes
+        if not self._wanted or self._gone or not self._fleet.complete:
+            return
+        if any(node.port is None for node in nodes.values()):
+            return
+        self._gone = True
+        zero = nodes[0]
+        plan = self._fleet.plan
+        for node in nodes.values():
+            node.begun = True
+            self._fleet.send(
+                node,
+                {
+                    "do": "go",
+                    "run_id": self._spec.run_id,
+                    "node": node.number,
+                    "first_rank": node.number * self._each,
+                    "world_size": self._spec.nprocs,
+                    "master_addr": self._spec.master_addr if plan.on == "join" else zero.link.peer,
+                    "master_port": zero.port,
+                },
+            )
+
+    def look(self, now: float) -> Looked:
+        """What the agents saw when they looked: the one whose rank failed has, in the same breath."""
+        looks = self._looked.values()
+        dying = tuple(each for looked in looks for each in looked.dying)
+        memory = tuple(each for looked in looks for each in looked.memory)
+        state = next((looked.state for looked in looks), MemoryState())
+        return Looked(self._clock(), dying, memory, state)
+
+    def silences(self, now: float, since: float) -> Silences:
+        return silences(self.signs(now), now, since)
+
+    def signs(self, now: float) -> tuple[Sign, ...]:
+        return tuple(sign for rank, sign in sorted(self._signs.items()) if rank not in self._ended)
+
+    def heard_at(self, rank: int) -> float | None:
+        """When a rank last said or printed anything, as far as its node has told."""
+        sign = self._signs.get(rank)
+        return None if sign is None else sign.at
+
+    def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
+        because = "the coordinator" if not ends else self._because()
+        for node in tuple(self._fleet.living()):
+            if node.begun:
+                first = node.number * self._each
+                spared = [rank - first for rank in spare if first <= rank < first + self._each]
+                order = {"do": "signal", "signal": number, "ends": ends, "because": because, "spare": spared}
+                self._fleet.send(node, order)
+        if ends and not self._gone:
+            self._cancel()
+        return self._spec.nprocs - len(self._ended) if self._gone else 0
+
+    def _because(self) -> str:
+        return "the job, since it ends on another node"
+
+    def _cancel(self) -> None:
+        """Nobody has begun: nobody shall."""
+        self._gone = True
+        now = self._clock()
+        for node in tuple(self._fleet.living()):
+            node.done = True
+        for rank in range(self._spec.nprocs):
+            self._emit(NotSpawned(now, rank, "cancelled", 0, "the job was told to end before it started"))
+
+    def signal_rank(self, rank: int, number: int) -> None:
+        node = self._fleet.nodes.get(rank // self._each)
+        if node is not None:
+            self._fleet.send(node, {"do": "signal-rank", "rank": rank % self._each, "signal": number})
+
+    def reap(self, rank: int) -> None:
+        """Its agent does, and tells."""
+
+    def next_wake(self) -> float | None:
+        return None
+
+    def wake(self, now: float) -> None:
+        """The fleet is a part of the attempt."""
+
+    def close(self, now: float) -> None:
+        """Its links outlive the attempt."""
+        for rank in range(self._spec.nprocs):
+            for which in (0, 1):
+                self._output.ended(rank, which)
+
+    def ask_examine(self, node: Node, number: int) -> None:
+        """What a node's ranks are doing: `examined` is told."""
+        self._fleet.send(node, {"do": "examine", "number": number})
+
+    def ask_stacks(self, node: Node, number: int, rank: int | None, answered: Callable[[Message], None]) -> None:
+        """The stacks of a node's ranks (of one: its number there)."""
+        self._asked[number] = answered
+        self._fleet.send(node, {"do": "stacks", "id": number, "rank": rank})
+
+    def held(self) -> list[tuple[int, Message]]:
+        """What the nodes told last of their memory: (node, as `Samples.told`)."""
+        return sorted(self._held.items())
+
+    # ── The end (`driver.Tree`) ──────────────────────────────────────────────────────────────────────────────────
+
+    def sweep(self, kill: bool) -> None:
+        """Agents sweep by themselves; their own clock may be slower to run out than ours."""
+        if kill:
+            for node in tuple(self._fleet.living()):
+                self._fleet.send(node, {"do": "kill", "because": "its time to end was over"})
+
+    def empty(self) -> bool:
+        """Every node has said so; of one that is lost nothing is known."""
+        return all(node.done or node.lost or not node.begun for node in self._fleet.nodes.values())
+
+    def survivors(self) -> tuple[Survivor, ...]:
+        return tuple(each for tree in self._trees.values() for each in tree.survivors)
+
+    def left(self) -> tuple[Left, ...]:
+        return tuple(each for tree in self._trees.values() for each in tree.left)
