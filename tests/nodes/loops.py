@@ -5,7 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from rankguard.nodes.link import Dialing, Door, Joining, Link, address_of, listen
+from rankguard.nodes.link import Dialing, Door, Link, address_of, listen
 
 BOUND = 20.0
 
@@ -82,6 +82,3 @@ def received(link: Link, count: int = 1, most: int = 256 << 10) -> list[dict]:
             assert selector.select(hang - time.monotonic()), "nothing came"
             found += link.receive(most)
     return found
-
-
-__all__ = ["Joining", "Loop", "received"]

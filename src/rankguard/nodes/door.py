@@ -114,6 +114,8 @@ class Door:
         if hello is not None:
             self._forget(joining)
             self._on_hello(joining, hello)
+            if joining.error is not None:  # refused
+                self._turned_away(joining)
         elif joining.closed:
             self._drop(joining)
         else:
@@ -123,9 +125,12 @@ class Door:
                 self._selector.modify(joining, wanted, (self._priority, partial(self._on_news, joining)))
 
     def _drop(self, joining: Joining) -> None:
+        self._forget(joining)
+        self._turned_away(joining)
+
+    def _turned_away(self, joining: Joining) -> None:
         self.turned_away += 1
         self.last_error = f"{joining.peer or 'somebody'}: {joining.error}"
-        self._forget(joining)
         joining.close()
 
     def _forget(self, joining: Joining) -> None:
