@@ -12,6 +12,7 @@ import pytest
 from rankguard.cli import nodes as several
 from rankguard.cli import torchrun
 from rankguard.cli.arguments import parse
+from rankguard.cli.front.progress import Progress
 from rankguard.cli.plan import plan
 from rankguard.cli.values import host_list
 from rankguard.errors import UsageError
@@ -75,7 +76,7 @@ def test_another_node_joins_it_with_ranks_of_its_own(planned, tmp_path):
     assert spec.share is not None
     assert (spec.share.host, spec.share.port, spec.share.count, spec.share.node) == (AWAY, 1234, 4, 3)
     assert (spec.share.join_timeout, spec.share.orphan_timeout, spec.share.known) == (600.0, 7.5, False)
-    assert spec.run_dir == str(tmp_path / "run-node-3")
+    assert spec.run_dir == str(tmp_path / "run")
 
 
 def test_both_ends_know_the_same_and_a_job_of_another_name_does_not(planned):
@@ -243,7 +244,8 @@ def test_one_command_and_ray_places_the_nodes(planned):
     assert said == []
     assert (spec.nprocs, spec.share, spec.stdin_rank, spec.master_addr) == (32, None, None, "")
     assert (spec.nodes.on, spec.nodes.count, spec.nodes.nproc, spec.nodes.host, spec.nodes.port) == ("ray", 4, 8, "", 0)
-    assert spec.nodes.settings["address"] == "ray://head:10001"
+    assert spec.nodes.agent == (sys.executable, "-P", "-m", "rankguard.nodes.rayplace")
+    assert spec.nodes.settings["ray_address"] == "ray://head:10001"
     assert json.loads(spec.nodes.settings["resources"]) == {"GPU": 8, "CPU": 1.5}
     assert spec.elastic_id == spec.run_id
     again, _said = planned("--on ray --nnodes 4 -n 8")
@@ -272,7 +274,7 @@ def test_a_cluster_that_is_there_is_used_unless_node_0_is_named(words, on):
 
 def test_a_cluster_that_is_there(planned):
     spec, _said = planned("--nnodes 2", RAY_ADDRESS="10.0.0.1:6379")
-    assert spec.nodes.settings == {"address": "10.0.0.1:6379"}
+    assert spec.nodes.settings == {"ray_address": "10.0.0.1:6379"}
 
 
 # ── What is told, and what is refused ────────────────────────────────────────────────────────────────────────────
@@ -378,3 +380,18 @@ def test_resources(text, value):
 def test_resources_that_are_none(text):
     with pytest.raises(UsageError, match="a JSON object of numbers"):
         parse(["--resources", text, "x"], {})
+
+
+# ── What the front says ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_has_not_joined_is_told_and_readiness_by_node_0_alone():
+    joining = {"is": "told", "what": "joining", "text": "2 of 4 nodes have joined; missing 1, 3"}
+    for part in (False, True):
+        progress = Progress(2, 0.0, quiet=False, part=part)
+        assert progress.told(joining, 10.0) == joining["text"]
+        progress.ready(0, 11.0)
+        assert (progress.due_at() is None) is part
+        progress.ready(1, 12.0)
+        assert (progress.told({"is": "told", "what": "all-ready"}, 12.0) is None) is part
+    assert Progress(2, 0.0, quiet=True).told(joining, 10.0) is None

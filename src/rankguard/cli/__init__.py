@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 COULD_NOT, USAGE, BUG, INTERRUPTED, READER_GONE = 1, 2, 125, 130, 141
+_JOBS = (["run"], ["watch"])
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -23,14 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _guarded(words, closed)
     finally:
         _let_go_of_stderr()
-    if argv is None and words[:1] in (["run"], ["watch"]):
+    if argv is None and words[:1] in (["agent"], *_JOBS):
         _leave(status)
     return status
 
 
 def _begin(words: Sequence[str]) -> None:
     """A job's processes load their modules while we load ours. (Whoever gives us words may live on: not for him.)"""
-    if words[:1] in (["run"], ["watch"]) and words[1:] and words[1] not in ("-h", "--help") and sys.platform == "linux":
+    job = words[:1] == ["agent"] or (words[:1] in _JOBS and words[1:] and words[1] not in ("-h", "--help"))
+    if job and sys.platform == "linux":
         from rankguard import outset
 
         outset.begin()
@@ -71,7 +73,7 @@ def _guarded(words: Sequence[str], closed: frozenset[int]) -> int:
 def _obey(words: Sequence[str], closed: frozenset[int]) -> int:
     """Find the verb and let it work. Raises `UsageError` for a word that is none."""
     from rankguard.cli import say
-    from rankguard.cli.verbs import VERBS
+    from rankguard.cli.verbs import HIDDEN, VERBS
 
     left = list(words)
     while left and left[0] == "--no-color":
@@ -87,7 +89,7 @@ def _obey(words: Sequence[str], closed: frozenset[int]) -> int:
 
         print(f"rankguard {__version__}")
         return 0
-    if verb not in VERBS:
+    if verb not in VERBS and verb not in HIDDEN:
         raise _no_such_verb(verb, rest)
     if sys.platform != "linux" and verb not in ("help", "completion"):
         from rankguard.errors import UsageError
@@ -99,9 +101,10 @@ def _obey(words: Sequence[str], closed: frozenset[int]) -> int:
 def _function(verb: str) -> Callable[[Sequence[str]], int]:
     from importlib import import_module
 
-    from rankguard.cli.verbs import VERBS
+    from rankguard.cli.verbs import HIDDEN, VERBS
 
-    function: Callable[[Sequence[str]], int] = getattr(import_module(VERBS[verb].module), VERBS[verb].function)
+    row = VERBS.get(verb) or HIDDEN[verb]
+    function: Callable[[Sequence[str]], int] = getattr(import_module(row.module), row.function)
     return function
 
 

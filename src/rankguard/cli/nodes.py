@@ -23,7 +23,7 @@ from rankguard.record import Record
 
 PORT = 29500
 """torchrun's."""
-AGENT = ("-P", "-m", "rankguard", "agent")
+AGENT, PLACER = ("-P", "-m", "rankguard", "agent"), ("-P", "-m", "rankguard.nodes.rayplace")
 """-P: a `random.py` in the current folder is not Python's."""
 NUMBERS = ("SLURM_NODEID", "LWS_WORKER_INDEX", "JOB_COMPLETION_INDEX", "GROUP_RANK")
 """Variables that number nodes, the most particular first."""
@@ -81,18 +81,11 @@ def nodes(asked: SimpleNamespace, on: str, nproc: int, env: Mapping[str, str]) -
     return _joined(asked, nproc, env)
 
 
-def fields(found: Nodes, asked: SimpleNamespace) -> dict[str, Any]:
+def fields(found: Nodes) -> dict[str, Any]:
     """Of the job, besides its ranks. Node 0 shows what all ranks print, so that nothing is shown twice where one terminal
-    or file takes all; on a file system that all nodes have, each keeps its files in a folder of its own.
+    or file takes what all commands print.
     """
-    share = found.share
-    if share is None:
-        return {"nodes": found.plan}
-    told: dict[str, Any] = {"share": share, "console": "none"}
-    if asked.run_dir is not None:
-        node = socket.gethostname() if share.node is None else str(share.node)
-        told["run_dir"] = f"{asked.run_dir.rstrip(os.sep)}-node-{node}"
-    return told
+    return {"nodes": found.plan} if found.share is None else {"share": found.share, "console": "none"}
 
 
 # ── torchrun's habit: the same command on each node ──────────────────────────────────────────────────────────────
@@ -247,7 +240,7 @@ def _on_ray(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes
         host="" if met is None else met.host,
         port=0 if met is None else met.port or 0,
         token=os.urandom(32).hex(),
-        agent=(sys.executable, *AGENT),
+        agent=(sys.executable, *PLACER),
         on="ray",
         settings=settings(asked.ray_address or env.get("RAY_ADDRESS"), dict(asked.resources)),
         join_timeout=asked.join_timeout,
@@ -259,8 +252,8 @@ def _on_ray(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes
 
 
 def settings(address: str | None, resources: Mapping[str, float]) -> dict[str, str]:
-    """For whoever places the agents with Ray (`launchers/ray.py`): `address` where it is known, `resources` as JSON."""
-    found = {} if not address else {"address": address}
+    """As `nodes/rayplace.py` takes them."""
+    found = {} if not address else {"ray_address": address}
     return found | ({"resources": json.dumps(dict(resources))} if resources else {})
 
 

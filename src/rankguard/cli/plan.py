@@ -48,7 +48,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         said += nodes.said
         nprocs, meeting = here * nodes.shown, nodes.meeting
         hand = Hands(None, None, hidden * nodes.shown, asked.ready_timeout, asked.stall_timeout or None)
-        fields |= several.fields(nodes, asked)
+        fields |= several.fields(nodes)
     last_word, unsaid = last_word_of(asked.termination_log)
     spec, warning = job_spec(
         command=[asked.program, *asked.args],

@@ -124,6 +124,10 @@ VERBS = {
 """In the order in which the help lists them."""
 
 
+HIDDEN = {"agent": Verb("agent", "one node's part of a job", "rankguard.cli.agent")}
+"""What rankguard starts itself: in no help, completion or page."""
+
+
 def common(verb: str) -> tuple[Option, ...]:
     """Options of every verb."""
     return (_option(verb, "-h --help", "this help"), _option(verb, "--no-color", "no colours"))

@@ -30,6 +30,7 @@ from rankguard.record import prepare
 from rankguard.runs.folder import run_name
 
 if TYPE_CHECKING:
+    from rankguard.cli.agent import Leash
     from rankguard.cli.front.keeper import Keeper, Kept
     from rankguard.cli.front.service import Service
 
@@ -38,11 +39,11 @@ TEXT_S, JSON_S = 5.0, 10.0
 
 
 class Front:
-    """The terminal's side of one job."""
+    """The terminal's side of one job. `leash`: of an agent, where it is known that whoever placed it is gone."""
 
-    def __init__(self, asked: SimpleNamespace, spec: JobSpec) -> None:
+    def __init__(self, asked: SimpleNamespace, spec: JobSpec, leash: "Leash | None" = None) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # `outset.begin` has done so, where it was called
-        self.asked, self.spec = asked, spec
+        self.asked, self.spec, self._leash = asked, spec, leash
         self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
         self._signals = Signals(
@@ -85,7 +86,7 @@ class Front:
             self._voice.ask = self.client.send
             self._say_where()
             self._say_previous()
-            self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
+            self._view = self._new_view()
             self._prepare()
             self._loop()
         except SpawnFailed as error:
@@ -111,6 +112,8 @@ class Front:
         poll = select.poll()
         poll.register(self.client, select.POLLIN)
         poll.register(self._signals, select.POLLIN)
+        if self._leash is not None:
+            poll.register(self._leash, select.POLLIN)
         self._reap_strays()
         while self.verdict is None:
             if self._err.pending:
@@ -122,7 +125,9 @@ class Front:
             # A long environment does not go through the socket at once.
             self.client.wire.flush()
             poll.modify(self.client, select.POLLIN | (select.POLLOUT if self.client.wire.pending else 0))
-            poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            ready = poll.poll(None if due is None else max(0.0, due - time.monotonic()) * 1000)
+            if self._leash is not None and any(fd == self._leash.fileno() for fd, _event in ready):
+                self._let_go(poll, self._leash)
             self._err.flush()
             if self._kept is None:
                 self._signals.act(self.client)
@@ -134,6 +139,13 @@ class Front:
             self._look(time.monotonic())
         self.client.wait_gone()
         self._voice.alone()
+
+    def _let_go(self, poll: select.poll, leash: "Leash") -> None:
+        if leash.is_let_go():
+            from rankguard.cli.agent import GONE
+
+            poll.unregister(leash)
+            self.client.stop(signal.SIGTERM, by=GONE)
 
     def _receive(self, timeout: float) -> None:
         for message, fds in self.client.receive(timeout):
@@ -260,12 +272,19 @@ class Front:
             self._say(because)
         self._began = time.monotonic()
         self._progress = self._new_progress()
-        self._view = view(self.asked, self.spec, self._began, self.client.send, os.environ)
+        self._view = self._new_view()
+
+    def _new_view(self) -> View | None:
+        """Not of one node's part of a job: node 0 shows all ranks."""
+        if self.spec.share is not None:
+            return None
+        return view(self.asked, self.spec, self._began, self.client.send, os.environ)
 
     def _new_progress(self) -> Progress:
         asked, spec = self.asked, self.spec
         quiet = asked.quiet or asked.report == "none" or spec.debug_rank is not None
-        return Progress(spec.nprocs, self._began, quiet=quiet, watched=spec.watch is not None)
+        part = spec.share is not None
+        return Progress(spec.nprocs, self._began, quiet=quiet, watched=spec.watch is not None, part=part)
 
     def _lines(self, message: dict[str, Any]) -> Iterable[str | None]:
         """What is said of a start that takes long, and of decisions (`-v`)."""
@@ -308,8 +327,12 @@ class Front:
             self._voice.say(f"rankguard: {line}")
 
     def _say_where(self) -> None:
-        """Where the page is: a port that was chosen for the user has to be told."""
-        asked = self.spec.http
+        """Where the page is: a port that was chosen for the user has to be told. And the output, if it is not here."""
+        asked, share = self.spec.http, self.spec.share
+        if share is not None and not self.asked.quiet:
+            self._say(
+                f"what the ranks of this node print is shown by node 0, which is met at {share.host}:{share.port}"
+            )
         if asked is not None and (not self.asked.quiet or asked.endswith(":0")):
             self._say(f"serving http://{self.client.http}/ (probes, metrics, state)")
 
@@ -334,7 +357,8 @@ class Front:
 
     def _report(self, verdict: Verdict) -> int:
         self._take_back()
-        if self.asked.on_verdict is not None:
+        # One verdict of several machines is told once, by node 0; one that had to do without node 0 has its own.
+        if self.asked.on_verdict is not None and verdict.run_id == self.spec.run_id:
             self._tell_on_verdict(verdict)
         if self.asked.report == "json":
             self._out.write(json.dumps(verdict.to_dict()).encode() + b"\n", whole=True)

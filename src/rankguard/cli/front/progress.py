@@ -1,6 +1,7 @@
 """What is said while ranks start, where nobody can be shown a live view: a line now and then, and one when all are ready.
 
-One line at 10, 30 and 60 s and then each minute, while somebody who is expected to report readiness has not.
+One line at 10, 30 and 60 s and then each minute, while somebody who is expected to report readiness has not. Before that,
+on several machines, lines of the supervisor about nodes that have not joined; of readiness only node 0 tells, for all.
 """
 
 from typing import Any
@@ -12,8 +13,10 @@ THEN = 60.0
 class Progress:
     """Counts readiness; `line` and `told` give a line to print, or None; `asks` when it is time for one."""
 
-    def __init__(self, nprocs: int, began: float, *, quiet: bool, watched: bool = False) -> None:
-        self._nprocs, self._began, self._quiet, self._watched = nprocs, began, quiet, watched
+    def __init__(self, nprocs: int, began: float, *, quiet: bool, watched: bool = False, part: bool = False) -> None:
+        """`part`: these ranks are one node's part of a job."""
+        self._nprocs, self._began, self._watched = nprocs, began, watched
+        self._silent, self._quiet = quiet, quiet or part
         self._ready: dict[int, float] = {}
         self._said = 0
         self._waiting = False
@@ -33,6 +36,8 @@ class Progress:
                 self._quiet = True
             case "note":
                 return f"warning: {message['text']}"
+            case "joining" if not self._silent:
+                return str(message["text"])
             case "all-ready" if not self._quiet:
                 return self._all_ready(now)
         return None
