@@ -6,7 +6,6 @@ Each node has an agent: an ordinary supervisor with its own ranks, which acts on
 Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
 """
 
-import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,8 +15,7 @@ from typing import Any, Protocol
 
 from rankguard.errors import SpawnFailed
 from rankguard.jobspec import JobSpec, NodesPlan, Share
-from rankguard.linux import spawn
-from rankguard.linux.helper import AT_WORK
+from rankguard.launchers.placer import Placer
 from rankguard.nodes.link import Door, Hello, Joining, Link, Message, address_of, listen
 from rankguard.nodes.offset import Offset
 from rankguard.record import to_data
@@ -28,8 +26,6 @@ _PINGS = 8
 _REFUSALS = 32
 """That are told."""
 _FLUSH_S = 2.0
-_SAID = 64 << 10
-"""Bytes of a line, and of the last words, of the program that has agents placed."""
 
 
 class Node:
@@ -104,7 +100,7 @@ class Fleet:
             stdin_rank=None, debug_rank=None, debug_argv=(), prefix=None, filters=((), ()),
         )  # fmt: skip
 
-    def _place(self) -> "_Placer":
+    def _place(self) -> Placer:
         spec = self.agent_spec()
         asked: dict[str, Any]
         if self.plan.on == "join":
@@ -118,7 +114,7 @@ class Fleet:
                 "settings": dict(self.plan.settings),
                 "join_timeout": self.plan.join_timeout,
             }
-        return _Placer(self.plan.agent, self._spec, json.dumps(asked).encode() + b"\n", self._selector, self._on_placer)
+        return Placer(self.plan.agent, self._spec, json.dumps(asked).encode() + b"\n", self._selector, self._on_placer)
 
     def _on_placer(self, said: dict[str, Any] | None, now: float) -> None:
         """A line of it, or null: it has ended."""
@@ -320,98 +316,3 @@ class Fleet:
             node.link.close()
         if self._placer is not None:
             self._placer.close()
-
-
-class _Placer:
-    """A child of ours: this machine's agent, or the program that has all agents placed. It is told what is wanted by one
-    line on its stdin, which stays open as long as we live; what it says comes as lines of JSON.
-    """
-
-    def __init__(
-        self,
-        argv: tuple[str, ...],
-        spec: JobSpec,
-        asked: bytes,
-        selector: BaseSelector,
-        told: Callable[[dict[str, Any] | None, float], None],
-    ) -> None:
-        self._selector, self._told = selector, told
-        self._buffer = b""
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            stdin, self._stdin = os.pipe2(os.O_CLOEXEC)
-            ours.callback(os.close, self._stdin)
-            theirs.callback(os.close, stdin)
-            self._out, out = os.pipe2(os.O_CLOEXEC)
-            ours.callback(os.close, self._out)
-            theirs.callback(os.close, out)
-            self._err = os.memfd_create("rankguard-err", os.MFD_CLOEXEC)
-            ours.callback(os.close, self._err)
-            command = spawn.Command(argv=argv, env=spec.env, cwd=spec.cwd, stdio=(stdin, out, self._err), like_us=True)
-            try:
-                started = spawn.spawn(command)
-            except OSError as error:
-                raise SpawnFailed(f"unable to start an agent: {error.strerror or error}", error.errno or 0) from error
-            ours.pop_all()
-        os.close(started.news)
-        self.pid, self._pidfd = started.pid, started.pidfd
-        AT_WORK.add(self.pid)
-        for fd in (self._out, self._stdin):
-            os.set_blocking(fd, False)
-        self._unsent = asked
-        selector.register(self._stdin, EVENT_WRITE, (URGENT, self._on_stdin))
-        selector.register(self._out, EVENT_READ, (URGENT, self._on_said))
-        selector.register(self._pidfd, EVENT_READ, (URGENT, self._on_end))
-
-    def _on_stdin(self, _now: float) -> None:
-        try:
-            self._unsent = self._unsent[os.write(self._stdin, self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self._unsent = b""
-        if not self._unsent:
-            self._selector.unregister(self._stdin)
-
-    def _on_said(self, now: float) -> None:
-        try:
-            data = os.read(self._out, _SAID)
-        except OSError:
-            return
-        if not data:
-            self._selector.unregister(self._out)
-            return
-        *lines, self._buffer = (self._buffer + data).split(b"\n")
-        self._buffer = self._buffer[-_SAID:]
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                said = json.loads(line)
-                if isinstance(said, dict):
-                    self._told(said, now)
-
-    def _on_end(self, now: float) -> None:
-        self._selector.unregister(self._pidfd)
-        self._on_said(now)
-        self._told(None, now)
-
-    def last_words(self) -> str:
-        """Of its stderr."""
-        size = os.fstat(self._err).st_size
-        text = os.pread(self._err, _SAID, max(0, size - _SAID)).decode(errors="replace").strip()
-        return text.splitlines()[-1][:300] if text else ""
-
-    def close(self) -> None:
-        """It ends once its stdin does, and is waited for as long as an agent may take to end with a verdict in hand."""
-        for fd in (self._stdin, self._out, self._pidfd):
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(fd)
-        os.close(self._stdin)
-        import select
-
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        if poll.poll(_FLUSH_S * 1000):
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-        AT_WORK.discard(self.pid)
-        for fd in (self._out, self._pidfd, self._err):
-            os.close(fd)

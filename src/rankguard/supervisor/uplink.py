@@ -88,8 +88,8 @@ class Uplink:
         """Another attempt is to be made."""
         self.final: Verdict | None = None
         """The verdict of the whole job, once the coordinator has told it."""
-        self.lost: str | None = None
-        """Why nothing more comes from the coordinator."""
+        self.lost: NodeLost | None = None
+        """Nothing more comes from the coordinator."""
         hello: Message = {
             "node": self._share.node,
             "name": spec.node,
@@ -298,10 +298,10 @@ class Uplink:
         self._hang_up()
         if self.lost is not None:
             return
-        self.lost = statement
-        node, name = 0, f"{self._share.host}:{self._share.port}"
+        name = self._share.host if how in ("closed", "silent") else f"{self._share.host}:{self._share.port}"
+        self.lost = NodeLost(now, 0, name, how, statement, silent_s)
         if self._attempt is not None:
-            self._attempt.take(NodeLost(now, node, name, how, statement, silent_s))
+            self._attempt.take(self.lost)
 
     def _hang_up(self) -> None:
         if self._dialing is not None:
