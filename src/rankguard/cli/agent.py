@@ -16,7 +16,7 @@ from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec
 from rankguard.linux.files import devnull
 from rankguard.record import from_data
-from rankguard.runs.folder import make_run_dir
+from rankguard.runs.folder import make_run_dir, new_run_id
 
 GONE = "whoever placed this agent is gone"
 _MOST = 256 << 20
@@ -29,7 +29,7 @@ def agent(words: Sequence[str]) -> int:
     if words or os.isatty(0):
         raise UsageError("`rankguard agent` is started by rankguard itself", "rankguard run --nnodes N")
     leash = Leash()
-    spec = _job(leash.first_line())
+    spec = _job(leash.first_line()).replace(run_id=new_run_id())  # two agents may be on one machine
     if spec.run_dir is None:
         spec = spec.replace(run_dir=make_run_dir(spec.run_id)[0])
     from rankguard.cli.front.main import Front

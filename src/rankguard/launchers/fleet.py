@@ -7,7 +7,6 @@ Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 from rankguard.errors import SpawnFailed
 from rankguard.jobspec import JobSpec, NodesPlan, Share
 from rankguard.launchers.placer import Placer
-from rankguard.nodes.link import Door, Hello, Joining, Link, Message, address_of, listen
+from rankguard.nodes.link import Door, Hello, Joining, Link, Message, address_of, listen, packed, part
 from rankguard.nodes.offset import Offset
 from rankguard.record import to_data
 
@@ -26,6 +25,7 @@ _PINGS = 8
 _REFUSALS = 32
 """That are told."""
 _FLUSH_S = 2.0
+"""For the last word to reach all nodes."""
 
 
 class Node:
@@ -44,8 +44,10 @@ class Node:
 
 
 class Taker(Protocol):
-    """Who is told (`nodes.py`)."""
+    """Who is told (`nodes.py`). `awaits`: it cannot begin before all nodes are there."""
 
+    @property
+    def awaits(self) -> bool: ...
     def joined(self, node: Node, now: float) -> None: ...
     def measured(self, node: Node, now: float) -> None: ...
     def standing(self, node: Node, now: float) -> None: ...
@@ -96,7 +98,7 @@ class Fleet:
         share = share.replace(orphan_timeout=plan.orphan_timeout)
         folder = f"{spec.run_dir}/node-0" if spec.run_dir is not None and plan.on == "join" else None
         return spec.replace(
-            run_id=os.urandom(4).hex(), nodes=None, share=share, nprocs=plan.nproc, run_dir=folder, http=None, console="none", events=False, verbose=False, termination_log=None, hidden=(), rank_env=(),
+            nodes=None, share=share, nprocs=plan.nproc, run_dir=folder, http=None, console="none", events=False, verbose=False, termination_log=None, hidden=(), rank_env=(),
             stdin_rank=None, debug_rank=None, debug_argv=(), prefix=None, filters=((), ()),
         )  # fmt: skip
 
@@ -120,7 +122,7 @@ class Fleet:
         """A line of it, or null: it has ended."""
         if said is not None and "told" in said:
             self._tell(str(said["told"]))
-        elif self.complete or self.taker is None:
+        elif not self._awaits or self.taker is None:
             return
         elif said is not None and "failed" in said:
             self.taker.never(str(said["failed"]), self.missing, now)
@@ -252,7 +254,7 @@ class Fleet:
     def next_wake(self) -> float | None:
         due = [node.pinged_at + self._beat for node in self.living()]
         due += [at for at in (self._door.next_wake(),) if at is not None]
-        if not self.complete and self.taker is not None:
+        if self._awaits:
             due += [self._began + self._said_at, self._began + self.plan.join_timeout]
         return min(due, default=None)
 
@@ -276,15 +278,20 @@ class Fleet:
         if self._door.turned_away != self._turned_away:
             self._turned_away = self._door.turned_away
             self._tell_refused(*self._door.last_error.split(": ", 1))
-        if not self.complete and self.taker is not None:
+        if self._awaits:
             self._look_at_missing(now)
 
     def again(self, now: float) -> None:
         """Another attempt: every node makes one, and who is missing has its time anew."""
         self._began, self._said_at = now, 10.0
         for node in tuple(self.living()):
-            node.port, node.begun, node.done = None, False, False
-            self.send(node, {"do": "again"})
+            if node.begun:  # one that has come instead of another stands already
+                node.port, node.begun, node.done = None, False, False
+                self.send(node, {"do": "again"})
+
+    @property
+    def _awaits(self) -> bool:
+        return self.taker is not None and self.taker.awaits and not self.complete
 
     def _look_at_missing(self, now: float) -> None:
         waited, missing = now - self._began, self.missing
@@ -301,18 +308,19 @@ class Fleet:
     def finish(self, told: dict[str, Any]) -> None:
         """Every node ends with this verdict."""
         self.taker = None
+        frame = packed({"do": "finish", "verdict": told})
         for node in tuple(self.living()):
-            self.send(node, {"do": "finish", "verdict": told})
-        for node in tuple(self.living()):
-            node.link.flush_within(_FLUSH_S)
+            node.link.send_packed(frame)
+            self._watch_writing(node)
 
     def close(self) -> None:
         """Let go of everything; our own agent ends by itself."""
         self.taker = None
         self._door.close()
+        links = [node.link for node in self.living()]
         for node in tuple(self.living()):
             node.lost = True
             self._selector.unregister(node.link)
-            node.link.close()
+        part(links, _FLUSH_S)
         if self._placer is not None:
             self._placer.close()

@@ -70,6 +70,11 @@ class NodeRanks:
         for node in fleet.living():
             self.joined(node, clock())
 
+    @property
+    def awaits(self) -> bool:
+        """Ranks are to begin, and not all nodes are there."""
+        return self._wanted and not self._gone
+
     # ── The fleet's news (`fleet.Taker`) ─────────────────────────────────────────────────────────────────────────
 
     def joined(self, node: Node, now: float) -> None:

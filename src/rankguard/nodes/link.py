@@ -25,6 +25,18 @@ from rankguard.nodes.door import Door
 from rankguard.nodes.ends import Link, part
 from rankguard.nodes.joining import PROVE_S, Hello, Joining
 from rankguard.nodes.tcp import address_of, listen
-from rankguard.wire import Message
+from rankguard.wire import Message, packed
 
-__all__ = ["PROVE_S", "Dialing", "Door", "Hello", "Joining", "Link", "Message", "address_of", "listen", "part"]
+__all__ = [
+    "PROVE_S",
+    "Dialing",
+    "Door",
+    "Hello",
+    "Joining",
+    "Link",
+    "Message",
+    "address_of",
+    "listen",
+    "packed",
+    "part",
+]
