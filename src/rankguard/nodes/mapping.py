@@ -31,15 +31,18 @@ RANKS: dict[type[Record], tuple[str, ...]] = {
     _facts.KernelNoted: ("rank",),
     _facts.Joined: ("rank",),
     _facts.Looked: ("dying", "memory"),
+    _facts.NodeStopping: ("dying",),
     _facts.Examined: ("cpu", "used", "below"),
-    Group: ("ranks",),
     Sign: ("rank",),
     Recorded: ("rank",),
     Remark: ("rank",),
     PortUse: ("rank",),
     GpuHolder: ("rank",),
 }
-"""Fields that are a rank, ranks, or tuples that each begin with one. A number below 0 is the pid of no rank."""
+"""Fields that are a rank, ranks, or tuples that each begin with one."""
+
+MEMBERS: dict[type[Record], tuple[str, ...]] = {Group: ("ranks",)}
+"""Fields that are ranks, or pids with a minus."""
 
 INSTANTS: dict[type[Record], tuple[str, ...]] = {
     Fact: ("at",),
@@ -113,11 +116,15 @@ class _World:
         """One, several, or tuples that begin with one."""
         if isinstance(value, tuple):
             return tuple((self.rank(v[0]), *v[1:]) if isinstance(v, tuple) else self.rank(v) for v in value)
-        if value is None or value < 0:
-            return value
-        if self._count is not None and value >= self._count:
-            raise Malformed(f"rank {value} of a node that has {self._count}")
+        if value is None:
+            return None
+        if value < 0 or (self._count is not None and value >= self._count):
+            raise Malformed(f"rank {value} of a node that has {'none below 0' if value < 0 else self._count}")
         return value + self._first
+
+    def member(self, value: Any) -> Any:
+        """Ranks, and processes that are none: each of those as its pid with a minus."""
+        return tuple(each if each < 0 else self.rank(each) for each in value)
 
     def instant(self, value: Any) -> Any:
         return None if value is None else value - self._offset
@@ -129,7 +136,13 @@ class _World:
         return f"{self._node}: {value}"
 
 
-_TABLES = ((RANKS, _World.rank), (INSTANTS, _World.instant), (PLACES, _World.place), (STATEMENTS, _World.statement))
+_TABLES = (
+    (RANKS, _World.rank),
+    (MEMBERS, _World.member),
+    (INSTANTS, _World.instant),
+    (PLACES, _World.place),
+    (STATEMENTS, _World.statement),
+)
 _plans: dict[type, dict[str, Any]] = {}
 
 
