@@ -33,9 +33,6 @@ class Told(NamedTuple):
     code: str
 
 
-PLANNED = {"node-lost": Family.MACHINE}
-"""Of the contract, and not found by this version."""
-
 CODE, SIGNAL, ONE = "the rank's own", "128 + the signal", "1"
 
 KINDS = {
@@ -152,8 +149,11 @@ KINDS = {
         CODE,
     ),
     "node-lost": Told(
-        "A machine of the job is gone. Of the contract; this version runs on one machine and does not find it.",
-        "—", "—", "Run elsewhere.", ONE,
+        "A machine of a job on several is gone, or did not come in time. The culprit has no rank, and its node's name. In the verdict of a node that was cut off it is the coordinator's node.",
+        "Its agent's connection was closed before it had said that it is done; nothing was heard of it for `--node-timeout`; it said why it goes; it had not joined within `--join-timeout`.",
+        "`proven`: it was the first news of a failure. `likely`: ranks had complained of a lost peer before; silence takes longer to be a loss.",
+        "Look at that machine and its network. A rank's own failure that came before is the culprit instead; where clocks cannot tell, the other one is in `either`.",
+        ONE,
     ),
     "supervisor-lost": Told(
         "One of our own processes was killed, and the job was ended for it.",
@@ -206,14 +206,14 @@ def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for family in Family:
-        kinds = [kind for kind, of in (FAMILIES | PLANNED).items() if of is family]
+        kinds = [kind for kind, of in FAMILIES.items() if of is family]
         parts.append(f"## {family.value}\n")
         parts += [_section(kind) for kind in kinds]
     return "\n".join([*parts, _xids(), FINGERPRINT])
 
 
 def _section(kind: str) -> str:
-    told, family = KINDS[kind], (FAMILIES | PLANNED)[kind]
+    told, family = KINDS[kind], FAMILIES[kind]
     advice, because = RETRY[kind]
     rows = {
         "means": told.means,

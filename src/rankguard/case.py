@@ -176,6 +176,11 @@ class Case(Record):
         """The ranks of a node of a job on several machines."""
         return tuple(rank.rank for rank in self.ranks if self.number_of_node(rank.rank) == number)
 
+    def beside(self, rank: int) -> tuple[RankCase, ...]:
+        """All ranks on the machine of this one, itself included."""
+        number = self.number_of_node(rank)
+        return self.ranks if number is None else tuple(r for r in self.ranks if self.number_of_node(r.rank) == number)
+
     def uncertainty(self, rank: int) -> float:
         """How far off an instant may be that a rank's node has told, in seconds; 0 where there is one clock."""
         number = self.number_of_node(rank)

@@ -23,7 +23,8 @@ from tests.diagnosis.cases import (
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.kinds import FAMILIES
-from rankguard.facts import FrontLost, StatusTold
+from rankguard.facts import FrontLost, NodeJoined, NodeLost, StatusTold
+from rankguard.jobspec import NodesPlan
 from rankguard.model import Cause, Confidence, Ending, Evidence, Family, Phase, Responsible
 
 PROVEN, LIKELY, UNKNOWN = Confidence.PROVEN, Confidence.LIKELY, Confidence.UNKNOWN
@@ -335,6 +336,13 @@ def test_a_torch_error_file() -> None:
     assert brief(cause_of(case(failed), failed)) == ("exception", PROVEN)
 
 
+GONE = NodeLost(START + 10, 0, "host-a", "closed", "its agent is gone")
+ON_TWO = {
+    "spec_more": {"nodes": NodesPlan(count=2, nproc=2)},
+    "nodes": (NodeJoined(START, 0, "host-a", 0, 2), NodeJoined(START, 1, "host-b", 2, 2)),
+    "lost_nodes": (GONE,),
+    "failed_by": "node-lost",
+}
 STATEMENTS = [
     (suspect(1, by_code(1, 3)), {}, "exit-code", PROVEN, "rank 1 of 4 ended with exit code 3 while running"),
     (suspect(1, by_code(1, 3, peer_death="Broken pipe")), {}, "exit-code", PROVEN,
@@ -389,6 +397,8 @@ STATEMENTS = [
      "process 1 of 4 ended with exit code 3 while running"),
     (None, {"lost": FrontLost(START, 7), "failed_by": "front-lost"}, "supervisor-lost", PROVEN,
      "the process that launched the job (pid 7) was gone"),
+    (rank(1, lost=GONE), ON_TWO, "node-lost", PROVEN,
+     "rank 1 of 4 was lost with its node host-a"),
     (None, {}, "unknown", UNKNOWN, "the job failed, and which rank failed first is not known"),
 ]  # fmt: skip
 

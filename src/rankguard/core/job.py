@@ -46,6 +46,7 @@ class RankState:
 
     __slots__ = (
         "accused",
+        "answered",
         "broken",
         "complained",
         "complained_at",
@@ -100,6 +101,8 @@ class RankState:
         self.member: Joined | None = None
         self.left = False
         self.lost: NodeLost | None = None
+        self.answered = False
+        """On another node it ended after it was told to end, as far as anybody can tell."""
 
     @property
     def gone(self) -> bool:
@@ -231,12 +234,14 @@ class Job:
 
     def _signalled_far(self, rank: RankState, at: float | None, ended: float | None) -> float | None:
         """As `signalled_at`: the rank's node may have acted by itself, and its clock is known only within bounds."""
+        if rank.exited is not None and not rank.answered:
+            return None
         own = self.stopping_nodes.get(self.node_of(rank.rank))
         if own is not None and (at is None or own.at < at):
-            return None if ended is not None and ended <= own.at else own.at
-        if at is None or ended is None:
-            return at
-        return None if ended + self.uncertainty(rank.rank) <= at else min(at, ended)
+            at = own.at
+        if rank.lost is not None and at is not None and rank.lost.at <= at:
+            return None
+        return at if at is None or ended is None else min(at, ended)
 
     def node_of(self, rank: int) -> int:
         """The number of the node that a rank is on, of a job on several."""

@@ -36,6 +36,8 @@ from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
 SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
+CRASHES = (4, 5, 6, 7, 8, SIGKILL, 11, 31)
+"""Signals that are no answer to one of ours, SIGKILL before we send it included."""
 COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM"}
 """Signals to its parent by which a rank says that it failed. Others are recorded and mean nothing to us."""
 
@@ -238,27 +240,28 @@ def exited(job: Job, rank: RankState, fact: Exited) -> Orders:
 def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
     """Ranks that we stop are no failures; a suspect's status is what the verdict waits for. A SIGKILL before ours is one."""
     rank.phase_at_end = Phase.STOPPING if job.stop is not None else job.life(rank)
-    if job.stop is None and job.killed_at is None and fact.ending.number == SIGKILL and rank.failed_at is None:
+    ours = job.killed_at is not None or (job.spec.nodes is not None and job.node_of(rank.rank) in job.killing_nodes)
+    if job.stop is None and not ours and fact.ending.number == SIGKILL and rank.failed_at is None:
         rank.failed_at = fact.at
-    if job.spec.nodes is not None and job.failed_at is not None:
-        _of_another_node(job, rank, fact)
+    if job.spec.nodes is not None:
+        rank.answered = not _before_we_told_it(job, rank, fact)
+        if not rank.answered and job.failed_at is not None and _why_failed(job, rank, fact.ending) is not None:
+            suspect(job, rank, fact.at)
     _end(job, rank, fact)
     return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
 
 
-def _of_another_node(job: Job, rank: RankState, fact: Exited) -> None:
-    """No look of ours shows who is dying on another node, and its news take their time: by its clock it may have failed
-    before it was told to end. (That clock is off by half a round trip at most, and our order takes as long to get there.)
+def _before_we_told_it(job: Job, rank: RankState, fact: Exited) -> bool:
+    """No look of ours shows who is dying on another node, and its news take their time: by its clock it had ended before
+    it was told to. (That clock is off by half a round trip at most, and our order takes as long to get there.)
     """
     node = job.node_of(rank.rank)
-    if fact.ending.number == SIGKILL and node in job.killing_nodes:
-        rank.failed_at = None if not rank.suspect else rank.failed_at
-        return
-    own = job.stopping_nodes.get(node)
-    told_at = own.at if own is not None else job.stopped_at
-    began = fact.at if fact.begun is None else fact.begun.latest
-    if told_at is not None and began <= told_at and _why_failed(job, rank, fact.ending) is not None:
-        suspect(job, rank, fact.at)
+    own, began = job.stopping_nodes.get(node), fact.at if fact.begun is None else fact.begun.latest
+    if own is not None:  # one clock
+        return began <= own.at
+    if fact.ending.number not in CRASHES:
+        began += job.uncertainty(rank.rank)
+    return job.stopped_at is not None and began <= job.stopped_at
 
 
 def _end(job: Job, rank: RankState, fact: Exited) -> None:

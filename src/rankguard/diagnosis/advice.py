@@ -84,6 +84,10 @@ def retry(case: Case, rank: RankCase | None, cause: Cause) -> Retry:
         return Retry(advice="elsewhere", because="the machine itself ran out of memory, not a limit of the job")
     if case.lost is not None and case.spec.watch is not None and case.spec.watch.attaches:
         return Retry(advice="no", because="the engine goes on: it was only watched")
+    if cause.kind == "node-lost":
+        from rankguard.diagnosis.nodes import retry as retry_of_node  # of a job on several machines alone
+
+        return retry_of_node(case)
     row = _row(case, rank, cause)
     advice, because = row.retry if row is not None and row.retry else RETRY.get(cause.kind, RETRY["unknown"])
     return Retry(advice=advice, because=because)
@@ -105,6 +109,10 @@ def hints(case: Case, rank: RankCase | None, cause: Cause, judged: Judged) -> tu
         from rankguard.diagnosis.hints import hints_of  # no start waits for it
 
         found += hints_of(case, rank, cause)
+    if cause.kind == "node-lost":
+        from rankguard.diagnosis.nodes import hints as node_hints  # of a job on several machines alone
+
+        found += node_hints(case)
     if cause.kind in LATE and case.examined is not None:
         from rankguard.diagnosis.stall_hints import stall_hints
 

@@ -62,6 +62,15 @@ def _cannot_start(case: Case, rank: RankCase) -> Cause | None:
     return make("cannot-start", f"{who(case, rank)} {how}: {failed.statement}", Confidence.PROVEN, evidence)
 
 
+def _lost_with_its_node(case: Case, rank: RankCase) -> Cause | None:
+    """Nobody knows how it ended; what it had said of itself before is told by the others here."""
+    if rank.lost is None or report_of(rank) or rank.broken or rank.accused or leaving_code(rank):
+        return None
+    from rankguard.diagnosis.nodes import cause  # of a job on several machines alone
+
+    return cause(case, rank)
+
+
 def _timed_out(case: Case, rank: RankCase) -> Cause | None:
     """It is late and nothing else was wrong with it when the time had passed."""
     if (
@@ -326,6 +335,7 @@ def _protocol_error(case: Case, rank: RankCase) -> Cause | None:
 
 CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _cannot_start,
+    _lost_with_its_node,
     _stalled,
     _absent,
     _timed_out,
@@ -346,6 +356,10 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
 def _lost(case: Case) -> Cause:
     """The failure was of none of the ranks."""
     lost = case.lost
+    if lost is None and case.judged is not None and case.judged.node is not None:
+        from rankguard.diagnosis.nodes import cause
+
+        return cause(case)
     if lost is None and case.examined is not None and case.failed_by == "stall":
         from rankguard.diagnosis.stalls import nobody
 

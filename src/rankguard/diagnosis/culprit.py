@@ -7,7 +7,6 @@ of those that are left, with the others in `either`. Not here: why (`causes.py`)
 """
 
 from collections.abc import Sequence
-from operator import itemgetter
 
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.alike import all_raised_alike, odd_code, raised_alike, wordless_code
@@ -15,23 +14,27 @@ from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.evidence import ended_by_us, report_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
+from rankguard.diagnosis.instants import gap, one_node, proven_before, seen_at, span, span_of_exit, stamp
 from rankguard.diagnosis.memory_story import oom_kill
 from rankguard.diagnosis.words import several
 from rankguard.facts import Examined, Judged
 from rankguard.record import Record
 
-CLOCK_GAP_S = 200e-6
-"""Two instants stamped in different processes are told apart from here on: a process may be off its CPU in between."""
-
-
-RUNNABLE_S = 5e-3
-"""How long a process that was sent a signal may wait for a processor to die of it. (Longer where many want one.)"""
-
 
 def choose(case: Case) -> Judged:
-    """The culprit of a failed job. `rank` is null when it was none of the ranks, or nothing is known of any."""
+    """The culprit of a failed job. `rank` is null when it was none of the ranks, or nothing is known of any; `node` is the
+    node whose loss came first.
+    """
     if case.lost and case.failed_by in ("front-lost", "warden-lost", "supervisor-lost"):
         return _judged(case, None, _Choice(basis="one of rankguard's own processes was gone"))
+    if case.lost_nodes:
+        from rankguard.diagnosis.nodes import choose as choose_node  # of a job on several machines alone
+
+        return choose_node(case, _of_ranks)
+    return _of_ranks(case)
+
+
+def _of_ranks(case: Case) -> Judged:
     suspects = [rank for rank in case.ranks if rank.suspect] or [
         rank for rank in case.ranks if rank.failed_at is not None
     ]
@@ -56,7 +59,7 @@ def choose(case: Case) -> Judged:
         if best is FailureClass.PEER_LOST:
             choice = _beside_the_unheard(case, choice, len(candidates))
         if best in (FailureClass.KILLED, FailureClass.ABORTED):
-            choice = _beside_the_earlier(choice, [rank for rank in suspects if classes[rank.rank] > best])
+            choice = _beside_the_earlier(case, choice, [rank for rank in suspects if classes[rank.rank] > best])
         alone = len(suspects) == 1 and not choice.either
         others = (
             choice.either
@@ -139,34 +142,44 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
         return _Choice(first=candidates[0], basis=_basis(case, candidates[0], best))
     if all(rank.not_spawned for rank in candidates):
         return _Choice(first=min(candidates, key=lambda rank: rank.rank), basis="none of them could be started")
-    if logged := _by_kernel_log(candidates):
+    together = one_node(case, candidates)  # a kernel knows only its own
+    if together and (logged := _by_kernel_log(candidates)):
         return _Choice(first=logged, basis="kernel log order")
     if len(candidates) == len(case.ranks) and all_raised_alike(case, candidates[0]):
-        first = min(candidates, key=lambda rank: (_span(case, rank), rank.rank))
+        first = min(candidates, key=lambda rank: (span(case, rank), rank.rank))
         others = tuple(r for r in _numbers(candidates) if r != first.rank)
         return _Choice(first=first, either=others, basis=f"all {len(candidates)} ranks raised the same")
-    begun = _by_exits(candidates)
+    begun = _by_exits(candidates) if together else []
     if begun and best is FailureClass.FAILED:
         return _of_wordless(begun)
-    spans = {rank.rank: _span(case, rank) for rank in candidates}
-    if begun:
-        spans = {rank.rank: _of_exit(rank) for rank in begun}
+    spans = {rank.rank: span(case, rank) for rank in candidates}
+    if begun or (not together and best is not FailureClass.FAILED):
+        spans |= {rank.rank: span_of_exit(rank) for rank in _exits_known(candidates)}
     left = [
-        r for r in candidates if not any(_proven_before(spans[o.rank], spans[r.rank]) for o in candidates if o is not r)
+        r
+        for r in candidates
+        if not any(
+            proven_before(case, (o.rank, spans[o.rank]), (r.rank, spans[r.rank])) for o in candidates if o is not r
+        )
     ]
-    first = min(left, key=begun.index if begun else lambda rank: (_seen_at(case, rank), rank.rank))
+    first = min(
+        left,
+        key=begun.index
+        if begun
+        else lambda rank: (seen_at(case, rank) if together else spans[rank.rank][1], rank.rank),
+    )
     if len(left) > 1:
         odd, basis = odd_code(left), "seen first"
         if odd is not None:
             first, basis = odd, "the others ended alike, without a word"
         return _Choice(first=first, either=tuple(r for r in _numbers(left) if r != first.rank), basis=basis)
     end = spans[first.rank][1]
-    gap = min(spans[rank.rank][0] - end for rank in candidates if rank is not first)
-    stamped = all(_stamp(rank) is not None for rank in candidates)
+    apart = min(spans[rank.rank][0] - end for rank in candidates if rank is not first)
+    stamped = all(stamp(rank) is not None for rank in candidates)
     basis = "raised first" if stamped else "ended before the others failed"
     if same := len(raised_alike(candidates, first)):
         basis += f"; {same} other{'s' if same > 1 else ''} raised the same"
-    return _Choice(first=first, basis=basis, gap_us=round(gap * 1e6))
+    return _Choice(first=first, basis=basis, gap_us=round(apart * 1e6))
 
 
 def _beside_the_unheard(case: Case, choice: _Choice, victims: int) -> _Choice:
@@ -194,11 +207,11 @@ def _of_wordless(begun: Sequence[RankCase]) -> _Choice:
     return _Choice(first=first, either=others, basis="began to exit first")
 
 
-def _beside_the_earlier(choice: _Choice, weaker: Sequence[RankCase]) -> _Choice:
+def _beside_the_earlier(case: Case, choice: _Choice, weaker: Sequence[RankCase]) -> _Choice:
     """A signal is stronger than an exit without a word, but does not explain one that had begun before."""
     if choice.first is None:
         return choice
-    earlier = [rank for rank in weaker if wordless_code(rank) and _by_exits([choice.first, rank])[:1] == [rank]]
+    earlier = [rank for rank in weaker if wordless_code(rank) and _exit_began_before(case, rank, choice.first)]
     return choice.replace(either=(*choice.either, *_numbers(earlier)))
 
 
@@ -206,19 +219,34 @@ def _by_exits(candidates: Sequence[RankCase]) -> list[RankCase]:
     """In the order in which they began to exit; empty when that is not known of all, or is not when they failed: one
     told its failure before, or dumped its core first.
     """
-    begun = [
-        (rank.exited.begun.place, rank)
+    known = _exits_known(candidates)
+    return sorted(known, key=_place) if len(known) == len(candidates) else []
+
+
+def _exits_known(candidates: Sequence[RankCase]) -> list[RankCase]:
+    """Those of which the kernel told when they began to exit, and that is when they failed."""
+    return [
+        rank
         for rank in candidates
         if rank.exited and rank.exited.begun and not rank.exited.ending.core_dumped and not report_of(rank)
     ]
-    return [rank for _place, rank in sorted(begun, key=itemgetter(0))] if len(begun) == len(candidates) else []
 
 
-def _of_exit(rank: RankCase) -> tuple[float, float]:
-    """When a signal reached it: no later than its exit began, and no earlier than it may have waited for a processor."""
-    assert rank.exited is not None
-    assert rank.exited.begun is not None
-    return (rank.exited.begun.earliest - RUNNABLE_S, rank.exited.begun.latest)
+def _place(rank: RankCase) -> int:
+    return rank.exited.begun.place if rank.exited and rank.exited.begun else 0
+
+
+def _exit_began_before(case: Case, rank: RankCase, other: RankCase) -> bool:
+    """By the order of their kernel, or by the clocks of two."""
+    if one_node(case, [rank, other]):
+        return _by_exits([other, rank])[:1] == [rank]
+    begun = [each.exited.begun for each in _exits_known([rank, other]) if each.exited]
+    return (
+        len(begun) == 2
+        and begun[0] is not None
+        and begun[1] is not None
+        and begun[0].latest + gap(case, rank.rank, other.rank) <= begun[1].earliest
+    )
 
 
 def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:
@@ -235,32 +263,6 @@ def _by_kernel_log(candidates: Sequence[RankCase]) -> RankCase | None:
     if len(instants) < len(candidates) or len(set(instants)) < len(instants):
         return None
     return min(candidates, key=lambda rank: rank.ooms[0].at)
-
-
-def _span(case: Case, rank: RankCase) -> tuple[float, float]:
-    """When it failed, at the earliest and at the latest. Its own stamp is an instant; what we saw is only a latest."""
-    seen = _seen_at(case, rank)
-    stamp = _stamp(rank)
-    return (float("-inf"), seen) if stamp is None else (min(stamp, seen), min(stamp, seen))
-
-
-def _proven_before(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    return a[1] + CLOCK_GAP_S <= b[0]
-
-
-def _stamp(rank: RankCase) -> float | None:
-    report = rank.report.report if rank.report else report_of(rank)
-    return report.raised_at if report else None
-
-
-def _seen_at(case: Case, rank: RankCase) -> float:
-    """The first instant at which we saw that it was failing, or had failed."""
-    seen = [fact.at for fact in (rank.not_spawned, rank.report, rank.broken, rank.exited) if fact]
-    if rank.dying and case.looked:
-        seen.append(case.looked.at)
-    if rank.failed_at is not None:
-        seen.append(rank.failed_at)
-    return min(seen, default=case.now)
 
 
 def _numbers(ranks: Sequence[RankCase]) -> tuple[int, ...]:

@@ -18,13 +18,15 @@ OURS = frozenset((SIGHUP, SIGINT, SIGTERM))
 
 
 def ending(rank: RankCase, tree: TreeEmpty | None = None) -> Ending:
-    """How it ended; `alive` when it has not.
+    """How it ended; `alive` when it has not, `lost` where its node was and nobody will tell.
 
     An exit without a code for one that was never executed, or of which is only known (`tree`) that it is gone: whoever
     could have read its status was gone before it.
     """
     if rank.exited:
         return rank.exited.ending
+    if rank.lost:
+        return Ending(kind="lost")
     gone = tree is not None and rank.pid not in {survivor.pid for survivor in tree.survivors}
     return Ending(kind="exit" if rank.not_spawned or gone else "alive")
 

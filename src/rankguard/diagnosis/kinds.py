@@ -25,11 +25,12 @@ FAMILIES = {
     "killed": Family.OPERATOR,
     "gpu-error": Family.MACHINE,
     "disk-full": Family.MACHINE,
+    "node-lost": Family.MACHINE,
     "supervisor-lost": Family.RANKGUARD,
     "bug": Family.RANKGUARD,
     "unknown": Family.UNKNOWN,
 }
-"""Every kind that this version finds. (`node-lost` is of the contract and has no facts yet.)"""
+"""Every kind."""
 
 
 def make(

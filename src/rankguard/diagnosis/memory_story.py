@@ -56,12 +56,13 @@ def _told_how(rank: RankCase) -> bool:
 
 
 def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
-    """Who grew when the victim was killed: other ranks, or what is no rank's own. Nobody, if it was the victim itself and
+    """Who grew when the victim was killed: other ranks of its machine, or what is no rank's own. Nobody, if it was the victim itself and
     no other grew half as fast.
 
     Where nothing is known to have grown (no samples, or too few): ranks that held clearly more than the victim.
     """
-    growth = {each.rank: memory_of(case, each).growth_bytes_s or 0.0 for each in case.ranks}
+    here = case.beside(rank.rank)
+    growth = {each.rank: memory_of(case, each).growth_bytes_s or 0.0 for each in here}
     total, state = sum(growth.values()), domain(case)
     if not _matters(case, total):
         other = state.growth_bytes_s or 0.0
@@ -71,7 +72,7 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
         return (Responsible(rank=None, because=because, confidence=Confidence.LIKELY),)
     own = growth[rank.rank]
     least = own / 2 if own > total / 2 else total / 10
-    fast = sorted((each for each in case.ranks if growth[each.rank] > least), key=lambda each: -growth[each.rank])
+    fast = sorted((each for each in here if growth[each.rank] > least), key=lambda each: -growth[each.rank])
     return tuple(
         _blamed(
             case,
@@ -115,7 +116,9 @@ def _larger(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
     if not own:
         return ()
     larger = [
-        (held, other) for other in case.ranks if other.rank != rank.rank and (held := used(case, other)) > 1.25 * own
+        (held, other)
+        for other in case.beside(rank.rank)
+        if other.rank != rank.rank and (held := used(case, other)) > 1.25 * own
     ]
     larger.sort(key=lambda pair: (-pair[0], pair[1].rank))
     return tuple(
@@ -192,10 +195,10 @@ def _of_itself(case: Case, rank: RankCase) -> OomKill | None:
         return OomKill(confidence=Confidence.PROVEN, child=False, pid=rank.pid, evidence=evidence)
     if own or not shared:
         return None  # its own group's kills were its children's: this SIGKILL came from somebody
-    unexplained = _rise(shared) - _recorded(case)
+    unexplained = _rise(shared) - _recorded(case, rank)
     if unexplained <= 0:
         return None
-    claimants = (r for r in case.ranks if sigkilled_by_others(r) and not r.ooms and counted(r, shared=True))
+    claimants = (r for r in case.beside(rank.rank) if sigkilled_by_others(r) and not r.ooms and counted(r, shared=True))
     if len(list(islice(claimants, unexplained + 1))) <= unexplained:
         return OomKill(confidence=Confidence.LIKELY, child=False, pid=rank.pid, evidence=evidence)
     doubt = f"more ranks than the OOM killer took ({unexplained}) were ended by SIGKILL: which of them is not known"
@@ -227,9 +230,9 @@ def _records(rank: RankCase, *, child: bool) -> tuple[KernelKilled, ...]:
     return tuple(killed for killed in rank.ooms if killed.is_child is child)
 
 
-def _recorded(case: Case) -> int:
-    """How many kills the kernel log tells of."""
-    return len(case.other_ooms) + sum(len(rank.ooms) for rank in case.ranks)
+def _recorded(case: Case, rank: RankCase) -> int:
+    """How many kills the kernel log of this rank's machine tells of."""
+    return len(case.other_ooms) + sum(len(each.ooms) for each in case.beside(rank.rank))
 
 
 def _recorded_bytes(rank: RankCase) -> int:

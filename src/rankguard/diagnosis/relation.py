@@ -21,7 +21,7 @@ def outcome_of(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: 
     return RankOutcome(
         rank=number_of(case, rank),
         name=name_of(case, rank),
-        node=case.spec.node,
+        node=case.node_of(rank.rank),
         pid=rank.pid,
         relation=related,
         phase=shown(rank.phase),
@@ -40,11 +40,14 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
 
     `collateral`: it failed before we told it to end, by what a peer's death does, or it gave no reason and the culprit's
     failure is the stronger one, or several ended with the same code and the culprit with another. `independent`: its
-    failure is of no peer's making: a signal, an exception of its own kind, or something as strong as the culprit's. What is `stopped` and alive is being stopped, or (of a process that
+    failure is of no peer's making: a signal, an exception of its own kind, or something as strong as the culprit's. Ranks
+    of a node that was lost are collateral of the node. What is `stopped` and alive is being stopped, or (of a process that
     somebody else started) not our business: the contract has no word for it.
     """
     if culprit is not None and rank.rank == culprit.rank:
         return "culprit"
+    if rank.lost is not None and failure_class(case, rank) in (FailureClass.NONE, FailureClass.UNRESOLVED):
+        return _of_lost(case, rank, failed=failed)
     own = failure_class(case, rank)
     if failed and own is not FailureClass.NONE and _before_we_stopped(rank):
         of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)
@@ -56,6 +59,14 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
     if ended_by_itself(rank) and (code_of(rank) == 0 or case.spec.watch is not None):
         return "finished"  # a watched engine ends its own processes as it likes
     return "stopped"
+
+
+def _of_lost(case: Case, rank: RankCase, *, failed: bool) -> str:
+    """Its node was lost: that was the failure, or another one, or it came when all was to end anyway."""
+    if failed and case.judged is not None and case.judged.node is not None:
+        return "collateral"
+    before = rank.lost is not None and (case.stopped_at is None or rank.lost.at <= case.stopped_at)
+    return "independent" if failed and before else "stopped"
 
 
 def number_of(case: Case, rank: RankCase) -> int | None:

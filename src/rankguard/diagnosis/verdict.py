@@ -27,6 +27,7 @@ from rankguard.model import (
     Cause,
     Confidence,
     Culprit,
+    Ending,
     MemoryState,
     OrderBasis,
     Phase,
@@ -214,7 +215,7 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
         failed_at=None,
         ended_at=_iso(case, case.ended_at),
         world_size=len(case.ranks) if case.spec.watch is None else max(1, len(case.ranks) - 1),
-        nodes=(spec.node,) if spec.node else (),
+        nodes=tuple(node.name for node in case.nodes) or ((spec.node,) if spec.node else ()),
         start="warm" if case.warm else "exec",
         labels=spec.labels,
         culprit=None,
@@ -236,20 +237,20 @@ def _common(case: Case, version: str, culprit: RankCase | None, *, failed: bool)
 
 
 def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
-    rank_known = rank or RankCase(rank=-1, pid=case.lost.pid if case.lost else None, phase=_job_phase(case))
+    rank_known = rank or _none_of_them(case)
     at = _failed_at(case, rank)
     status = rank_known.status
     return Culprit(
         rank=number_of(case, rank) if rank else None,
         name=name_of(case, rank) if rank else None,
         role=(rank.role if rank else None) or case.spec.role,
-        local_rank=number_of(case, rank) if rank and not case.spec.adopted else None,
-        node=case.spec.node,
+        local_rank=_local_rank(case, rank) if rank and not case.spec.adopted else None,
+        node=_node(case, rank),
         pid=rank_known.pid,
         phase=shown(rank_known.phase),
         was_ready=rank_known.ready_at is not None,
         attempt=case.spec.attempt,
-        ending=ending(rank_known) if rank or not case.lost else ending(rank_known).replace(kind="exit"),
+        ending=_ending(case, rank),
         cause=cause,
         at=_iso(case, at) or "",
         elapsed_s=after(case, at),
@@ -264,6 +265,39 @@ def _culprit(case: Case, rank: RankCase | None, cause: Cause) -> Culprit:
         log_tail=_log_tail(case, rank_known),
         log_path=log_path(case, rank) if rank else None,
     )
+
+
+def _none_of_them(case: Case) -> RankCase:
+    """The failure was of none of the ranks: what a culprit has all the same."""
+    found = RankCase(rank=-1, pid=case.lost.pid if case.lost else None, phase=_job_phase(case))
+    if case.judged is None or case.judged.node is None:
+        return found
+    from rankguard.diagnosis.nodes import phase_of  # of a job on several machines alone
+
+    phase, ready = phase_of(case) or (found.phase, False)
+    return found.replace(phase=phase, ready_at=case.failed_at if ready else None)
+
+
+def _ending(case: Case, rank: RankCase | None) -> Ending:
+    if rank is not None:
+        return ending(rank)
+    if case.judged is not None and case.judged.node is not None:
+        return Ending(kind="lost")
+    return Ending(kind="exit" if case.lost else "alive")
+
+
+def _local_rank(case: Case, rank: RankCase) -> int | None:
+    return None if number_of(case, rank) is None else case.local_rank(rank.rank)
+
+
+def _node(case: Case, rank: RankCase | None) -> str:
+    if rank is not None:
+        return case.node_of(rank.rank)
+    if case.judged is None or case.judged.node is None:
+        return case.spec.node
+    from rankguard.diagnosis.nodes import name_of as name_of_node
+
+    return name_of_node(case)
 
 
 def _detected_in_ms(case: Case, rank: RankCase | None, cause: Cause) -> float | None:

@@ -69,6 +69,8 @@ def ended_by(ending: Ending) -> str:
         return f"ended by {name}" + (" (core dumped)" if ending.core_dumped else "")
     if ending.kind == "alive":
         return "still alive"
+    if ending.kind == "lost":
+        return "lost with its node"
     return "ended, status unknown" if ending.code is None else f"ended with exit code {ending.code}"
 
 

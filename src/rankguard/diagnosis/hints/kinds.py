@@ -26,12 +26,13 @@ def _oom(told: Told) -> str:
         return (
             "the machine as a whole ran out of memory: use fewer ranks, a larger machine, or stop what else runs there"
         )
-    limit, count = domain(case).limit_bytes, len(case.ranks)
-    second, largest = sorted([0, 0, *(used(case, each) for each in case.ranks)])[-2:]
+    here = case.beside(told.rank.rank)
+    limit, count = domain(case).limit_bytes, len(here)
+    second, largest = sorted([0, 0, *(used(case, each) for each in here)])[-2:]
     if not limit:
         return "raise the memory limit, or let each rank hold less"
     if second and largest > ALONE * second:
-        alone = next(each for each in case.ranks if used(case, each) == largest)
+        alone = next(each for each in here if used(case, each) == largest)
         growth = memory_of(case, alone).growth_bytes_s or 0
         still = f" and was growing by {size(growth)}/s" if growth * 10 > largest / 10 else ""
         return f"see what {whose(case, alone)} allocates: it alone held {size(largest)}{still}, the next one {size(second)}"
