@@ -234,19 +234,15 @@ class NodeRanks:
         return None if sign is None else sign.at
 
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
-        because = "the coordinator" if not ends else self._because()
+        """Whom the core spares (they report an exception, and end by themselves) their own agent spares, too."""
+        because = "the job, since it ends on another node"
         for node in tuple(self._fleet.living()):
             if node.begun:
-                first = node.number * self._each
-                spared = [rank - first for rank in spare if first <= rank < first + self._each]
-                order = {"do": "signal", "signal": number, "ends": ends, "because": because, "spare": spared}
+                order = {"do": "signal", "signal": number, "ends": ends, "because": because}
                 self._fleet.send(node, order)
         if ends and not self._gone:
             self._cancel()
         return self._spec.nprocs - len(self._ended) if self._gone else 0
-
-    def _because(self) -> str:
-        return "the job, since it ends on another node"
 
     def _cancel(self) -> None:
         """Nobody has begun: nobody shall."""

@@ -74,7 +74,7 @@ class Gathering:
                 told["stacks"] = [{"rank": number} | to_data(stack) for number, stack in sorted(found.items())]
             reply(told)
 
-        nodes = [node for node in self._fleet.living() if rank is None or node.number == rank // each]
+        nodes = [node for node in self._at_work() if rank is None or node.number == rank // each]
         asked = self._ask(nodes, now + _STACKS_S, done)
         for node in nodes:
 
@@ -85,6 +85,10 @@ class Gathering:
                 asked.heard(node.number)
 
             self._ranks.ask_stacks(node, next(self._asked), None if rank is None else rank % each, answered)
+
+    def _at_work(self) -> list[Node]:
+        """Those that have ranks."""
+        return [node for node in self._fleet.living() if node.begun and not node.done]
 
     def _ask(self, nodes: list[Node], until: float, done: Callable[[], None]) -> "_Asked":
         asked = _Asked({node.number for node in nodes}, until, done)
@@ -112,7 +116,7 @@ class Gathering:
     def examine(self, number: int, now: float) -> None:
         """Ask every node; one `Examined` of all comes of it."""
         self._examined = []
-        nodes = [node for node in self._fleet.living() if node.begun]
+        nodes = self._at_work()
         until = now + MOST_S + EACH_S * self._fleet.plan.nproc + _MORE_S
         self._examining = self._ask(nodes, until, lambda: self._tell(number))
         for node in nodes:

@@ -18,12 +18,10 @@ from collections.abc import Callable
 from selectors import EVENT_READ, EpollSelector
 from typing import TYPE_CHECKING, Any
 
-from rankguard._version import __version__
 from rankguard.core import story
-from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT
 from rankguard.errors import SpawnFailed
-from rankguard.facts import Degraded, Fact, FrontLost, Judged, WardenLost
+from rankguard.facts import Degraded, Fact, FrontLost, WardenLost
 from rankguard.jobspec import JobSpec
 from rankguard.launchers.limits import ensure_fds
 from rankguard.launchers.terminal import Terminal
@@ -50,7 +48,6 @@ from rankguard.supervisor.ground import Ground
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
-    from rankguard.facts import NodeLost
     from rankguard.launchers.fleet import Fleet
     from rankguard.model import Attempt
     from rankguard.supervisor.failopen import Part
@@ -323,15 +320,7 @@ class Supervisor:
                 self._attempt.close()
                 self._attempt = self._make_attempt(failed)
                 final = self._attempt.run()
-        return uplink.final or self._without_coordinator(final, uplink.lost)
-
-    def _without_coordinator(self, final: Verdict, lost: "NodeLost | None") -> Verdict:
-        """Our own, which knows of our ranks alone. Nobody can say that the job has succeeded."""
-        if lost is None or final.outcome == "failed":
-            return final
-        case = self._attempt.job.case().replace(now=lost.at, failed_at=lost.at, failed_by="node-lost", stop=None)
-        judged = Judged(lost.at, None, "node-lost", 1, basis="the coordinator was lost", node=lost.node)
-        return verdict(case.replace(lost_nodes=(lost,), judged=judged), __version__)
+        return uplink.final or uplink.alone(final, self._attempt.job)
 
     def _with_unwritten(self, final: Verdict) -> Verdict:
         """What could not be written, of the run's files and of the last word."""
