@@ -10,6 +10,9 @@ from collections.abc import Callable
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import TYPE_CHECKING, Any
 
+from rankguard._version import __version__
+from rankguard.core.job import Job
+from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import URGENT
 from rankguard.facts import (
     Complained,
@@ -20,6 +23,7 @@ from rankguard.facts import (
     FailureReported,
     FrontLost,
     GpusRead,
+    Judged,
     KernelKilled,
     KernelNoted,
     LeavingTold,
@@ -84,6 +88,7 @@ class Uplink:
         self._signs_at = 0.0
         self._began = self._said_at = clock()
         self._standing: Message | None = None
+        self._begun: Share | None = None
         self.again = False
         """Another attempt is to be made."""
         self.final: Verdict | None = None
@@ -258,7 +263,8 @@ class Uplink:
         match message.get("do"):
             case "go":
                 parts = {name: message[name] for name in ("node", "first_rank", "world_size", "run_id")}
-                attempt.begin(self._share.replace(**parts), message["master_addr"], message["master_port"])
+                self._begun = self._share.replace(**parts)
+                attempt.begin(self._begun, message["master_addr"], message["master_port"])
             case "signal" if message["ends"]:
                 self._stop(attempt, now, message["signal"], message["because"])
             case "signal":
@@ -320,6 +326,22 @@ class Uplink:
         if self._link is not None:
             self._link.send_behind({"is": "done", "tree": None if empty is None else to_wire(empty)})
             self._watch_writing()
+
+    def alone(self, final: Verdict, job: Job) -> Verdict:
+        """Our own verdict, when there is none of the whole job. Nobody can say that that has succeeded."""
+        assert self.lost is not None
+        if final.outcome != "failed":
+            at = self.lost.at
+            case = job.case().replace(now=at, failed_at=at, failed_by="node-lost", stop=None, lost_nodes=(self.lost,))
+            judged = Judged(at, None, "node-lost", 1, basis="the coordinator was lost", node=self.lost.node)
+            final = verdict(case.replace(judged=judged), __version__)
+        share = self._begun
+        if share is None:
+            return final
+        last = share.first_rank + self._spec.nprocs - 1
+        said = f"this is the verdict of node {share.node} alone: what it calls rank 0 to {self._spec.nprocs - 1}"
+        said += f" are ranks {share.first_rank} to {last} of {share.world_size}"
+        return final.replace(warnings=(*final.warnings, said))
 
     @property
     def waits(self) -> bool:
