@@ -154,6 +154,7 @@ class JobSpec(Record):
     debug_argv: tuple[str, ...] = ()
     """What the debug rank executes instead of `argv`, when a debugger follows it from the front."""
     master_addr: str = "127.0.0.1"
+    """Empty: the address by which the coordinator sees node 0."""
     master_port: int | None = None
     virtual_local_rank: bool = False
     numa_binding: str | None = None

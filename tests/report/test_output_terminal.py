@@ -1,5 +1,6 @@
 """What a terminal is given: text and colours, nothing that moves or changes the screen, and bars that can be read."""
 
+import json
 import re
 
 import pyte
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rankguard.jobspec import JobSpec
+from rankguard.jobspec import JobSpec, NodesPlan
 from rankguard.report.ansi import Painter, fitted, held_back, is_harmless, is_plain
 from rankguard.report.output import Output, prefix
 from rankguard.report.prefix import marked
@@ -430,3 +431,38 @@ def test_the_prefix_template(template: str, said: bytes) -> None:
 
 def test_the_prefix_of_a_virtual_local_rank() -> None:
     assert marked(job(4, prefix="${local_rank}/${rank}", virtual_local_rank=True), 3) == b"0/3"
+
+
+# ── Several machines ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_on_several_machines_a_line_has_its_node_too() -> None:
+    file = File()
+    spec = job(4, nodes=NodesPlan(count=2, nproc=2))
+    out = output(spec, file)
+    for rank in range(4):
+        out.feed(rank, 0, b"out\n", 0.0)
+
+    assert file.data == b"[0:0] out\n[0:1] out\n[1:2] out\n[1:3] out\n"
+    assert marked(spec.replace(prefix="${node}.${local_rank}.${rank}"), 3) == b"1.1.3"
+
+
+def test_a_machine_is_called_by_its_name_once_that_is_known() -> None:
+    """It says it when it joins, which is later than the console's beginning."""
+    file = File()
+    out = output(job(2, nodes=NodesPlan(count=2, nproc=1), prefix="${hostname} "), file)
+    out.name_node(1, "host-b")
+    for rank in range(2):
+        out.feed(rank, 0, b"out\n", 0.0)
+    assert file.data == b"host-a out\nhost-b out\n"
+
+    file = File()
+    out = output(job(2, nodes=NodesPlan(count=2, nproc=1), log_format="json"), file)
+    out.name_node(1, "host-b")
+    for rank in range(2):
+        out.feed(rank, 1, b"out\n", 0.0)
+    told = [json.loads(line) for line in file.data.splitlines()]
+    assert [(each["rank"], each["node"], each["stream"]) for each in told] == [
+        (0, "host-a", "stderr"),
+        (1, "host-b", "stderr"),
+    ]

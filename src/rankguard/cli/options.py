@@ -181,8 +181,8 @@ OPTIONS = (
     _torch(
         "--log-line-prefix-template", "output",
         "better: of every line, not only of teed ones; `[0] ` where torchrun writes `[default0]:`",
-        "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname} ('[${rank}] ')", "TEXT", theirs="",
-        since="2.15", shown="TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE, else `[${rank}] `",
+        "before each line: ${rank}, ${local_rank}, ${role_name}, ${hostname}, ${node} ('[${rank}] ')", "TEXT", theirs="",
+        since="2.15", shown="TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE, else `[${rank}] `, on several machines `[${node}:${rank}] `",
     ),
     _ours("--log-format", "output", "`text`, or `json` with ts, rank, node, stream, line (text)", "FORMAT",
           default="text", choices=("text", "json")),

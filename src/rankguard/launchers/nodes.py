@@ -198,7 +198,6 @@ class NodeRanks:
             return
         self._gone = True
         zero = nodes[0]
-        plan = self._fleet.plan
         for node in nodes.values():
             node.begun = True
             self._fleet.send(
@@ -209,7 +208,7 @@ class NodeRanks:
                     "node": node.number,
                     "first_rank": node.number * self._each,
                     "world_size": self._spec.nprocs,
-                    "master_addr": self._spec.master_addr if plan.on == "join" else zero.link.peer,
+                    "master_addr": self._spec.master_addr or zero.link.peer,
                     "master_port": zero.port,
                 },
             )

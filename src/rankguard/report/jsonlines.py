@@ -19,9 +19,13 @@ class JsonLines:
 
     def __init__(self, rank: int, node: str, stream: str, ascii_only: bool) -> None:
         self._quote = encode_basestring_ascii if ascii_only else encode_basestring
+        self._part = 0
+        self.rename(rank, node, stream)
+
+    def rename(self, rank: int, node: str, stream: str) -> None:
+        """Whose lines these are, from the next one on."""
         self._between = f'Z", "rank": {rank}, "node": {encode_basestring(node)}, "stream": "{stream}", "line": '
         self._room = LARGEST - len(self._between.encode()) - 80
-        self._part = 0
 
     def lines(self, part: bytes, at: float) -> bytes:
         """Whole lines, or (without a newline at its end) a piece of a line that is too long, as objects. `at`: time of day."""

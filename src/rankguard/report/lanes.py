@@ -43,6 +43,10 @@ class TextLane:
         self._between = b"\n" + prefix
         self.begun = self.stale = False
 
+    def rename(self, prefix: bytes) -> None:
+        """Another prefix from the next line on."""
+        self._prefix, self._between = prefix, b"\n" + prefix
+
     def take(self, part: bytes, now: float) -> None:
         if not part.endswith(b"\n"):
             self._part(part)
@@ -117,11 +121,11 @@ class JsonLane:
     """As objects. Whole lines only, and the pieces of one that is too long."""
 
     def __init__(self, made: JsonLines, pane: Pane, order: int) -> None:
-        self._made, self._pane, self.order = made, pane, order
+        self.made, self._pane, self.order = made, pane, order
         self.begun = self.stale = False
 
     def take(self, part: bytes, now: float) -> None:
-        self._pane.lines(self, self._made.lines(part, time.time()), now)
+        self._pane.lines(self, self.made.lines(part, time.time()), now)
         self.begun = not part.endswith(b"\n")
 
     def again(self) -> None:

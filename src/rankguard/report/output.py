@@ -87,6 +87,17 @@ class Output:
                     stream.lane = TextLane(stream.lines, pane, prefix(spec, rank), order, painter, spec.color)
         return list(panes.values())
 
+    def name_node(self, number: int, name: str) -> None:
+        """Of a job on several machines: what one of them is called, known before its ranks print anything."""
+        spec = self._spec
+        assert spec.nodes is not None
+        for rank in range(number * spec.nodes.nproc, (number + 1) * spec.nodes.nproc):
+            for stream in self._streams[rank]:
+                if isinstance(stream.lane, TextLane):
+                    stream.lane.rename(prefix(spec, rank, name))
+                elif isinstance(stream.lane, JsonLane):
+                    stream.lane.made.rename(rank, name, STREAMS[stream.which])
+
     # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def feed(self, rank: int, which: int, data: bytes, now: float) -> None:

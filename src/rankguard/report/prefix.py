@@ -1,8 +1,8 @@
 """What stands before each line of a rank on the console.
 
-`[rank] ` unless a template is given, nothing when one rank alone is shown. The template is torchrun's
+`[rank] ` unless a template is given (`[node:rank] ` on several machines), nothing when one rank alone is shown. The template is torchrun's
 (`TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE` of torch 2.13, `string.Template.safe_substitute`): `${rank}`, `${local_rank}`,
-`${role_name}`, and our `${hostname}`; an unknown name stays as it is, and an empty template is no prefix.
+`${role_name}`, and our `${hostname}` and `${node}`; an unknown name stays as it is, and an empty template is no prefix.
 """
 
 import re
@@ -13,19 +13,25 @@ BOTH = 3
 _PATTERN = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})", re.ASCII)
 
 
-def prefix(spec: JobSpec, rank: int) -> bytes:
-    """Of a rank's lines on the console."""
+def prefix(spec: JobSpec, rank: int, name: str | None = None) -> bytes:
+    """Of a rank's lines on the console. `name`: of its machine, where that is not ours."""
     if spec.prefix is None and len(shown_ranks(spec)) == 1:
         return b""
-    return marked(spec, rank)
+    return marked(spec, rank, name)
 
 
-def marked(spec: JobSpec, rank: int) -> bytes:
+def marked(spec: JobSpec, rank: int, name: str | None = None) -> bytes:
     """The prefix of a line that stands among others' in any case (`filtered_stdout.log`)."""
+    node, local = (0, rank) if spec.nodes is None else divmod(rank, spec.nodes.nproc)
     if spec.prefix is None:
-        return f"[{rank}] ".encode()
-    local = 0 if spec.virtual_local_rank else rank
-    known = {"rank": str(rank), "local_rank": str(local), "role_name": spec.role, "hostname": spec.node}
+        return (f"[{rank}] " if spec.nodes is None else f"[{node}:{rank}] ").encode()
+    known = {
+        "rank": str(rank),
+        "local_rank": str(0 if spec.virtual_local_rank else local),
+        "role_name": spec.role,
+        "hostname": name or spec.node,
+        "node": str(node),
+    }
 
     def one(match: re.Match[str]) -> str:
         return "$" if match[1] else known.get(match[2] or match[3], match[0])

@@ -22,6 +22,7 @@ from rankguard.facts import (
     FrontLost,
     JobStarted,
     Mustered,
+    NodeJoined,
     ReadinessExpected,
     Resumed,
     StopRequested,
@@ -170,6 +171,8 @@ class WorldAttempt:
 
     def _on_fact(self, fact: Fact) -> None:
         """Of a node."""
+        if isinstance(fact, NodeJoined):
+            self._output.name_node(fact.node, fact.name)
         if isinstance(fact, StopRequested):
             self.take(fact)
         else:
