@@ -253,6 +253,13 @@ class Job:
             return usual
         return next((n.node for n in self.nodes.values() if n.first <= rank < n.first + n.count), usual)
 
+    def node_name(self, rank: int) -> str:
+        """The name of the node that a rank is on; empty where it has not joined."""
+        if self.spec.nodes is None:
+            return self.spec.node
+        found = self.nodes.get(self.node_of(rank))
+        return "" if found is None else found.name
+
     def ranks_of(self, node: int) -> list[RankState]:
         """The ranks of a node, be it one that has not joined."""
         found, plan = self.nodes.get(node), self.spec.nodes

@@ -221,16 +221,22 @@ def looked(job: Job, fact: Looked) -> Orders:
     """Those seen dying before any signal of ours are suspects. While the stop is held they decide about it: at once, if
     it is no peer's death that they die of, else once it is known how they end.
     """
-    job.looked = fact
+    if job.looked is None or job.spec.nodes is None:  # else an agent looked, on its node alone
+        job.looked = fact
     job.noticed_at = job.noticed_at or fact.at
     for number, memory in fact.memory:
         job.ranks[number].memory = memory
     fell = False
-    for number, how in fact.dying:
+    for number, how in fact.dying if job.failed_at is not None else ():
         rank = job.ranks[number]
         if rank.dying is None:
             rank.dying = how
-        if not rank.suspect and rank.not_spawned is None and not (rank.exited and rank.exited.ending.code == 0):
+        if (
+            not rank.suspect
+            and rank.not_spawned is None
+            and not rank.lost
+            and not (rank.exited and rank.exited.ending.code == 0)
+        ):
             fell = fell or how in FELLED
             suspect(job, rank, fact.at)
     if not job.holding or job.spec.watch is not None:  # an engine that is watched has its own time to end

@@ -57,7 +57,10 @@ def stopping(job: Job, fact: NodeStopping) -> Orders:
     """Its agent was faster than we, or knows more: the others are told to end, too."""
     if fact.signal == SIGKILL:
         job.killing_nodes.setdefault(fact.node, fact)
-    first = job.stopping_nodes.setdefault(fact.node, fact) is fact
+    # A kill after we had told everybody to end says nothing of when its ranks were told to.
+    first = fact.node not in job.stopping_nodes and (fact.signal != SIGKILL or job.stopped_at is None)
+    if first:
+        job.stopping_nodes[fact.node] = fact
     for number, how in fact.dying:
         rank = job.ranks[number]
         rank.dying = rank.dying or how
@@ -84,7 +87,9 @@ def lost(job: Job, fact: NodeLost) -> Orders:
     for rank in gone:
         _lose(job, rank, fact)
     what = f"node {fact.node} ({fact.name}) was lost: {fact.statement}"
-    if fact.how == "never":
+    if job.spec.share is not None:
+        what = f"the coordinator ({fact.name}) is gone: {fact.statement}"
+    elif fact.how == "never":
         what = f"node {fact.node} is missing: {fact.statement}"
     job.remember(fact.at, what)
     orders: Orders = ()

@@ -195,6 +195,8 @@ def stop_on_request(job: Job, fact: StopRequested) -> Orders:
     job.stop, job.stopped_at = fact, fact.at
     job.remember(fact.at, because)
     orders: list[Order] = [SignalAll(because, fact.signal), *go_on]
+    if job.spec.share is not None:
+        orders.insert(0, Look(because))  # the coordinator cannot, and asks since a rank has failed
     limit = job.spec.shutdown_timeout if fact.grace is None else fact.grace
     if fact.at_once:
         return (*orders, *kill(job, fact.at, because))

@@ -19,6 +19,7 @@ from rankguard.facts import Judged, NodeLost
 from rankguard.model import Cause, Confidence, Evidence, Phase, Retry
 
 KIND = "node-lost"
+NOT_JOINED = ("never", "refused")
 TOGETHER_S = 1.5
 """Who lost a peer by the loss of a node says so no sooner than this before the node falls silent."""
 
@@ -54,15 +55,10 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
         return make(KIND, with_, Confidence.PROVEN, (_evidence(lost),))
     lost = _named(case)
     assert lost is not None  # the caller has looked
+    if case.spec.share is not None:
+        return make(KIND, _coordinator(lost), Confidence.PROVEN, (_evidence(lost),))
     if lost.how == "never":
         return make(KIND, _missing(case), Confidence.PROVEN, (_evidence(lost),))
-    if case.spec.share is not None:
-        return make(
-            KIND,
-            f"the coordinator's node {lost.name} was lost: {lost.statement}",
-            Confidence.PROVEN,
-            (_evidence(lost),),
-        )
     which = f" (rank{_s(_ranks(case, lost))} {ranges(_ranks(case, lost))} of {len(case.ranks)})"
     others = [each.name for each in _counted(case) if each is not lost]
     too = (
@@ -105,7 +101,7 @@ def phase_of(case: Case) -> tuple[Phase, bool] | None:
 def retry(case: Case) -> Retry:
     """Another attempt needs another machine, or all that were asked for."""
     lost = _named(case)
-    if lost is not None and lost.how == "never":
+    if lost is not None and lost.how in NOT_JOINED:
         return Retry(advice="elsewhere", because="not all nodes came, and nothing was started")
     return Retry(advice="elsewhere", because="the machine was lost, not the program")
 
@@ -115,13 +111,15 @@ def hints(case: Case) -> tuple[str, ...]:
     lost = _named(case)
     if lost is None:
         return ()
+    if case.spec.share is not None:
+        if lost.how in NOT_JOINED:
+            return (f"see whether the same command was started on node 0, and whether {lost.name} is its address",)
+        return (f"the verdict on the whole job is on node {lost.name}, if it still runs there",)
     if lost.how == "never":
         first = case.node(0)
         where = f"node 0 ({first.name})" if first is not None else "node 0"
         see = f"see whether the same command was started on each node, and whether each can reach {where}"
         return (f"{see}; `--join-timeout` is how long they are waited for",)
-    if case.spec.share is not None:
-        return (f"the verdict on the whole job is on node {lost.name}, if it still runs there",)
     name, ranks = lost.name, _ranks(case, lost)
     what = f"`rankguard report` on {name} has the verdict of its agent"
     if lost.how == "silent":
@@ -215,6 +213,15 @@ def _missing(case: Case) -> str:
     names = [node.name for node in case.nodes]
     joined = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
     return f"{which} of {plan.count} {have} not joined within {seconds(plan.join_timeout)}; joined: {joined or 'none'}"
+
+
+def _coordinator(lost: NodeLost) -> str:
+    """Of an agent's own verdict."""
+    if lost.how == "never":
+        return f"the coordinator at {lost.name} was not reached: {lost.statement}"
+    if lost.how == "refused":
+        return f"the coordinator at {lost.name} refused this node: {lost.statement}"
+    return f"the coordinator's node {lost.name} was lost: {lost.statement}"
 
 
 def _s(ranks: Sequence[int]) -> str:

@@ -149,9 +149,12 @@ class NodeRanks:
         for fact in facts:
             if isinstance(fact, Looked):
                 self._looked[node.number] = fact
+        stops = any(isinstance(fact, NodeStopping) for fact in facts)
         for fact in facts:
             if not isinstance(fact, Looked):
                 self._pass_on(node, fact, now)
+            elif not stops:  # it was asked to end its ranks, and looked first; else its `NodeStopping` says it
+                self._emit(fact)
 
     def _in_world(self, node: Node, fact: Fact) -> Fact:
         return to_world(fact, node.number * self._each, node.offset.offset, node.name, self._each)

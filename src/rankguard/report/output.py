@@ -97,6 +97,9 @@ class Output:
                     stream.lane.rename(prefix(spec, rank, name))
                 elif isinstance(stream.lane, JsonLane):
                     stream.lane.made.rename(rank, name, STREAMS[stream.which])
+            for kept in self._filters:
+                if kept is not None:
+                    kept.rename(rank, marked(spec, rank, name))
 
     # ── Told ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,6 +256,10 @@ class _Filtered:
         self.file = LogFile(path, spec.log_max or _FILTERED_MAX, keep_open)
         self._texts = [text.encode(errors="surrogateescape") for text in spec.filters[which]]
         self._prefixes = [marked(spec, rank) for rank in range(spec.nprocs)]
+
+    def rename(self, rank: int, prefix: bytes) -> None:
+        """Another prefix from the next line on."""
+        self._prefixes[rank] = prefix
 
     def take(self, rank: int, part: bytes) -> None:
         wanted = [text for text in self._texts if text in part]
