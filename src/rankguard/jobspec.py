@@ -123,6 +123,8 @@ class JobSpec(Record):
     """Why `auto` came out as `exec`, where there was a choice."""
     import_path: tuple[str, ...] = ()
     """`sys.path` of a function's ranks, which is its caller's; empty for a program's own."""
+    cargo: str | None = None
+    """A function and its arguments for ranks on other machines (`launchers/function.py`), in base 64."""
     python: bool = True
     """The ranks are Python under our bootstrap."""
     expect_ready: bool = False

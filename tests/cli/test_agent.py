@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from rankguard import inside
 from rankguard.cli.agent import GONE
 from rankguard.cli.completion import SHELLS
 from rankguard.cli.help import everything, overview
+from rankguard.launchers.function import pack
 from rankguard.record import to_data
 from rankguard.spec import job_spec
 
@@ -30,11 +32,12 @@ signal.pause()
 
 @pytest.fixture
 def place(tmp_path):
-    """`place(*argv, nprocs)` → the agent, its job on its stdin, which stays open."""
+    """`place(*argv, **of_the_job)` → the agent, its job on its stdin, which stays open."""
     placed = []
 
-    def one(*argv: str, nprocs: int = 2) -> subprocess.Popen[bytes]:
-        spec, _warning = job_spec(command=argv, argv=argv, nprocs=nprocs, python=False, run_dir=tmp_path / "run")
+    def one(*argv: str, python: bool = False, **more: object) -> subprocess.Popen[bytes]:
+        more |= {"run_dir": tmp_path / "run", "start": "exec"}
+        spec, _warning = job_spec(command=argv, argv=argv, nprocs=2, python=python, **more)
         agent = started()
         agent.stdin.write(json.dumps(to_data(spec)).encode() + b"\n")
         agent.stdin.flush()
@@ -125,7 +128,9 @@ def test_whoever_placed_it_is_killed(place, waiting, tmp_path):
     """The kernel closes the pipe."""
     line = tmp_path / "line"
     words = (sys.executable, "-P", "-m", "rankguard", "agent")
-    spec, _warning = job_spec(command=("x",), argv=waiting(0), nprocs=1, python=False, run_dir=tmp_path / "run")
+    spec, _warning = job_spec(
+        command=("x",), argv=waiting(0), nprocs=1, python=False, start="exec", run_dir=tmp_path / "run"
+    )
     line.write_text(json.dumps(to_data(spec)) + "\n")
     reading, writing = os.pipe()
     holder = subprocess.Popen(["/bin/sh", "-c", f"cat {line}; exec sleep 1000"], stdout=writing)
@@ -142,6 +147,21 @@ def test_whoever_placed_it_is_killed(place, waiting, tmp_path):
         holder.wait()
         agent.kill()
         agent.wait()
+
+
+def add(rank, numbers):
+    print("sum", rank.rank, sum(numbers))
+
+
+def test_a_function_arrives_as_text(place, tmp_path):
+    """As of `launch(on="ray")`: no descriptor comes with the job."""
+    parcel = pack(add, ([1, 2, 39],), {})
+    argv = (sys.executable, inside.BOOTSTRAP, "--function", "3")
+    agent = place(*argv, python=True, cargo=parcel.cargo, import_path=parcel.path)
+
+    assert agent.wait(30) == 0
+    assert sorted(agent.stdout.read().splitlines()) == [b"[0] sum 0 42", b"[1] sum 1 42"]
+    assert parcel.cargo not in (tmp_path / "run" / "events.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

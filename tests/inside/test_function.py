@@ -1,7 +1,9 @@
 """Functions and their arguments travel to ranks as they do with `multiprocessing.Process`, and change nothing here."""
 
 import array
+import base64
 import functools
+import gc
 import io
 import json
 import multiprocessing
@@ -20,7 +22,7 @@ from tests.inside.harness import SRC, environment, python, start_function
 
 from rankguard import errors
 from rankguard.errors import UsageError
-from rankguard.launchers.function import ship
+from rankguard.launchers.function import Shipment, pack, ship, unpack
 
 spawn = multiprocessing.get_context("spawn")
 
@@ -539,7 +541,7 @@ CALLER = """
 import os, sys, multiprocessing
 sys.path.append({tests!r})
 from tests.inside.harness import start_function
-from rankguard.launchers.function import ship
+from rankguard.launchers.function import Shipment, pack, ship, unpack
 from rankguard.errors import UsageError
 import rankguard.inside
 
@@ -665,3 +667,66 @@ def test_rankguard_is_found_where_the_callers_path_does_not_lead(monkeypatch):
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry != SRC])
 
     assert ran(say).stdout == "0 8 () {}\n"
+
+
+# ── To other machines ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Settings:
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+
+def show(rank, settings, *more):
+    print(rank.rank, settings.lr, more, bytes(multiprocessing.current_process().authkey) == json.loads("null"))
+
+
+def test_values_travel_as_text_and_arrive_in_another_process():
+    parcel = pack(show, (Settings(lr=0.1), {"a": (1, 2)}), {})
+    text = json.loads(json.dumps(parcel.cargo))  # as in a JobSpec
+
+    shipment = Shipment(unpack(text), [], None, parcel.path, parcel.files)
+    with shipment:
+        done = start_function(shipment, None, RANK="3").wait()
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "3 0.1 ({'a': (1, 2)},) False\n"
+
+
+def test_what_the_caller_knows_of_its_own_machine_does_not_travel():
+    body = base64.b64decode(pack(show, (Settings(lr=1),), {}).cargo)
+    assert bytes(multiprocessing.current_process().authkey) not in body
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (spawn.Queue, "args[0] (multiprocessing.queues.Queue)"),
+        (spawn.Lock, "args[0] (multiprocessing.synchronize.Lock)"),
+        (lambda: spawn.Pipe()[0], "args[0] (multiprocessing.connection.Connection)"),
+        (lambda: spawn.Value("i", 1), "args[0] (multiprocessing.sharedctypes.Synchronized)"),
+        (lambda: Settings(inner=[spawn.Event()]), "args[0].inner[0] (multiprocessing.synchronize.Event)"),
+        (threading.Lock, "args[0] (_thread.lock)"),
+    ],
+)
+def test_what_is_of_one_machine_is_named_before_anything_starts(make, what):
+    with pytest.raises(UsageError) as refused:
+        pack(show, (make(),), {})
+
+    statement, hint = refused.value.statement, refused.value.hint
+    del refused
+    gc.collect()  # the error's frames hold it, and whoever cleans up after its process is gone after this test
+    assert statement.startswith(f"{what} cannot travel to the ranks: ")
+    assert hint.startswith("give the ranks values")
+
+
+def test_a_socket_is_of_one_machine():
+    with socket.socket() as mine, pytest.raises(UsageError, match=r"args\[0\] \(socket.socket\) cannot travel"):
+        pack(show, (mine,), {})
+
+
+def test_too_much_is_refused(monkeypatch):
+    monkeypatch.setattr("rankguard.launchers.function.MOST", 1 << 20)
+    pack(show, (b"x" * 500_000,), {})
+    with pytest.raises(UsageError, match="the arguments have 1 MiB; at most 1 MiB travel to other machines"):
+        pack(show, (b"x" * 1_100_000,), {})

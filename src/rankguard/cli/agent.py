@@ -31,10 +31,16 @@ def agent(words: Sequence[str]) -> int:
     leash = Leash()
     spec = _job(leash.first_line()).replace(run_id=new_run_id())  # two agents may be on one machine
     if spec.run_dir is None:
-        spec = spec.replace(run_dir=make_run_dir(spec.run_id)[0])
+        spec = spec.replace(run_dir=make_run_dir(_folder(spec))[0])
+    passed = []
+    if spec.cargo is not None:
+        from rankguard.launchers.function import unpack
+
+        passed = [unpack(spec.cargo)]
+        spec = spec.replace(cargo=None)
     from rankguard.cli.front.main import Front
 
-    return Front(_asked(), spec, leash=leash).run()
+    return Front(_asked(), spec, leash, passed).run()
 
 
 class Leash:
@@ -72,6 +78,11 @@ def _job(line: bytes) -> JobSpec:
         return from_data(JobSpec, json.loads(line))
     except (ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
         raise UsageError(f"`rankguard agent`: expected a job on stdin ({type(error).__name__})") from error
+
+
+def _folder(spec: JobSpec) -> str:
+    """Beside those of other nodes, where they have one disk in common."""
+    return spec.run_id if spec.share is None else f"{spec.run_id}-node-{spec.share.node}"
 
 
 def _asked() -> SimpleNamespace:

@@ -5,8 +5,6 @@ one command is, and Ray places the rest (`--on ray`). Nothing is started or conn
 the endpoint, to see whether it is this machine. Read next: `plan.py`; docs/nodes.md; not the link itself: `../nodes/`.
 """
 
-import json
-import os
 import shlex
 import socket
 import sys
@@ -19,11 +17,12 @@ from rankguard.cli.torchrun import BACKENDS, Meeting, as_given, names_us
 from rankguard.cli.values import Endpoint, host_list
 from rankguard.errors import UsageError
 from rankguard.jobspec import NodesPlan, Share
+from rankguard.nodes.rayplan import ray_plan
 from rankguard.record import Record
 
 PORT = 29500
 """torchrun's."""
-AGENT, PLACER = ("-P", "-m", "rankguard", "agent"), ("-P", "-m", "rankguard.nodes.rayplace")
+AGENT = ("-P", "-m", "rankguard", "agent")
 """-P: a `random.py` in the current folder is not Python's."""
 NUMBERS = ("SLURM_NODEID", "LWS_WORKER_INDEX", "JOB_COMPLETION_INDEX", "GROUP_RANK")
 """Variables that number nodes, the most particular first."""
@@ -234,27 +233,19 @@ def _rest_of_conf(asked: SimpleNamespace) -> list[Said]:
 def _on_ray(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes:
     said = _without_effect(asked, ("node_rank", "rdzv_backend", "rdzv_conf"), "Ray places the nodes")
     met: Endpoint | None = asked.rdzv_endpoint
-    plan = NodesPlan(
-        count=asked.nnodes[0],
-        nproc=nproc,
+    plan = ray_plan(
+        asked.nnodes[0],
+        nproc,
+        asked.ray_address or env.get("RAY_ADDRESS"),
+        dict(asked.resources),
         host="" if met is None else met.host,
         port=0 if met is None else met.port or 0,
-        token=os.urandom(32).hex(),
-        agent=(sys.executable, *PLACER),
-        on="ray",
-        settings=settings(asked.ray_address or env.get("RAY_ADDRESS"), dict(asked.resources)),
         join_timeout=asked.join_timeout,
         node_timeout=asked.node_timeout,
         orphan_timeout=asked.orphan_timeout,
     )
     addr = asked.master_addr if "master_addr" in asked.given else asked.local_addr or ""
     return Nodes(plan, None, Meeting(addr, asked.master_port, asked.rdzv_id or None), tuple(said))
-
-
-def settings(address: str | None, resources: Mapping[str, float]) -> dict[str, str]:
-    """As `nodes/rayplace.py` takes them."""
-    found = {} if not address else {"ray_address": address}
-    return found | ({"resources": json.dumps(dict(resources))} if resources else {})
 
 
 # ── Both ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -97,4 +97,4 @@ def _own_gpu(env: Mapping[str, str], rank: int) -> dict[str, str]:
 
 
 def _extra(spec: JobSpec, rank: int) -> Mapping[str, str]:
-    return spec.rank_env[rank] if spec.rank_env else {}
+    return spec.rank_env[spec.world_rank(rank)] if spec.rank_env else {}

@@ -98,7 +98,7 @@ class Fleet:
         share = share.replace(orphan_timeout=plan.orphan_timeout)
         folder = f"{spec.run_dir}/node-0" if spec.run_dir is not None and plan.on == "join" else None
         return spec.replace(
-            nodes=None, share=share, nprocs=plan.nproc, run_dir=folder, http=None, console="none", events=False, verbose=False, termination_log=None, hidden=(), rank_env=(),
+            nodes=None, share=share, nprocs=plan.nproc, run_dir=folder, http=None, console="none", events=False, verbose=False, termination_log=None, hidden=(),
             stdin_rank=None, debug_rank=None, debug_argv=(), prefix=None, filters=((), ()),
         )  # fmt: skip
 

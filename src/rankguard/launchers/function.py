@@ -4,6 +4,8 @@ Arguments travel as with `multiprocessing.Process` under the spawn method: `Fork
 the thread's spawning slot, so that queues, locks, pipes, shared memory and sockets agree to be pickled. Descriptors are
 duplicated at once and travel beside the pickle. One shipment serves all ranks.
 
+To other machines (`pack`) values alone travel: no descriptor, and nothing of multiprocessing's.
+
 Nothing global of the caller is changed: no start method is fixed (so not `spawn.get_preparation_data`, which does), no
 resource tracker started. What cannot travel is a `UsageError` that names the argument.
 """
@@ -19,8 +21,12 @@ from typing import IO, Any, Self
 
 from rankguard.errors import UsageError
 from rankguard.inside.function import LENGTH, Inherited
+from rankguard.record import Record
 
-__all__ = ["Shipment", "ship"]
+__all__ = ["MOST", "Parcel", "Shipment", "pack", "ship", "unpack"]
+
+MOST = 32 << 20
+"""Bytes of a function and its arguments that travel to other machines."""
 
 
 class Shipment:
@@ -50,15 +56,53 @@ class Shipment:
         self.close()
 
 
-def ship(target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shipment:
-    """Packs `target(rank, *args, **kwargs)`. Raises `UsageError` naming the argument that cannot travel."""
+class Parcel(Record):
+    """The same for ranks on other machines: `cargo` is what `JobSpec.cargo` takes; `path` and `files` as of a `Shipment`."""
+
+    cargo: str
+    path: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def pack(target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Parcel:
+    """As `ship`, for other machines. Raises `UsageError` too for what is of one machine, or too much."""
+    from base64 import b64encode
+
+    with ship(target, args, kwargs, far=True) as shipment:
+        size = os.fstat(shipment.memfd).st_size
+        if size > MOST:
+            raise UsageError(
+                f"the arguments have {size / 2**20:.0f} MiB; at most {MOST >> 20} MiB travel to other machines",
+                "write them to a file that every node can read",
+            )
+        return Parcel(b64encode(os.pread(shipment.memfd, size, 0)).decode(), shipment.path, shipment.files)
+
+
+def unpack(cargo: str) -> int:
+    """What an agent's ranks get as descriptor 3."""
+    from base64 import b64decode
+
+    memfd = _new_memfd()
+    with open(memfd, "r+b", closefd=False) as file:
+        file.write(b64decode(cargo))
+    _seal(memfd)
+    return memfd
+
+
+def ship(
+    target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, far: bool = False
+) -> Shipment:
+    """Packs `target(rank, *args, **kwargs)`. Raises `UsageError` naming the argument that cannot travel.
+
+    `far`: to other machines.
+    """
     if not callable(target):
         raise UsageError(f"target is a {_type_name(target)}, not a function")
     call = (target, tuple(args), dict(kwargs))
     main_name, main_path = _main_module()
     by_reference = main_name is not None or main_path is not None
-    spawning = _Spawning()
-    memfd = os.memfd_create("rankguard-function", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    spawning = _Spawning(far=far)
+    memfd = _new_memfd()
     try:
         with open(memfd, "r+b", closefd=False) as file:
             _pack(call, file, spawning, by_reference)
@@ -74,16 +118,23 @@ def ship(target: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[s
         raise
 
 
+def _new_memfd() -> int:
+    return os.memfd_create("rankguard-function", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
 class _Spawning:
-    """Plays the part of `multiprocessing.popen_forkserver.Popen` while something is pickled."""
+    """Plays the part of `multiprocessing.popen_forkserver.Popen` while something is pickled. `far`: for other machines."""
 
     method = "spawn"
     DupFd = Inherited
 
-    def __init__(self) -> None:
+    def __init__(self, *, far: bool = False) -> None:
         self.fds: list[int] = []
+        self.far = far
 
     def duplicate_for_child(self, fd: int) -> int:
+        if self.far:
+            raise pickle.PicklingError("it holds a descriptor, which means nothing on another machine")
         self.fds.append(os.dup(fd))  # close-on-exec, and ours: the caller may close its own right away
         return len(self.fds) - 1
 
@@ -96,7 +147,7 @@ class _Spawning:
 
 
 def _pack(call: tuple[Any, ...], file: IO[bytes], spawning: _Spawning, by_reference: bool) -> None:
-    picklers = list(_picklers(by_reference))
+    picklers = list(_picklers(by_reference, spawning.far))
     for pickler in picklers:
         file.seek(0)
         file.truncate()
@@ -105,17 +156,26 @@ def _pack(call: tuple[Any, ...], file: IO[bytes], spawning: _Spawning, by_refere
             return _dump(pickler, call, file, spawning)
         except Exception:  # noqa: BLE001, S112  # __getstate__ is anybody's code; told apart below
             continue
-    raise _blame(call, picklers[-1], by_reference)
+    raise _blame(call, picklers[-1], by_reference, spawning.far)
 
 
-def _picklers(by_reference: bool) -> Iterator[type[pickle.Pickler]]:
+def _picklers(by_reference: bool, far: bool) -> Iterator[type[pickle.Pickler]]:
     """In the order in which they are tried: by reference where the ranks can import it, else by value."""
     from multiprocessing.reduction import ForkingPickler
 
-    yield ForkingPickler if by_reference else _without_main()
+    yield _restricted(by_reference, far) if far or not by_reference else ForkingPickler
     try:
         import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]  # not a dependency
     except ImportError:
+        return
+    if far:
+
+        class Far(cloudpickle.Pickler):  # type: ignore[misc]  # as above
+            def reducer_override(self, value: Any) -> Any:
+                _stays(value)
+                return super().reducer_override(value)
+
+        yield Far
         return
     from collections import ChainMap
 
@@ -128,17 +188,28 @@ def _picklers(by_reference: bool) -> Iterator[type[pickle.Pickler]]:
     yield ByValue
 
 
-def _without_main() -> type[pickle.Pickler]:
-    """A pickler that refuses names of a main module that the ranks cannot import."""
+def _restricted(by_reference: bool, far: bool) -> type[pickle.Pickler]:
+    """A pickler that refuses names of a main module that the ranks cannot import, and what is of one machine."""
     from multiprocessing.reduction import ForkingPickler
 
-    class WithoutMain(ForkingPickler):
+    base: type[pickle.Pickler] = pickle.Pickler if far else ForkingPickler
+
+    class Restricted(base):  # type: ignore[misc,valid-type]  # one of two
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, FunctionType | type) and value.__module__ == "__main__":
+            if far:
+                _stays(value)
+            if not by_reference and isinstance(value, FunctionType | type) and value.__module__ == "__main__":
                 raise pickle.PicklingError(f"{value.__qualname__} is defined in a main module that has no file")
             return NotImplemented
 
-    return WithoutMain
+    return Restricted
+
+
+def _stays(value: Any) -> None:
+    """Raises for what is of one machine: a queue, a lock, shared memory, a pipe, a manager's proxy."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "multiprocessing":
+        raise pickle.PicklingError(f"a {_type_name(value)} is of one machine, and there are several")
 
 
 def _dump(pickler: type[pickle.Pickler], value: object, file: IO[bytes], spawning: _Spawning) -> None:
@@ -155,23 +226,26 @@ def _dump(pickler: type[pickle.Pickler], value: object, file: IO[bytes], spawnin
 # ── Which one it was ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _blame(call: tuple[Any, ...], pickler: type[pickle.Pickler], by_reference: bool) -> UsageError:
+def _blame(call: tuple[Any, ...], pickler: type[pickle.Pickler], by_reference: bool, far: bool) -> UsageError:
     target, args, kwargs = call
     parts = [("target", target)]
     parts += [(f"args[{index}]", value) for index, value in enumerate(args)]
     parts += [(f"kwargs[{name!r}]", value) for name, value in kwargs.items()]
     for name, value in parts:
-        found = _culprit(name, value, pickler, 4)
+        found = _culprit(name, value, pickler, 4, far)
         if found is not None:
             where, part, error = found
             what = where if where == "target" and isinstance(part, FunctionType) else f"{where} ({_type_name(part)})"
-            return UsageError(f"{what} cannot travel to the ranks: {error}", _hint(part, error, pickler, by_reference))
+            hint = _hint(part, error, pickler, by_reference, far)
+            return UsageError(f"{what} cannot travel to the ranks: {error}", hint)
     return UsageError("the arguments cannot travel to the ranks together, though each of them alone can")
 
 
-def _culprit(name: str, value: Any, pickler: type[pickle.Pickler], deep: int) -> tuple[str, Any, Exception] | None:
+def _culprit(
+    name: str, value: Any, pickler: type[pickle.Pickler], deep: int, far: bool
+) -> tuple[str, Any, Exception] | None:
     """The innermost part of `value` that cannot be pickled, by its name."""
-    spawning = _Spawning()
+    spawning = _Spawning(far=far)
     try:
         _dump(pickler, value, io.BytesIO(), spawning)
         return None
@@ -180,7 +254,7 @@ def _culprit(name: str, value: Any, pickler: type[pickle.Pickler], deep: int) ->
     finally:
         spawning.drop()
     for inner_name, inner in _parts(name, value) if deep else ():
-        inner_found = _culprit(inner_name, inner, pickler, deep - 1)
+        inner_found = _culprit(inner_name, inner, pickler, deep - 1, far)
         if inner_found is not None:
             return inner_found
     return name, value, found
@@ -212,8 +286,10 @@ _MADE_BY = {
 }
 
 
-def _hint(value: object, error: Exception, pickler: type[pickle.Pickler], by_reference: bool) -> str | None:
+def _hint(value: object, error: Exception, pickler: type[pickle.Pickler], by_reference: bool, far: bool) -> str | None:
     kind = type(value)
+    if far and kind.__module__.partition(".")[0] in ("multiprocessing", "queue", "_queue", "threading", "_thread"):
+        return "give the ranks values; what they share over machines they make themselves (torch.distributed, a socket)"
     if "fork context" in str(error) or kind.__module__.startswith("multiprocessing."):
         name = _MADE_BY.get(kind.__name__, kind.__name__)
         return f"make it with multiprocessing.get_context('spawn').{name}()"
@@ -266,13 +342,14 @@ def _preparation(main_name: str | None, main_path: str | None, spawning: _Spawni
 
     logger = util._logger  # type: ignore[attr-defined]  # noqa: SLF001
     tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
-    fd = getattr(tracker, "_fd", None)  # none: it is not running, and nothing shipped is known to it
+    fd = None if spawning.far else getattr(tracker, "_fd", None)  # none: nothing shipped is known to it
     original = process.ORIGINAL_DIR  # type: ignore[attr-defined]  # private
     index = None if fd is None else spawning.duplicate_for_child(fd)
     return {
         "fds": len(spawning.fds),
         "tracker": index,
-        "authkey": bytes(process.current_process().authkey),
+        # Nothing that asks for it travels to other machines; there it is one of the ranks' own.
+        "authkey": os.urandom(32) if spawning.far else bytes(process.current_process().authkey),
         "sys_path": [original if entry == "" and original else entry for entry in sys.path],
         "argv": list(sys.argv),
         "orig_dir": original,

@@ -212,6 +212,7 @@ def for_telling(spec: JobSpec, redactor: Redactor | None = None) -> JobSpec:
     return spec.replace(
         env={},
         rank_env=(),
+        cargo=None,
         argv=tuple(redactor.argv(spec.argv)),
         debug_argv=tuple(redactor.argv(spec.debug_argv)),
         cwd=redactor.text(spec.cwd),

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,16 @@ TEXT_S, JSON_S = 5.0, 10.0
 
 
 class Front:
-    """The terminal's side of one job. `leash`: of an agent, where it is known that whoever placed it is gone."""
+    """The terminal's side of one job.
 
-    def __init__(self, asked: SimpleNamespace, spec: JobSpec, leash: "Leash | None" = None) -> None:
+    Of an agent, `leash` tells that whoever placed it is gone, and `passed` are descriptors for its ranks (3, 4 …).
+    """
+
+    def __init__(
+        self, asked: SimpleNamespace, spec: JobSpec, leash: "Leash | None" = None, passed: Sequence[int] = ()
+    ) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # `outset.begin` has done so, where it was called
-        self.asked, self.spec, self._leash = asked, spec, leash
+        self.asked, self.spec, self._leash, self._passed = asked, spec, leash, passed
         self._out, self._err = Console(1), Console(2)
         self.verdict: Verdict | None = None
         self._signals = Signals(
@@ -82,7 +87,7 @@ class Front:
         try:
             if not self.asked.quiet:
                 self._say(self._hand.first_line())
-            self.client = Client(self.spec, front_is_ours=True)
+            self.client = Client(self.spec, passed=self._passed, front_is_ours=True)
             self._voice.ask = self.client.send
             self._say_where()
             self._say_previous()

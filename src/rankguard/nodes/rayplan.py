@@ -1,0 +1,43 @@
+"""The plan of a job whose agents Ray places, for `rankguard run --on ray` and `launch(on="ray")` alike. Pure but for a token.
+
+Not the placing (`rayplace.py`), and nothing of Ray is imported.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rankguard.jobspec import NodesPlan
+
+PLACER = ("-P", "-m", "rankguard.nodes.rayplace")
+"""-P: a `random.py` in the current folder is not Python's."""
+
+
+def ray_plan(
+    count: int,
+    nproc: int,
+    address: str | None,
+    resources: Mapping[str, float],
+    host: str = "",
+    port: int = 0,
+    **times: Any,
+) -> NodesPlan:
+    """`count` nodes with `nproc` ranks each. `resources`: what is set aside on each, by Ray's names of them.
+
+    `host`, `port`: where the coordinator is to be met; empty: at the address by which Ray knows this machine, and at a
+    free port. The token is new: whoever places the agents hands it to them.
+    """
+    settings = {} if not address else {"ray_address": address}
+    return NodesPlan(
+        count=count,
+        nproc=nproc,
+        host=host,
+        port=port,
+        token=os.urandom(32).hex(),
+        agent=(sys.executable, *PLACER),
+        on="ray",
+        settings=settings | ({"resources": json.dumps(dict(resources))} if resources else {}),
+        **times,
+    )
