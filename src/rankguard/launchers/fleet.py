@@ -164,8 +164,11 @@ class Fleet:
             self._tell(f"refused {who or 'somebody'}: {why}")
 
     def _place_of(self, hello: Message) -> int | None:
+        """Node 0 is where the coordinator is, and given to nobody else."""
         number = hello.get("node")
-        return next(iter(self.missing), None) if number is None else number if type(number) is int else None
+        if number is not None:
+            return number if type(number) is int else None
+        return next((free for free in self.missing if free or self.plan.on != "join"), None)
 
     def _refuses(self, hello: Message, number: int | None) -> str | None:
         count, nproc = self.plan.count, self.plan.nproc

@@ -312,7 +312,7 @@ class Supervisor:
         while uplink.lost is None and uplink.final is None:
             uplink.done(self._attempt.job.tree)
             while uplink.waits:
-                self._turn(clock() + IDLE_S, uplink)
+                self._turn(clock() + IDLE_S, uplink, goes_on=lambda: uplink.waits)
             if uplink.again:
                 from rankguard.supervisor.restarts import attempt_of
 
@@ -371,13 +371,15 @@ class Supervisor:
         while self._attempt.asked_to_end is None and clock() < until:
             self._turn(until, self._fleet)
 
-    def _turn(self, until: float, *parts: "Part | None") -> None:
-        """One turn of the loop while no attempt runs, until there is news or something is due."""
+    def _turn(self, until: float, *parts: "Part | None", goes_on: Callable[[], bool] = lambda: True) -> None:
+        """One turn of the loop while no attempt runs, until there is news or something is due, or what was due ends it."""
         now, due = clock(), [until]
         for part in (self._reading, self._page, *parts):
             if part is not None:
                 part.wake(now)
                 due += [at for at in (part.next_wake(),) if at is not None]
+        if not goes_on():
+            return
         news = self._selector.select(max(0.0, min(due) - now))
         for key, _events in sorted(news, key=lambda entry: entry[0].data[0]):
             key.data[1](clock())

@@ -255,6 +255,9 @@ class Uplink:
             case "finish":
                 self.final = Verdict.from_dict(message["verdict"])
                 self._hang_up()
+                # One that had not begun, or that nobody waits for any longer.
+                if self._attempt is not None and not self._attempt.job.finished:
+                    self._stop(self._attempt, now, SIGTERM, "the job, which is over", at_once=True)
             case _ if self._attempt is not None and not self._attempt.job.finished:
                 self._ordered(self._attempt, message, now)
 
