@@ -2,13 +2,14 @@
 
 PYTHON ?= python3
 TORCH  ?= torch==2.13.0
+RAY    ?= ray==2.60.0
 ECOSYSTEM ?= gunicorn==27.0.1 setproctitle==1.3.8 mpi4py==4.1.2 jax==0.10.2 ray==2.60.0 distributed==2026.8.0
 
 PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-uml test-ecosystem matrix soak check format docs bench cascades clean
+.PHONY: help demo test test-slow test-torch test-ray test-uml test-ecosystem matrix soak check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -17,15 +18,18 @@ demo: .venv/.stamp ## a real out-of-memory kill of one rank on this machine, and
 	@$(BIN)/rankguard drill oom
 
 test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k name" narrows)
-	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem -m "not torch and not slow" $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem --ignore=tests/ray -m "not torch and not slow" $(ARGS)
 
 test-slow: .venv/.stamp-dev ## the tests of time itself, and of every fault: frozen jobs, stalls, kills on a terminal, drills
-	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem --ignore=tests/ray -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
 	then .venv-torch/bin/python -m pytest -m torch tests/torch $(ARGS); \
 	else echo "tests/torch: no tests yet"; fi
+
+test-ray: .venv-ray/.stamp ## jobs whose agents Ray places, on a cluster of several raylets; Ray is installed into .venv-ray (4 minutes)
+	@.venv-ray/bin/python -m pytest tests/ray $(ARGS)
 
 test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
@@ -60,7 +64,7 @@ cascades: .venv/.stamp-dev ## who failed first, when one failure ends all the ot
 	@$(BIN)/python bench/cascades.py $(ARGS)
 
 clean: ## remove everything that make has made
-	@rm -rf .venv .venv-torch .venv-bench .venv-ecosystem .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@rm -rf .venv .venv-torch .venv-bench .venv-ecosystem .venv-ray .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	@find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # ── Environments: a stamp says that one is complete, so a second call costs nothing ──────────────────────────────────
@@ -77,6 +81,11 @@ clean: ## remove everything that make has made
 .venv-torch/.stamp: pyproject.toml
 	@$(call new-venv,.venv-torch)
 	@.venv-torch/bin/python $(PIP) '$(TORCH)' --editable '.[test]'
+	@touch $@
+
+.venv-ray/.stamp: pyproject.toml
+	@$(call new-venv,.venv-ray)
+	@.venv-ray/bin/python $(PIP) '$(RAY)' --editable '.[test]'
 	@touch $@
 
 .venv-ecosystem/.stamp: pyproject.toml
