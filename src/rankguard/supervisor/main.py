@@ -194,7 +194,7 @@ class Supervisor:
             return None
         from rankguard.supervisor.uplink import Uplink  # no start on one machine waits for it
 
-        return Uplink(spec, self._selector, clock)
+        return Uplink(spec, self._selector, clock, self._tell_joining)
 
     def _make_fleet(self, spec: JobSpec) -> "Fleet | None":
         """The nodes of such a job, in its coordinator."""

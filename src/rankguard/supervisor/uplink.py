@@ -77,16 +77,18 @@ _PAYLOAD = 32 << 20
 class Uplink:
     """Of one agent's run; it outlives an attempt."""
 
-    def __init__(self, spec: JobSpec, selector: BaseSelector, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, spec: JobSpec, selector: BaseSelector, clock: Callable[[], float], tell: Callable[[str], None]
+    ) -> None:
         assert spec.share is not None
-        self._spec, self._selector, self._clock = spec, selector, clock
+        self._spec, self._selector, self._clock, self._tell = spec, selector, clock, tell
         self._share: Share = spec.share
         self._link: Link | None = None
         self._writing = False
         self._facts: list[tuple[str, dict[str, Any]]] = []
         self._attempt: LiveAttempt | None = None
         self._signs_at = 0.0
-        self._began = self._said_at = clock()
+        self._began, self._said_at = clock(), 10.0
         self._standing: Message | None = None
         self._begun: Share | None = None
         self.again = False
@@ -159,15 +161,18 @@ class Uplink:
     # ── A part of the attempt ────────────────────────────────────────────────────────────────────────────────────
 
     def next_wake(self) -> float | None:
+        saying = self._began + self._said_at if self._begun is None else float("inf")
         if self._dialing is not None:
-            due = [self._dialing.next_wake(), self._began + self._share.join_timeout]
+            due = [self._dialing.next_wake(), self._began + self._share.join_timeout, saying]
             return min(at for at in due if at is not None)
         if self._link is None:
             return None
-        return min(self._signs_at + _SIGNS_S, self._link.last_heard + self._share.orphan_timeout)
+        return min(self._signs_at + _SIGNS_S, self._link.last_heard + self._share.orphan_timeout, saying)
 
     def wake(self, now: float) -> None:
         """What is due: facts go up, the coordinator is dialled, its silence is noticed."""
+        if self._begun is None and now >= self._began + self._said_at:
+            self._say_what_is_waited_for(now - self._began)
         if self._dialing is not None:
             self._dialing.wake(now)
             self._look_at_dialing(now)
@@ -187,6 +192,15 @@ class Uplink:
         if silent >= self._share.orphan_timeout:
             self._lose(now, "silent", f"nothing was heard of it for {silent:.1f} s", silent)
         self._watch_writing()
+
+    def _say_what_is_waited_for(self, waited: float) -> None:
+        """As readiness is, at 10, 30, 60 s and each minute."""
+        self._said_at = {10.0: 30.0, 30.0: 60.0}.get(self._said_at, self._said_at + 60.0)
+        if self._dialing is not None:
+            why = f": {self._dialing.last_error}" if self._dialing.last_error else ""
+            self._tell(f"{waited:.0f} s: waiting for node 0 at {self._share.host}:{self._share.port}{why}")
+        elif self._link is not None:
+            self._tell(f"{waited:.0f} s: node 0 is reached; waiting for the other nodes")
 
     def _flush_facts(self) -> None:
         if self._facts and self._link is not None:
