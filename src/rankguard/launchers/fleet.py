@@ -24,6 +24,8 @@ _PINGS = 8
 """Quick ones, to know a new node's clock."""
 _REFUSALS = 32
 """That are told."""
+_SAID = 400
+"""Characters of what an agent said that has no meaning."""
 _FLUSH_S = 2.0
 """For the last word to reach all nodes."""
 
@@ -211,8 +213,13 @@ class Fleet:
         if node.lost:
             return
         node.link.flush()
-        for message in node.link.receive():
-            self._take(node, message, now)
+        try:
+            for message in node.link.receive():
+                self._take(node, message, now)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            said = f"it said what has no meaning ({type(error).__name__}: {error})"
+            self.lose(node, "closed", said[:_SAID], 0.0, now)
+            return
         if node.link.closed and not node.lost:
             said = f": {node.link.error}" if node.link.error else ""
             self.lose(node, "closed", f"its agent is gone (the connection was closed{said})", 0.0, now)

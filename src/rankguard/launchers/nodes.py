@@ -6,6 +6,7 @@ Read next: `fleet.py` (the links), `../nodes/mapping.py` (facts), `../supervisor
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rankguard.facts import (
     Examined,
@@ -19,7 +20,10 @@ from rankguard.facts import (
     NodeSilent,
     NodeStopping,
     NotSpawned,
+    RankFact,
+    Reaped,
     Silences,
+    Spawned,
     StopRequested,
     TreeEmpty,
     WardenLost,
@@ -57,6 +61,7 @@ class NodeRanks:
         self._wanted = self._gone = False
         self._looked: dict[int, Looked] = {}
         self._signs: dict[int, Sign] = {}
+        self._spawned: set[int] = set()
         self._ended: set[int] = set()
         self._held: dict[int, Message] = {}
         self._told: dict[int, float] = {}
@@ -112,13 +117,7 @@ class NodeRanks:
         self._emit(NodeHeard(now, node.number, node.name, silent_s))
 
     def take(self, node: Node, message: Message, now: float) -> None:
-        try:
-            self._take(node, message, now)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            said = f"it said what has no meaning ({type(error).__name__}: {error})"
-            self._fleet.lose(node, "closed", said[:400], 0.0, now)
-
-    def _take(self, node: Node, message: Message, now: float) -> None:
+        """Raises what its parsing raises, for a message that has no meaning."""
         match message.get("is"):
             case "facts":
                 self._take_facts(node, message["facts"], now)
@@ -134,9 +133,18 @@ class NodeRanks:
                 if answered is not None:
                     answered(message["answer"])
             case "done":
-                node.done = True
-                empty = self._in_world(node, from_wire(*message["tree"])) if message["tree"] else None
-                self._trees[node.number] = empty if isinstance(empty, TreeEmpty) else TreeEmpty(now)
+                self._take_done(node, message["tree"], now)
+
+    def _take_done(self, node: Node, tree: list[Any] | None, now: float) -> None:
+        empty = self._in_world(node, from_wire(*tree)) if tree else None
+        unsaid = set(self._ranks_of(node)) - self._ended
+        if unsaid and node.begun:
+            raise ValueError(f"it is done, and has not said how rank {min(unsaid)} ended")
+        node.done = True
+        self._trees[node.number] = empty if isinstance(empty, TreeEmpty) else TreeEmpty(now)
+
+    def _ranks_of(self, node: Node) -> range:
+        return range(node.number * self._each, (node.number + 1) * self._each)
 
     def _rank(self, node: Node, local: int) -> int:
         if type(local) is not int or not 0 <= local < self._each:
@@ -169,14 +177,32 @@ class NodeRanks:
         if isinstance(fact, Examined):
             self.examined(node, fact, now)
             return
-        if isinstance(fact, Exited):
-            self._ended.add(fact.rank)
+        if isinstance(fact, RankFact):
+            if not self._follows(fact):
+                return
         elif isinstance(fact, StopRequested):
             fact = fact.replace(to=f"node {node.number}")
         elif isinstance(fact, NodeStopping):
             looked = self._looked.get(node.number)
             fact = fact.replace(node=node.number, name=node.name, dying=looked.dying if looked is not None else ())
         self._emit(fact)
+
+    def _follows(self, fact: RankFact) -> bool:
+        """Whether it may be told. Raises `ValueError` where it cannot be: the core would take that for a bug of ours."""
+        rank, ended = fact.rank, fact.rank in self._ended
+        if isinstance(fact, Spawned | NotSpawned):
+            if ended and isinstance(fact, NotSpawned):
+                return False  # we have cancelled it meanwhile
+            if ended or rank in self._spawned:
+                raise ValueError(f"rank {rank} was started twice")
+            (self._ended if isinstance(fact, NotSpawned) else self._spawned).add(rank)
+        elif rank not in self._spawned or (isinstance(fact, Reaped) and not ended):
+            raise ValueError(f"{type(fact).__name__} of rank {rank}, of which that cannot be")
+        elif isinstance(fact, Exited):
+            if ended:
+                raise ValueError(f"rank {rank} ended twice")
+            self._ended.add(rank)
+        return True
 
     def _take_signs(self, node: Node, message: Message) -> None:
         first, offset = node.number * self._each, node.offset.offset
@@ -252,7 +278,8 @@ class NodeRanks:
         now = self._clock()
         for node in tuple(self._fleet.living()):
             node.done = True
-        for rank in range(self._spec.nprocs):
+        for rank in set(range(self._spec.nprocs)) - self._ended:
+            self._ended.add(rank)
             self._emit(NotSpawned(now, rank, "cancelled", 0, "the job was told to end before it started"))
 
     def signal_rank(self, rank: int, number: int) -> None:
