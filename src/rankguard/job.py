@@ -18,7 +18,7 @@ from typing import Any, Self
 from rankguard import inside
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
-from rankguard.jobspec import JobSpec
+from rankguard.jobspec import JobSpec, NodesPlan
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import Verdict
 from rankguard.record import prepare
@@ -265,6 +265,11 @@ def launch(  # noqa: PLR0913  # the contract's door
     labels: Mapping[str, str] | None = None,
     redact: Sequence[str] = (),
     console: str = "prefix",
+    on: str = "local",
+    nnodes: int | None = None,
+    ray_address: str | None = None,
+    resources: Mapping[str, float] | None = None,
+    join_timeout: float = 600.0,
 ) -> Job:
     """Start `nprocs` ranks of `target` and return once all of them execute.
 
@@ -279,6 +284,9 @@ def launch(  # noqa: PLR0913  # the contract's door
     of that process, where it is safe (else executed; the journal says why); `auto` is `warm` where it pays and nothing
     speaks against it (docs/warm-start.md), else `exec`. `preload` null: what the function's module imports from installed
     packages at its top level.
+    `on="ray"`: Ray places the ranks, `nprocs / nnodes` on each of `nnodes` nodes, within `join_timeout` seconds; `resources` is
+    what it sets aside on each (default: a CPU for each rank), `ray_address` its cluster (default: the one that this process
+    is connected to, RAY_ADDRESS, or the one of this machine). Arguments are then values (docs/nodes.md).
 
     Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
     """
@@ -288,11 +296,15 @@ def launch(  # noqa: PLR0913  # the contract's door
             "put it under `if __name__ == '__main__':`",
         )
     _check(nprocs, start, max_restarts, restart_window, grace, stall_timeout)
-    shipment = None
+    nodes = _placed(on, nprocs, nnodes, ray_address, resources, join_timeout)
+    shipment = parcel = None
     if callable(target):
-        from rankguard.launchers.function import ship
+        from rankguard.launchers.function import pack, ship
 
-        shipment = ship(target, args, dict(kwargs or {}))
+        if nodes is not None:
+            parcel = pack(target, args, dict(kwargs or {}))
+        else:
+            shipment = ship(target, args, dict(kwargs or {}))
         argv = [*_python(), inside.BOOTSTRAP, "--function", "3"]
         command = [f"{target.__module__}.{getattr(target, '__qualname__', target)}"]
     else:
@@ -300,6 +312,7 @@ def launch(  # noqa: PLR0913  # the contract's door
         command = argv
         if not argv:
             raise UsageError("an empty command")
+    packed = shipment or parcel
     try:
         spec, warning = job_spec(
             command=command,
@@ -309,11 +322,14 @@ def launch(  # noqa: PLR0913  # the contract's door
             rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
             cwd=cwd,
             run_dir=run_dir,
-            python=shipment is not None,
+            python=callable(target),
+            nodes=nodes,
+            cargo=None if parcel is None else parcel.cargo,
+            master_addr="127.0.0.1" if nodes is None else "",
             start=start,
             preload=None if preload is None else tuple(preload),
             imports_of=_file_of(target),
-            import_path=() if shipment is None else shipment.path,
+            import_path=() if packed is None else packed.path,
             ready_timeout=ready_timeout,
             stall_timeout=stall_timeout,
             grace=grace,
@@ -328,7 +344,9 @@ def launch(  # noqa: PLR0913  # the contract's door
         )
         if warning is not None:
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
-        spec = settled(spec, () if shipment is None else shipment.files)
+        if nodes is not None:
+            spec = spec.replace(elastic_id=spec.run_id)
+        spec = settled(spec, () if packed is None else packed.files, None if nodes is None else nodes.nproc)
         job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
         job.shipment = shipment
     finally:
@@ -339,6 +357,41 @@ def launch(  # noqa: PLR0913  # the contract's door
         job.started()
         undo.pop_all()
     return job
+
+
+def _placed(
+    on: str,
+    nprocs: int,
+    nnodes: int | None,
+    ray_address: str | None,
+    resources: Mapping[str, float] | None,
+    join_timeout: float,
+) -> NodesPlan | None:
+    """Several machines; null for this one. Raises `UsageError`."""
+    if on not in ("local", "ray"):
+        raise UsageError(f"on={on!r} is not known", "local or ray")
+    if on == "local":
+        if nnodes not in (None, 1):
+            raise UsageError(
+                f"nnodes={nnodes} expects on='ray'", "`rankguard run --nnodes N` on each node needs no Ray"
+            )
+        if ray_address is not None or resources:
+            raise UsageError("ray_address and resources expect on='ray'", "on='ray'")
+        return None
+    count = 1 if nnodes is None else nnodes
+    if not isinstance(count, int) or count < 1:
+        raise UsageError(f"nnodes must be at least 1, not {nnodes!r}")
+    if nprocs % count:
+        raise UsageError(
+            f"nprocs={nprocs} cannot be shared evenly by nnodes={count}", f"nprocs={-(-nprocs // count) * count}"
+        )
+    if not join_timeout > 0:
+        raise UsageError(f"join_timeout must be more than 0 seconds, not {join_timeout!r}", "join_timeout=600")
+    from rankguard.nodes.rayplace import address_of_this_process
+    from rankguard.nodes.rayplan import ray_plan
+
+    address = ray_address or address_of_this_process() or os.environ.get("RAY_ADDRESS")
+    return ray_plan(count, nprocs // count, address, resources or {}, join_timeout=join_timeout)
 
 
 def _file_of(target: object) -> tuple[str, ...]:
