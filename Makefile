@@ -9,7 +9,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-ray test-uml test-ecosystem matrix soak check format docs bench cascades clean
+.PHONY: help demo test test-slow test-torch test-ray test-uml test-ecosystem matrix losses soak check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -21,15 +21,16 @@ test: .venv/.stamp-dev ## every test that needs Python and gcc only (ARGS="-k na
 	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem --ignore=tests/ray -m "not torch and not slow" $(ARGS)
 
 test-slow: .venv/.stamp-dev ## the tests of time itself, and of every fault: frozen jobs, stalls, kills on a terminal, drills
-	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem --ignore=tests/ray -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/torch --ignore=tests/ecosystem --ignore=tests/ray --ignore=tests/nodes -m "slow and not torch" -o faulthandler_timeout=600 $(ARGS)
 
 test-torch: .venv-torch/.stamp ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
 	then .venv-torch/bin/python -m pytest -m torch tests/torch $(ARGS); \
 	else echo "tests/torch: no tests yet"; fi
 
-test-ray: .venv-ray/.stamp ## jobs whose agents Ray places, on a cluster of several raylets; Ray is installed into .venv-ray (4 minutes)
-	@.venv-ray/bin/python -m pytest tests/ray $(ARGS)
+test-ray: .venv-ray/.stamp ## jobs whose agents Ray places, on a cluster of several raylets; jobs on hosts in network namespaces, under Slurm (7 minutes)
+	@$(install-slurm)
+	@.venv-ray/bin/python -m pytest tests/ray tests/nodes $(ARGS)
 
 test-uml: .venv/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
@@ -40,6 +41,9 @@ test-ecosystem: .venv-ecosystem/.stamp ## gunicorn, pools, MPI, JAX, Ray and das
 
 matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; half an hour)
 	@$(BIN)/python -m tests.matrix $(ARGS)
+
+losses: .venv/.stamp-dev ## a job on four hosts loses a part at random, a hundred times (root; ten minutes; ARGS="6 --only cut")
+	@$(BIN)/python -m tests.nodes.losses $(ARGS)
 
 soak: .venv/.stamp-dev ## a tree of 1,000 processes and 200 short-lived ones a second, watched for ten minutes (ARGS=60: one)
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -100,6 +104,13 @@ command -v mpirun >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/de
 	{ echo "installing openmpi-bin …" >&2; apt-get install -qq -y openmpi-bin >/dev/null 2>&1 || \
 	{ apt-get update -qq && apt-get install -qq -y openmpi-bin >/dev/null; }; }; } || \
 	echo "make: there is no mpirun, and it cannot be installed here: the tests of MPI skip" >&2
+endef
+
+define install-slurm
+command -v slurmctld >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	{ echo "installing slurm-wlm …" >&2; apt-get install -qq -y slurm-wlm >/dev/null 2>&1 || \
+	{ apt-get update -qq && apt-get install -qq -y slurm-wlm >/dev/null; }; }; } || \
+	echo "make: there is no Slurm, and it cannot be installed here: its tests skip" >&2
 endef
 
 define new-venv

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from tests.nodes.rig import HERE, SRC, Rig, needs_hosts
 
 SERVER = """
@@ -102,6 +103,7 @@ def test_cut_and_mended(hosts):
         talk.end()
 
 
+@pytest.mark.slow
 def test_a_bad_line(hosts):
     hosts[1].shape(delay_ms=60, loss=5)
     talk = Talk(hosts, size=100_000)
@@ -113,6 +115,7 @@ def test_a_bad_line(hosts):
     talk.end()
 
 
+@pytest.mark.slow
 def test_a_narrow_line(hosts):
     hosts[1].shape(rate=500_000)
     talk = Talk(hosts, size=100_000)

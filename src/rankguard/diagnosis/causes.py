@@ -383,6 +383,8 @@ def _lost(case: Case) -> Cause:
     what = "the process that launched the job"
     if not isinstance(lost, FrontLost):
         what = "rankguard's supervisor" if isinstance(lost, SupervisorLost) else "rankguard's warden"
+    if case.spec.nodes is not None:  # this is read on every node
+        what = f"{what} on {case.spec.node}"
     pid = f" (pid {lost.pid})" if lost.pid else ""
     evidence = (Evidence(source="pidfd", statement=f"{what}{pid} has ended"),)
     return make("supervisor-lost", f"{what}{pid} was gone", Confidence.PROVEN, evidence, subject_pid=lost.pid or None)
