@@ -17,6 +17,8 @@ from typing import Any
 _HEAD = struct.Struct(">IB")
 _CHUNK = 256 << 10
 _FDS = 250  # SCM_MAX_FD is 253 (unix(7))
+_SQUEEZED = 255
+"""In the place of the number of descriptors: the JSON is packed by zlib."""
 _CREDENTIALS = struct.Struct("3i")
 
 Message = dict[str, Any]
@@ -167,7 +169,10 @@ class Wire:
             end, count = self._end(), self._in[_HEAD.size - 1]
             if len(self._in) < end:
                 break
-            message = json.loads(self._in[_HEAD.size : end])
+            body: bytes | bytearray = self._in[_HEAD.size : end]
+            if count == _SQUEEZED and self.frame is not None:
+                body, count = _unsqueezed(body, self.frame), 0
+            message = json.loads(body)
             del self._in[:end]
             found.append((message, [self._fds.popleft() for _ in range(count)]))
         return found
@@ -197,10 +202,31 @@ class Wire:
         self.pending_bytes = 0
 
 
-def packed(message: Message, fds: int = 0) -> bytes:
-    """A message as it travels, of that many descriptors. One text can so be sent to many ends."""
+def packed(message: Message, fds: int = 0, *, squeezed: bool = False) -> bytes:
+    """A message as it travels, of that many descriptors. One text can so be sent to many ends.
+
+    `squeezed`: made small, for ends that have a `frame`; of use for what is long and goes to many.
+    """
     body = json.dumps(message, separators=(",", ":")).encode()
+    if squeezed:
+        import zlib  # nothing else needs it
+
+        body, fds = zlib.compress(body, 1), _SQUEEZED
     return _HEAD.pack(len(body), fds) + body
+
+
+def _unsqueezed(body: bytes | bytearray, most: int) -> bytes:
+    """Raises `ValueError` when that is more than `most` bytes, or is none."""
+    import zlib
+
+    unpacking = zlib.decompressobj()
+    try:
+        whole = unpacking.decompress(body, most)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if not unpacking.eof:
+        raise ValueError(f"a message of more than {most:,} bytes, or cut off")
+    return whole
 
 
 def peer_uid(end: socket.socket) -> int:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 
 import pytest
 from tests.nodes.loops import Loop, received
@@ -16,6 +17,11 @@ from rankguard._version import __version__
 from rankguard.nodes import ends
 from rankguard.nodes.link import Dialing, Link, address_of, listen, part
 from rankguard.wire import Wire, packed
+
+_ZEROS = zlib.compressobj()
+_BOMB = b"".join(_ZEROS.compress(bytes(1 << 20)) for _each in range(161)) + _ZEROS.flush()
+BOMB = struct.pack(">IB", len(_BOMB), 255) + _BOMB
+"""161 MiB in 160 KiB."""
 
 
 @pytest.fixture
@@ -62,6 +68,17 @@ def test_what_the_hello_says_arrives_and_no_descriptor_is_inherited(loop: Loop) 
     assert raw(link).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     loop.closing(link)
     loop.closing(dialing.link)
+
+
+def test_a_frame_that_is_squeezed_arrives_as_it_was(pair: tuple[Link, Link]) -> None:
+    coordinator, agent = pair
+    verdict = {"ranks": [{"rank": rank, "node": "host-a", "relation": "stopped"} for rank in range(5000)]}
+    frame = packed(verdict, squeezed=True)
+    assert len(frame) * 5 < len(packed(verdict))
+    coordinator.send_packed(frame)
+    coordinator.send({"is": "next"})
+
+    assert received(agent, 2) == [verdict, {"is": "next"}]
 
 
 def test_an_address_that_is_taken_says_so(loop: Loop) -> None:
@@ -155,13 +172,17 @@ def test_an_end_that_takes_no_news_is_given_up(pair: tuple[Link, Link], monkeypa
         (struct.pack(">IB", 6, 0) + b'"\xff\xff\xff\xff"', "invalid start byte"),
         (struct.pack(">IB", 9000, 0) + b"9" * 9000, "integer string conversion"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "a message of 1,195,725,856 bytes"),
+        (struct.pack(">IB", 3, 255) + b"abc", "incorrect header check"),
+        (struct.pack(">IB", 5, 255) + zlib.compress(b"{}")[:5], "or cut off"),
+        (BOMB, "a message of more than 167,772,160 bytes"),
     ],
 )
 def test_a_malformed_frame_closes_the_link_and_says_why(
     loop: Loop, pair: tuple[Link, Link], garbage: bytes, error: str
 ) -> None:
     coordinator, agent = pair
-    raw(agent).sendall(garbage)
+    agent.send_packed(garbage)
+    loop.selector.register(agent, 2, (0, lambda _now: agent.pending and agent.flush()))
     loop.selector.register(coordinator, 1, (0, lambda _now: coordinator.receive()))
     loop.until(lambda: coordinator.closed)
 
@@ -263,6 +284,33 @@ def test_parting_does_not_wait_for_one_that_never_goes(loop: Loop) -> None:
     assert (one.fileno(), other.fileno()) == (-1, -1)
     assert received(agent, 2) == [{"is": "finish"}]
     assert agent.closed
+
+
+def test_parting_goes_on_for_as_long_as_something_is_taken(loop: Loop) -> None:
+    """A verdict of many ranks to many nodes may take the network longer than the bound for one that takes nothing."""
+    now = [0.0]
+    coordinator, agent = loop.linked()
+    size = 8 << 20
+    coordinator.send({"text": "x" * size})
+    found: list[dict] = []
+
+    def clock() -> float:
+        """Each look at it is half a second later, and a little more has been taken."""
+        now[0] += 0.5
+        found.extend(agent.receive(most=1 << 20))
+        if found:
+            agent.close()
+        return now[0]
+
+    assert part([coordinator], 3.0, clock) == []
+    assert [len(each["text"]) for each in found] == [size]
+    assert now[0] > 3.0
+
+
+def test_parting_ends_when_nothing_is_taken(loop: Loop) -> None:
+    coordinator, _agent = loop.linked()
+    coordinator.send({"text": "x" * (30 << 20)})
+    assert part([coordinator], 0.05) == [coordinator]
 
 
 def test_flushing_waits_only_so_long(pair: tuple[Link, Link]) -> None:

@@ -318,7 +318,7 @@ class Fleet:
     def finish(self, told: dict[str, Any]) -> None:
         """Every node ends with this verdict."""
         self.taker = None
-        frame = packed({"do": "finish", "verdict": told})
+        frame = packed({"do": "finish", "verdict": told}, squeezed=True)  # a row for each rank, to every node
         for node in tuple(self.living()):
             node.link.send_packed(frame)
             self._watch_writing(node)

@@ -20,6 +20,8 @@ NEWS_BYTES = 256 << 20
 AHEAD_BYTES = 64 << 10
 """Of output that is put before news yet to come: enough for the kernel to have something to send."""
 
+_PART_MOST = 10
+
 NEVER_SAID = (ValueError, IndexError, RecursionError)
 """What no message of ours gives: no JSON, descriptors, nested without end, longer than allowed."""
 _SHOWN = 400
@@ -153,33 +155,39 @@ class Link:
 
 
 def part(links: Iterable[Link], seconds: float, clock: Clock = time.monotonic) -> list[Link]:
-    """End links so that the last words arrive: flush, say that nothing more comes, and wait until the others have gone,
-    for so long at most in all. All are closed then; those that had not gone are returned.
+    """End links so that the last words arrive: flush, say that nothing more comes, and wait until the others have gone.
+    It ends when for so many seconds none has taken anything or gone, and after ten times as long in any case. All are
+    closed then; those that had not gone are returned.
 
     A socket that is closed while something unread has come resets its connection (RFC 2525, 2.17), and what the other
     end has not read yet is lost: so what comes meanwhile is read, and forgotten.
     """
-    until = clock() + seconds
-    open_ = {link.fileno(): link for link in links if link.fileno() >= 0}
+    began = clock()
+    going = {link.fileno(): link for link in links if link.fileno() >= 0}
     poll = select.poll()
-    silent: set[int] = set()
-    for fd in open_:
+    for fd in going:
         poll.register(fd, select.POLLIN | select.POLLOUT)
-    going = dict(open_)
-    first = True
-    while going and (first or clock() < until):
-        first = False
-        for fd, _events in poll.poll(max(0.0, until - clock()) * 1000):
+    every, flushed = tuple(going.values()), set[int]()
+    until = began + seconds
+    while going:
+        left = min(until, began + _PART_MOST * seconds) - clock()
+        ready = poll.poll(max(0.0, left) * 1000)
+        for fd, _events in ready:
             link = going[fd]
+            before = link.pending_bytes
             link.flush()
-            if not link.pending and fd not in silent:
-                silent.add(fd)
+            if not link.pending and fd not in flushed:
+                flushed.add(fd)
                 link.end_output()
                 poll.modify(fd, select.POLLIN)
             link.receive()
             if link.closed:
                 poll.unregister(fd)
                 del going[fd]
-    for link in open_.values():
+            if link.closed or link.pending_bytes < before:
+                until = clock() + seconds
+        if left <= 0:
+            break
+    for link in every:
         link.close()
     return list(going.values())

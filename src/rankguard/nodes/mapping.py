@@ -10,7 +10,7 @@ all facts and of the nouns in them, and fails for a number that is in no table.
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -143,45 +143,50 @@ _TABLES = (
     (PLACES, _World.place),
     (STATEMENTS, _World.statement),
 )
-_plans: dict[type, dict[str, Any]] = {}
+
+Plan = tuple[tuple[tuple[str, Any], ...], tuple[str, ...]]
+"""Of a kind of record: the fields that stand in a table and what is done with each, and those that hold records for which
+that is so.
+"""
+
+_plans: dict[type, Plan] = {}
 
 
-def _plan(kind: type[Record]) -> dict[str, Any]:
-    """What is done with each field of this kind that stands in a table; a row holds for the kinds below it, too."""
+def _plan(kind: type[Record]) -> Plan:
+    """A row holds for the kinds below it, too."""
     if kind not in _plans:
-        _plans[kind] = {
-            field: act
-            for table, act in _TABLES
-            for base, named in table.items()
-            if issubclass(kind, base)
-            for field in named
-        }
+        _plans[kind] = (), ()  # one that holds its own kind looks no further
+        rows = [
+            (f, act) for table, act in _TABLES for base, named in table.items() if issubclass(kind, base) for f in named
+        ]
+        hints = get_type_hints(kind)
+        _plans[kind] = tuple(rows), tuple(f for f in kind._fields if any(map(any, map(_plan, _records(hints[f])))))
     return _plans[kind]
 
 
-_PLAIN = frozenset((str, int, float, bool, type(None)))
+def _records(hint: Any) -> Iterator[type[Record]]:
+    """The kinds of records in an annotation."""
+    if isinstance(hint, type) and issubclass(hint, Record):
+        yield hint
+    for part in get_args(hint):
+        yield from _records(part)
 
 
 def _mapped(record: Any, world: _World) -> Any:
-    plan = _plan(type(record))
-    changes = {}
-    for field in record._fields:
-        value = getattr(record, field)
-        new = value if type(value) in _PLAIN else _within(value, world)
-        if field in plan:
-            new = plan[field](world, new)
-        if new is not value:
-            changes[field] = new
+    kind = type(record)
+    rows, holding = _plans.get(kind) or _plan(kind)
+    changes = {field: _within(getattr(record, field), world) for field in holding}
+    for field, act in rows:
+        changes[field] = act(world, changes[field] if field in changes else getattr(record, field))
     return record.replace(**changes) if changes else record
 
 
 def _within(value: Any, world: _World) -> Any:
-    """Records inside of tuples, at any depth. What holds none is given back as it is."""
+    """Records inside of tuples, at any depth."""
     if isinstance(value, Record):
         return _mapped(value, world)
-    if isinstance(value, tuple):
-        new = tuple(v if type(v) in _PLAIN else _within(v, world) for v in value)
-        return value if all(a is b for a, b in zip(new, value, strict=True)) else new
+    if type(value) is tuple:
+        return tuple([_within(item, world) for item in value])
     return value
 
 
@@ -198,54 +203,93 @@ def _all(kind: type[Fact]) -> dict[str, type[Fact]]:
 FACTS: dict[str, type[Fact]] = {n: k for n, k in _all(Fact).items() if k not in (Fact, _facts.RankFact)}
 """Every fact by its name."""
 
-_hints: dict[type, dict[str, Any]] = {}
+Reader = Callable[[Any], Any]
+"""Gives the value of a field from JSON. Raises `_Wrong`, or `Malformed` for one within."""
+
+_readers: dict[type, list[tuple[str, Reader, Any, bool]]] = {}
+
+
+class _Wrong(ValueError):
+    """It is not of the field's type."""
 
 
 def _record(kind: type[Any], data: Any, where: str) -> Any:
-    if not isinstance(data, Mapping):
+    if type(data) is not dict:
         raise Malformed(f"{where}: expected an object")
-    if kind not in _hints:
-        _hints[kind] = {f: h for f, h in get_type_hints(kind).items() if f in kind._fields}
+    if kind not in _readers:
+        hints, optional = get_type_hints(kind), kind._defaults  # noqa: SLF001  # the shape of a record is what travels
+        _readers[kind] = [(f, _reader(hints[f], f"{where}.{f}"), hints[f], f in optional) for f in kind._fields]
     told = {}
-    for field, hint in _hints[kind].items():
+    for field, read, hint, optional in _readers[kind]:
         if field in data:
-            told[field] = _value(hint, data[field], where, field)
-        elif field not in kind._defaults:  # noqa: SLF001  # the shape of a record is what travels
+            try:
+                told[field] = read(data[field])
+            except _Wrong:
+                called = hint.__name__ if isinstance(hint, type) else str(hint)
+                raise Malformed(f"{where}: `{field}` is no {called}: {str(data[field])[:80]!r}") from None
+        elif not optional:
             raise Malformed(f"{where}: `{field}` is missing")
     return kind(**told)
 
 
-def _value(hint: Any, value: Any, where: str, field: str) -> Any:
-    if type(value) is hint and hint is not float:
-        return value
-    if hint is float and type(value) in (int, float):
-        return _number(value, where, field)
+def _reader(hint: Any, where: str) -> Reader:
+    """Made once for each field: annotations are slow to look into, and facts come by the thousand."""
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _value(next(arg for arg in args if arg is not type(None)), value, where, field)
-    if origin is tuple and isinstance(value, list):
-        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
-        if len(inner) == len(value):
-            return tuple(_value(i, v, where, field) for i, v in zip(inner, value, strict=True))
-    elif origin is Mapping and isinstance(value, dict):
-        return {_value(args[0], k, where, field): _value(args[1], v, where, field) for k, v in value.items()}
-    elif isinstance(hint, type) and issubclass(hint, Record):
-        return _record(hint, value, f"{where}.{field}")
-    elif isinstance(hint, type) and issubclass(hint, Enum) and value in {each.value for each in hint}:
-        return hint(value)
-    raise Malformed(f"{where}: `{field}` is no {_called(hint)}: {str(value)[:80]!r}")
+        inner = _reader(next(arg for arg in args if arg is not type(None)), where)
+        return lambda value: None if value is None else inner(value)
+    if origin is tuple:
+        return _tuple_reader(args, where)
+    if hint is float:
+        return _float
+    if issubclass(hint, Record):
+        return lambda value: _record(hint, value, where)
+    if issubclass(hint, Enum):
+        return _enum_reader(hint)
+
+    def plain(value: Any) -> Any:
+        if type(value) is not hint:
+            raise _Wrong
+        return value
+
+    return plain
 
 
-def _number(value: float, where: str, field: str) -> float:
-    try:
-        if math.isfinite(value):
-            return float(value)
-    except OverflowError:
-        pass
-    raise Malformed(f"{where}: `{field}` is no number: {str(value)[:80]}")
+def _tuple_reader(args: tuple[Any, ...], where: str) -> Reader:
+    each = [_reader(arg, where) for arg in args if arg is not Ellipsis]
+    alike = each[0] if args[-1] is Ellipsis else None
+
+    def read(value: Any) -> Any:
+        if type(value) is not list or (alike is None and len(value) != len(each)):
+            raise _Wrong
+        if alike is not None:
+            return tuple([alike(item) for item in value])
+        return tuple([read(item) for read, item in zip(each, value, strict=True)])
+
+    return read
 
 
-def _called(hint: Any) -> str:
-    return hint.__name__ if isinstance(hint, type) else str(hint)
+def _enum_reader(kind: type[Enum]) -> Reader:
+    values = {each.value: each for each in kind}
+
+    def read(value: Any) -> Any:
+        if type(value) is not str or value not in values:
+            raise _Wrong
+        return values[value]
+
+    return read
+
+
+def _float(value: Any) -> float:
+    """A finite one; whole seconds may come without a point."""
+    if type(value) is not float:
+        if type(value) is not int or abs(value) > _EXACT:
+            raise _Wrong
+        return float(value)
+    if not math.isfinite(value):
+        raise _Wrong
+    return value
+
+
+_EXACT = 1 << 53
+"""Whole numbers beyond it are no seconds, bytes or counts of ours, and a float would not hold them."""
