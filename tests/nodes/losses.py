@@ -166,8 +166,10 @@ def right(job: Job, loss: Loss, nodes: list[Node]) -> str:
             names = (where.name, f"node {loss.node} ", where.address)
             if told["outcome"] != "failed" or not any(name in told["statement"] for name in names):
                 wrong.append(f"{node.host}: {told['outcome']}: {told['statement']}")
-            elif node.kind not in ("node-lost", None):
+            elif node.kind != "node-lost" and (node.kind, loss.kind) != ("supervisor-lost", "driver"):
                 wrong.append(f"{node.host}: {node.kind}: {told['statement']}")
+        elif "cut" in loss.kind and node.kind != "node-lost":
+            wrong.append(f"{node.host}, which was cut off: {node.kind}: {told['statement']}")
     return "; ".join(wrong)
 
 
