@@ -2,18 +2,21 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
+SBATCH = sorted((DEPLOY / "slurm").glob("*.sbatch"))
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 _WORDS = re.compile(r"^ *(?:- )?(command|args): (\[[^\]]*\])", re.MULTILINE)
+_ENTRYPOINT = re.compile(r"^ *entrypoint: (.*)$", re.MULTILINE)
 _FENCED = re.compile(r"^```(?:sh|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def command_lines(manifest: Path) -> list[list[str]]:
-    """Each container's command and args that is rankguard's, from the word after `rankguard`."""
-    found: list[list[str]] = []
+    """Each container's command and args, and each Ray job's entrypoint, that is rankguard's, from the word after `rankguard`."""
+    found = [shlex.split(text) for text in _ENTRYPOINT.findall(manifest.read_text())]
     for name, text in _WORDS.findall(manifest.read_text()):
         words = json.loads(text)
         if name == "command":

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from tests.deploy.manifests import DEPLOY, MANIFESTS, command_lines, typed
+from tests.deploy.manifests import DEPLOY, MANIFESTS, SBATCH, command_lines, typed
 
-from rankguard.cli import arguments, verbs
+from rankguard.cli import arguments, nodes, torchrun, verbs
 from rankguard.http.routes import INDEX
 
 VERSION = "1.34"
@@ -24,7 +27,7 @@ def by_name(name: str) -> Path:
     return DEPLOY / "kubernetes" / name
 
 
-def parsed(words: list[str]) -> object:
+def parsed(words: list[str]) -> Any:
     """As `rankguard WORDS…` would; raises `UsageError`."""
     words = [re.sub(r"\$\((\w+)\)", "1", word) for word in words]  # Kubernetes puts the variable's value there
     verb, *rest = words
@@ -70,7 +73,7 @@ def test_probes_ask_for_pages_that_are_served(name: str) -> None:
         assert ("--http" in words) == ("{name: rankguard, containerPort: 8080}" in text)
 
 
-@pytest.mark.parametrize("name", ["job.yaml", "jobset.yaml"])
+@pytest.mark.parametrize("name", ["job.yaml", "jobset.yaml", "jobset-nodes.yaml"])
 def test_exit_codes_are_classes_of_failures(name: str) -> None:
     values = [json.loads(text) for text in re.findall(r"values: (\[[\d, ]+\])", by_name(name).read_text())]
     named = [code for codes in values for code in codes]
@@ -98,6 +101,69 @@ def test_the_image_s_own_words() -> None:
     assert parsed(default) is not None
 
 
+# ── Several machines ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def several(name: str) -> list[SimpleNamespace]:
+    """What is asked for by each command line of a manifest that runs ranks on several machines."""
+    words = [each for each in command_lines(by_name(name)) if each[0] == "run"]
+    return [parsed([re.sub(r"\$\(LWS_GROUP_SIZE\)", "2", word) for word in each]) for each in words]
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "met", "number"),
+    [
+        ("leaderworkerset-run.yaml", {"LWS_LEADER_ADDRESS": "server-0.server.ns", "LWS_WORKER_INDEX": "1"},
+         "server-0.server.ns", 1),
+        ("jobset-nodes.yaml", {"JOB_COMPLETION_INDEX": "3"}, "train-workers-0-0.train", 3),
+    ],
+)  # fmt: skip
+def test_each_pod_knows_which_node_it_is(name: str, env: dict[str, str], met: str, number: int) -> None:
+    (asked,) = several(name)
+    assert torchrun.placed(asked, env) == "join"
+    found = nodes.nodes(asked, "join", 8, env)
+    assert found.share is not None
+    assert (found.share.host, found.share.port, found.share.node) == (met, 29500, number)
+    assert found.said == ()
+
+
+def test_the_first_pods_name_is_the_one_that_jobset_gives() -> None:
+    """`<set>-<job>-<index of the job>-<index of the pod>.<subdomain, which is the set's name>` (JobSet's own reference)."""
+    text = by_name("jobset-nodes.yaml").read_text()
+    jobset = re.search(r"^  name: (\S+)", text, re.MULTILINE)[1]
+    job = re.search(r"replicatedJobs:\n    - name: (\S+)", text)[1]
+    assert f'"--rdzv-endpoint", "{jobset}-{job}-0-0.{jobset}:29500"' in text
+    (asked,) = several("jobset-nodes.yaml")
+    counts = {int(count) for count in re.findall(r"(?:parallelism|completions): (\d+)", text)}
+    assert counts == {asked.nnodes[0]}
+
+
+def test_ray_has_as_many_workers_as_nodes() -> None:
+    (asked,) = several("kuberay.yaml")
+    text = by_name("kuberay.yaml").read_text()
+    assert (asked.on, dict(asked.resources)["GPU"]) == ("ray", int(asked.nproc_per_node))
+    assert {int(count) for count in re.findall(r"[rR]eplicas: (\d+)", text)} == {asked.nnodes[0]}
+
+
+@pytest.mark.parametrize("path", SBATCH, ids=lambda path: path.name)
+def test_a_batch_script_is_one_and_its_command_means_something(path: Path) -> None:
+    text = path.read_text()
+    assert subprocess.run(["bash", "-n", path], check=False).returncode == 0
+    told = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", text, re.MULTILINE))
+    env = {"SLURM_CPUS_PER_TASK": told["cpus-per-task"], "SLURM_JOB_NUM_NODES": told["nodes"], "SLURM_SUBMIT_DIR": "/w"}
+    line = re.search(r"^srun (?:.*\\\n)*.*$", text, re.MULTILINE)[0].replace("\\\n", " ")
+    words = shlex.split(re.sub(r"\$(\w+)", lambda match: env[match[1]], line))
+    asked = parsed(words[words.index("rankguard") + 1 :])
+
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NODEID": "1", "SLURM_STEP_NODELIST": "gpu[03-06]"}
+    found = nodes.nodes(asked, torchrun.placed(asked, slurm), 8, slurm)
+    assert found.share is not None
+    assert (found.share.host, found.share.node, found.share.count) == ("gpu03", 1, int(told["nodes"]))
+    assert told["ntasks-per-node"] == "1"
+    assert asked.shutdown_timeout < int(told["signal"].partition("@")[2])
+    assert set(map(int, re.findall(r"\b8\d\b(?=[ |)])", text.partition("case ")[2]))) <= CLASSES
+
+
 # ── Where the package is ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -112,12 +178,15 @@ def pods_of(document: dict) -> list[dict]:
     if document["kind"] == "LeaderWorkerSet":
         templates = spec["leaderWorkerTemplate"]
         return [templates["leaderTemplate"]["spec"], templates["workerTemplate"]["spec"]]
+    if document["kind"] == "RayJob":
+        cluster = spec["rayClusterSpec"]
+        return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
     return []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_schemas_of_kubernetes(name: str) -> None:
-    """Strict: a field that Kubernetes does not know is an error. Of LeaderWorkerSet and JobSet, whose own schemas no
+    """Strict: a field that Kubernetes does not know is an error. Of LeaderWorkerSet, JobSet and RayJob, whose own schemas no
     package ships, the pods and jobs inside are checked.
     """
     validator = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
@@ -127,7 +196,7 @@ def test_the_schemas_of_kubernetes(name: str) -> None:
         if document["kind"] == "JobSet":
             jobs = document["spec"]["replicatedJobs"]
             inside = [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {}} | job["template"] for job in jobs]
-        elif document["kind"] == "LeaderWorkerSet":
+        elif document["kind"] in ("LeaderWorkerSet", "RayJob"):
             inside = [{"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": spec} for spec in pods_of(document)]
         for each in inside:
             validator.validate(each, VERSION, strict=True)
@@ -171,6 +240,8 @@ def test_the_words_that_are_read_without_a_package_are_all() -> None:
     for path in MANIFESTS:
         found = []
         for document in documents(path):
+            if document["kind"] == "RayJob":
+                found.append(shlex.split(document["spec"]["entrypoint"])[1:])
             for pod in specs(document):
                 for each in [*pod.get("initContainers", []), *pod["containers"]]:
                     words = [*each.get("command", []), *each.get("args", [])]
