@@ -24,6 +24,7 @@ from rankguard.facts import (
     FrontLost,
     KernelKilled,
     LeavingTold,
+    NodeLost,
     OutputClosed,
     ProtocolBroken,
     ReadinessExpected,
@@ -37,6 +38,7 @@ from rankguard.facts import (
     WardenLost,
     Warned,
 )
+from rankguard.jobspec import NodesPlan, Share
 from rankguard.model import Ending, OomRecord, Report
 from rankguard.testing.player import new_spec
 
@@ -54,9 +56,23 @@ ENDINGS = st.sampled_from(
         Ending("signal", signal="SIGTERM", number=15),
     ]
 )
+
+
+def spec_of(nprocs, several, **more):
+    """A job on one machine, on as many as it has ranks, on two; or the part that one of them has of such a job."""
+    spec = new_spec(nprocs).replace(**more)
+    if spec.adopted or not several:
+        return spec
+    if several == "share":
+        return spec.replace(share=Share("host-0", 29400, 2, node=1, first_rank=nprocs, world_size=2 * nprocs))
+    each = 1 if several == "each" or nprocs % 2 else nprocs // 2
+    return spec.replace(nodes=NodesPlan(count=nprocs // each, nproc=each, node_timeout=2.0))
+
+
 SPECS = st.builds(
-    lambda nprocs, **more: new_spec(nprocs).replace(**more),
+    spec_of,
     nprocs=st.integers(1, 5),
+    several=st.sampled_from([None, None, "share", "each", "two"]),
     adopted=SELDOM,
     any_end_fails=st.booleans(),
     expect_ready=st.booleans(),
@@ -213,6 +229,30 @@ class Jobs(RuleBasedStateMachine):
         if now and really:
             self.world.tell(what(self.world.now, 7))
 
+    @precondition(lambda self: self.world.spec.nodes is not None or self.world.spec.share is not None)
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["silent", "silent", "heard", "stops", "lost"]),
+        seconds=st.sampled_from([0.0, 1.0, 2.0]),
+        number=st.sampled_from([15, 15, 9]),
+        now=SELDOM,
+    )
+    def of_a_node(self, data, what, seconds, number, now):
+        world = self.world
+        if world.spec.share is not None:
+            if what == "lost" and now:
+                world.tell(NodeLost(world.now, 0, "host-0", "silent", "nothing was heard of it", seconds))
+            return
+        node = data.draw(st.integers(0, world.spec.nodes.count - 1))
+        if what == "silent":
+            world.silence(node, seconds)
+        elif what == "heard":
+            world.hear(node, seconds)
+        elif what == "stops" and now and node not in world.job.lost_nodes:
+            world.stop_node(node, number)
+        elif what == "lost" and now:
+            world.lose(node, "silent" if seconds else "closed", seconds)
+
     @rule(data=st.data(), timeout=st.sampled_from([None, 2.0]))
     def side_news(self, data, timeout):
         now, adopted = self.world.now, self.world.spec.adopted
@@ -319,7 +359,7 @@ def says_what_happened(job, now):
     if job.failed_at is not None:
         assert (told.outcome, told.exit_code != 0) == ("failed", True)
     for rank, row in zip(job.ranks, told.ranks, strict=True):
-        if rank.failed_at is None:
+        if rank.failed_at is None and rank.lost is None:
             assert row.relation in ("stopped", "finished", "alive")
 
 

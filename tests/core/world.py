@@ -16,6 +16,11 @@ from rankguard.facts import (
     JobStarted,
     Looked,
     Mustered,
+    NodeHeard,
+    NodeJoined,
+    NodeLost,
+    NodeSilent,
+    NodeStopping,
     NotSpawned,
     Reaped,
     Resumed,
@@ -84,6 +89,9 @@ class World:
         self.tell(JobStarted(0.0, 1_790_000_000.0))
         if spec.adopted:
             self.queue.extend(range(spec.nprocs))
+        for node in range(0 if spec.nodes is None else spec.nodes.count):
+            each = spec.nodes.nproc
+            self.tell(NodeJoined(0.0, node, f"host-{node}", node * each, each, uncertainty=0.001 * node))
 
     # ── The driver ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,6 +149,7 @@ class World:
                 facts.append(Reaped(self.now, order.rank, 4096))
             case Judge():
                 self.given[Judge] += 1
+                assert not self.job.awaits_nodes or self.job.lost is not None or self._some_own_failure()
                 assert self.job.lost is not None or self._knows_its_suspects()
                 return [choose(self.job.case().replace(now=self.now))]
             case Sweep():
@@ -199,13 +208,18 @@ class World:
                 self._signal(process, SIGKILL)
         self.leftovers = ["doomed" if kill or how == "meek" else how for how in self.leftovers]
 
+    def _some_own_failure(self):
+        """Of a suspect that did not only lose a peer: the verdict on that waits for no node."""
+        told = [rank.report or rank.exited for rank in self.job.ranks if rank.suspect]
+        return any(each is None or each.peer_death is None or type(each) is Exited for each in told)
+
     def _knows_its_suspects(self):
         """Each has ended or said why it fails, or the wait for that is over."""
         waited = "suspects" not in self.deadlines and self.job.generations.get("suspects") is not None
         open_cases = [
             rank.rank
             for rank in self.job.ranks
-            if rank.suspect and not (rank.exited or rank.report or rank.broken or rank.not_spawned or rank.late)
+            if rank.suspect and not (rank.gone or rank.report or rank.broken or rank.not_spawned or rank.late)
         ]
         return not self.job.holding and self.job.looked is not None and (waited or not open_cases)
 
@@ -248,6 +262,35 @@ class World:
     def tell_exit(self, process, peer=None, timed_out=False):
         process.state = "told"
         self.tell(Exited(self.now, process.rank, process.ending, peer_death=peer, timed_out=timed_out))
+
+    def of_node(self, node):
+        """The processes of a node."""
+        each = self.spec.nodes.nproc
+        return self.processes[node * each : (node + 1) * each]
+
+    def silence(self, node, seconds):
+        self.tell(NodeSilent(self.now, node, f"host-{node}", seconds))
+
+    def hear(self, node, seconds):
+        self.tell(NodeHeard(self.now, node, f"host-{node}", seconds))
+
+    def stop_node(self, node, number):
+        """Its agent tells its ranks to end, or kills them, by itself."""
+        processes = self.of_node(node)
+        dying = tuple((p.rank, p.dying) for p in processes if p.dying and p.state in ("alive", "ended"))
+        self.tell(NodeStopping(self.now, node, f"host-{node}", "a rank failed", number, dying))
+        for process in processes:
+            if process.state == "alive":
+                self._signal(process, number)
+
+    def lose(self, node, how, silent_s):
+        """Nothing more is known of its processes, nor of what they have left."""
+        for process in self.of_node(node):
+            if process.rank in self.queue:
+                self.queue.remove(process.rank)
+            if process.state not in ("reaped", "never"):
+                process.state = "reaped"
+        self.tell(NodeLost(self.now, node, f"host-{node}", how, "it is gone", silent_s))
 
     def wait(self, seconds):
         """Time passes; deadlines come when they are due."""
@@ -330,12 +373,12 @@ class World:
         counted = (
             sum(rank.spawned_at is not None for rank in ranks),
             sum(rank.ready_at is not None for rank in ranks),
-            sum(rank.exited is not None or rank.not_spawned is not None for rank in ranks),
+            sum(rank.gone or rank.not_spawned is not None for rank in ranks),
             sum(rank.reaped for rank in ranks),
         )
         assert counted == (job.spawned, job.ready, job.ended, job.reaped)
         assert job.suspects == {rank.rank for rank in ranks if rank.suspect}
-        assert job.unresolved <= {rank.rank for rank in ranks if rank.suspect and rank.exited is None}
+        assert job.unresolved <= {rank.rank for rank in ranks if rank.suspect and not rank.gone}
         assert self.given[Judge] <= 1
         assert self.given[Finish] <= 1
         assert job.finished == (self.given[Finish] == 1)

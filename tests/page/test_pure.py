@@ -9,11 +9,22 @@ import pytest
 from tests.run.command import Ranks
 
 from rankguard.core import story
-from rankguard.facts import Degraded, Exited, JobStarted, Joined, Perished, Ready, Spawned, Warned
+from rankguard.facts import (
+    Degraded,
+    Exited,
+    JobStarted,
+    Joined,
+    NodeJoined,
+    NodeLost,
+    Perished,
+    Ready,
+    Spawned,
+    Warned,
+)
 from rankguard.http import metrics, probes
 from rankguard.http.events import History, event
 from rankguard.http.followed import Followed
-from rankguard.jobspec import JobSpec, WatchPlan
+from rankguard.jobspec import JobSpec, NodesPlan, WatchPlan
 from rankguard.model import Ending
 from rankguard.record import to_data
 
@@ -206,3 +217,31 @@ def test_lines_of_a_later_version_are_counted_and_change_nothing() -> None:
 
     assert list(kinds) == ["fact", "note"]
     assert run.lines == 6
+
+
+def test_nodes_of_a_job_on_several_machines() -> None:
+    """A rank has the name of its own node; one whose node was lost is lost, and is not said to have ended."""
+    spec = SPEC.replace(nodes=NodesPlan(count=2, nproc=1), node="a", expect_ready=False)
+    joined = (JobStarted(10.0, 1000.0), NodeJoined(10.1, 0, "a", 0, 1), NodeJoined(10.2, 1, "b", 1, 1, uncertainty=0.5))
+    gone = NodeLost(12.0, 1, "b", "closed", "its agent is gone")
+    run = followed(*joined, Spawned(10.5, 0, 71), Spawned(11.0, 1, 71), gone, spec=spec)
+
+    assert [labels for labels, value in samples(run, "rankguard_rank_state").items() if value] == [
+        'rank="0",role="default",node="a",state="stopping"',
+        'rank="1",role="default",node="b",state="lost"',
+    ]
+    assert samples(run, "rankguard_ranks") == {'node="a"': 1.0, 'node="b"': 1.0}
+    assert samples(run, "rankguard_nodes") == {
+        'state="missing"': 0.0,
+        'state="joined"': 1.0,
+        'state="silent"': 0.0,
+        'state="lost"': 1.0,
+    }
+    assert samples(run, "rankguard_node_clock_uncertainty_seconds")['node="b"'] == 0.5
+
+
+def test_who_has_not_joined_is_named() -> None:
+    spec = SPEC.replace(nodes=NodesPlan(count=2, nproc=1), node="a")
+    run = followed(JobStarted(10.0, 1000.0), NodeJoined(10.1, 0, "a", 0, 1), spec=spec)
+
+    assert probes.started(run).why == "starting: 1 of 2 nodes have joined; waiting for node 1"

@@ -467,6 +467,69 @@ def nobody_known() -> Verdict:
     return verdict("failed", 125, "the job failed, and which rank failed first is not known", world_size=2)
 
 
+def node_lost() -> Verdict:
+    """A node of three is cut off, and a rank elsewhere had complained before."""
+    what = "node host-c (ranks 4, 5 of 6) was lost: nothing was heard of it for 5.0 s"
+    cause = Cause(
+        "node-lost",
+        Family.MACHINE,
+        Confidence.LIKELY,
+        what,
+        evidence=(Evidence("clock", "node 2 (host-c, 10.0.0.3) was last heard 9.7 s after launch"),),
+    )
+    return verdict(
+        "failed",
+        1,
+        what,
+        owner="machine",
+        world_size=6,
+        nodes=("host-a", "host-b", "host-c"),
+        retry=Retry("elsewhere", "the machine was lost, not the program"),
+        order=OrderBasis("those that failed had only lost a peer"),
+        culprit=culprit(
+            None, Ending("lost"), cause, node="host-c", local_rank=None, pid=None, phase=Phase.RUNNING, log_path=None
+        ),
+        ranks=(
+            outcome(0, "collateral", Ending("exit", code=1), cause=_lost_a_peer(0)),
+            *(outcome(n, node="host-a" if n < 2 else "host-b") for n in (1, 2, 3)),
+            *(outcome(n, "collateral", Ending("lost"), node="host-c", cause=cause, ended_after_s=None) for n in (4, 5)),
+        ),
+        hints=(
+            "see whether host-c is up and can be reached (ping, its console, its kernel log); if it was only slow, raise `--node-timeout`",
+        ),
+    )
+
+
+def _lost_a_peer(rank: int) -> Cause:
+    said = f"rank {rank} of 6 lost a peer and ended with exit code 1 while running"
+    return Cause("exit-code", Family.PROGRAM, Confidence.PROVEN, said)
+
+
+def nodes_missing() -> Verdict:
+    """Two of four have not joined in time."""
+    what = "node 2 and node 3 of 4 have not joined within 600 s; joined: host-a, host-b"
+    cause = Cause(
+        "node-lost", Family.MACHINE, Confidence.PROVEN, what, evidence=(Evidence("clock", "2 of 4 nodes have joined"),)
+    )
+    never = Cause("node-lost", Family.MACHINE, Confidence.PROVEN, "rank 4 of 8 was not started: its node did not join")
+    return verdict(
+        "failed",
+        1,
+        what,
+        owner="machine",
+        world_size=8,
+        nodes=("host-a", "host-b"),
+        order=OrderBasis("only suspect"),
+        culprit=culprit(
+            None, Ending("lost"), cause, node="", local_rank=None, pid=None, phase=Phase.STARTING, log_path=None
+        ),
+        ranks=(
+            *(outcome(n, ending=Ending("exit"), pid=None) for n in range(4)),
+            *(outcome(n, "collateral", Ending("lost"), node="", pid=None, cause=never) for n in range(4, 8)),
+        ),
+    )
+
+
 def running() -> Verdict:
     """`state.json` of a job that lives."""
     return verdict(
@@ -498,6 +561,8 @@ ALL = {
         hostile,
         supervisor_lost,
         nobody_known,
+        node_lost,
+        nodes_missing,
         running,
     )
 }

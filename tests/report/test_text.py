@@ -172,6 +172,8 @@ def test_ranks_that_are_not_ours_to_end_are_said_to_live():
         ("succeeded", "rankguard: exit 0 succeeded run=7f3a"),
         ("supervisor_lost", "rankguard: exit 125 supervisor-lost proven node=host-a phase=running run=7f3a"),
         ("nobody_known", "rankguard: exit 125 failed unknown run=7f3a"),
+        ("node_lost", "rankguard: exit 1 node-lost likely node=host-c phase=running run=7f3a"),
+        ("nodes_missing", "rankguard: exit 1 node-lost proven node=? phase=starting run=7f3a"),
         ("running", "rankguard: running run=7f3a"),
         ("hostile", "rankguard: exit 1 exception proven rank=0 node=host__31m_a phase=starting run=run_1"),
     ],

@@ -39,3 +39,21 @@ def test_lost_time() -> None:
         line.startswith("600 rankguard itself stood still for 595.0 s → the clock `ready` runs until 605")
         for line in told("time_lost")
     )
+
+
+def test_a_node_that_is_cut_off() -> None:
+    lines = told("nodes_silent_after_victims")
+
+    assert "1 node 2 (host-c) joined, with ranks 4 to 5 → " in lines
+    assert "11 nothing was heard of node 2 (host-c) for 1.0 s → " in lines
+    assert any(line.startswith("12 the clock `nodes` was over → the clock `nodes` runs until 15.7") for line in lines)
+    assert any(line.startswith("15 node 2 (host-c) was lost: nothing was heard of it for 5.0 s → ") for line in lines)
+    assert any(line.startswith("15 judged: node 2 failed first (node-lost; all suspects") for line in lines)
+
+
+def test_an_agent_that_stops_its_ranks() -> None:
+    lines = told("nodes_agent_stops_by_itself")
+
+    said = "the agent of node 1 (host-b) sent SIGTERM to its ranks: a rank lost a peer, and another was seen dying"
+    assert any(line.startswith(f"10 {said} → ") for line in lines)
+    assert "the agent of node 1 (host-b) sent SIGKILL to its ranks: the grace was over" in "\n".join(lines)

@@ -84,6 +84,7 @@ def _row(run: Run) -> dict[str, Any]:
         "exit_code": _int(data.get("exit_code")) if run.ended else None,
         "cause": _str(cause.get("kind")),
         "rank": _int(culprit.get("rank")),
+        **({"node": _str(culprit.get("node"))} if cause.get("kind") == "node-lost" else {}),
         "signal": _str(stopped.get("signal")),
         "statement": _str(data.get("statement")),
         "memory_share": None if run.ended or live is not False else _share(run),
@@ -161,7 +162,7 @@ def _outcome(row: dict[str, Any]) -> str:
         share = row["memory_share"]
         return "no verdict" if share is None or share < _FULL else f"no verdict, memory {100 * share:.0f} %"
     if outcome == "failed":
-        who = f" rank {row['rank']}" if row["rank"] is not None else ""
+        who = f" rank {row['rank']}" if row["rank"] is not None else f" {row['node']}" if row.get("node") else ""
         return cut(printable(f"{row['cause'] or 'failed'}{who} ({row['exit_code']})"), 32)
     if outcome == "interrupted":
         return cut(printable(f"interrupted {row['signal'] or ''}".rstrip()), 32)

@@ -184,7 +184,7 @@ class Job:
         self.stopping_nodes: dict[int, NodeStopping] = {}
         self.killing_nodes: dict[int, NodeStopping] = {}
         """Nodes whose agents have told their ranks to end by themselves, or killed them."""
-        self.silences = 0
+        self.silences = self.ranks_lost = 0
         self.awaits_nodes = False
         self.heard_by = 0.0
         """The verdict on ranks that only lost a peer waits until then for news of all nodes, and longer for a silent one."""

@@ -13,7 +13,15 @@ In the job of an agent (`spec.share`) the node that can be lost is the coordinat
 from rankguard.core.clocks import REMEMBERED, Orders, disarm, wake
 from rankguard.core.job import Job, RankState
 from rankguard.core.policy import UNHEARD
-from rankguard.core.stopping import accuse, all_ended, judge_when_resolved, stop_for_failure, suspect, warn
+from rankguard.core.stopping import (
+    accuse,
+    all_ended,
+    finish_when_done,
+    judge_when_resolved,
+    stop_for_failure,
+    suspect,
+    warn,
+)
 from rankguard.facts import NodeHeard, NodeJoined, NodeLost, NodeSilent, NodeStopping
 
 SIGKILL = 9
@@ -86,6 +94,10 @@ def lost(job: Job, fact: NodeLost) -> Orders:
     gone = [rank for rank in job.ranks_of(fact.node) if not rank.gone and rank.not_spawned is None]
     for rank in gone:
         _lose(job, rank, fact)
+    for rank in job.ranks_of(fact.node):
+        if rank.exited is not None and not rank.reaped:
+            rank.reaped = True
+            job.reaped += 1
     what = f"node {fact.node} ({fact.name}) was lost: {fact.statement}"
     if job.spec.share is not None:
         what = f"the coordinator ({fact.name}) is gone: {fact.statement}"
@@ -101,11 +113,11 @@ def lost(job: Job, fact: NodeLost) -> Orders:
             accuse(job)
         job.awaits_muster = False
         orders = stop_for_failure(job, fact.at, what)
-    elif fact.how != "never":
+    elif job.stop is not None or job.judged is not None:  # else it may be what the verdict is about
         orders = warn(job, f"{what}, while the job was being stopped; what is left there ends by itself, unseen")
     if gone and job.ended == job.spec.nprocs:
         return (*orders, *all_ended(job, fact.at))
-    return (*orders, *_go_on(job, fact.at, what))
+    return (*orders, *_go_on(job, fact.at, what), *finish_when_done(job))
 
 
 def _lose(job: Job, rank: RankState, fact: NodeLost) -> None:
@@ -114,6 +126,7 @@ def _lose(job: Job, rank: RankState, fact: NodeLost) -> None:
     rank.reaped = True
     job.ended += 1
     job.reaped += 1
+    job.ranks_lost += 1
     job.heard.add(rank.rank)
     job.unresolved.discard(rank.rank)
 
@@ -126,10 +139,10 @@ def nodes_passed(job: Job, at: float) -> Orders:
 def _go_on(job: Job, at: float, because: str) -> Orders:
     """To the verdict, unless a node of which nothing is heard may still be the reason."""
     plan = job.spec.nodes
-    if not job.awaits_nodes or plan is None or (at < job.heard_by and not job.lost_nodes):
+    if not job.awaits_nodes or plan is None or (at < job.heard_by and not job.ranks_lost):
         return judge_when_resolved(job)
     since = max((each.at - each.silent_s for each in job.silent_nodes.values()), default=None)
-    if since is not None and not job.lost_nodes and at < since + plan.node_timeout + UNHEARD:
+    if since is not None and not job.ranks_lost and at < since + plan.node_timeout + UNHEARD:
         if "nodes" in job.due:
             return ()
         until = since + plan.node_timeout + UNHEARD

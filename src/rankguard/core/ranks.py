@@ -255,13 +255,13 @@ def _before_we_told_it(job: Job, rank: RankState, fact: Exited) -> bool:
     """No look of ours shows who is dying on another node, and its news take their time: by its clock it had ended before
     it was told to. (That clock is off by half a round trip at most, and our order takes as long to get there.)
     """
-    node = job.node_of(rank.rank)
-    own, began = job.stopping_nodes.get(node), fact.at if fact.begun is None else fact.begun.latest
-    if own is not None:  # one clock
-        return began <= own.at
-    if fact.ending.number not in CRASHES:
-        began += job.uncertainty(rank.rank)
-    return job.stopped_at is not None and began <= job.stopped_at
+    own, began = job.stopping_nodes.get(job.node_of(rank.rank)), fact.at if fact.begun is None else fact.begun.latest
+    told_at = job.stopped_at if own is None else own.at  # its agent's word is by its own clock
+    if told_at is None or (fact.ending.number == SIGKILL and job.killed_at is not None):
+        return False
+    if fact.ending.number in CRASHES:
+        return began <= told_at
+    return began + (job.uncertainty(rank.rank) if own is None else 0.0) < told_at
 
 
 def _end(job: Job, rank: RankState, fact: Exited) -> None:

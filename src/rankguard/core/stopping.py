@@ -126,7 +126,7 @@ def _await_nodes(job: Job, at: float) -> Orders:
     """Who only lost a peer may have lost a node of which nothing is heard, and which is not yet called lost."""
     assert job.failed_at is not None  # else nothing is stopped for it
     suspects = [job.ranks[number] for number in job.suspects]
-    if job.lost_nodes or not suspects or not all(_may_be_a_victim(rank) for rank in suspects):
+    if job.ranks_lost or not suspects or not all(_may_be_a_victim(rank) for rank in suspects):
         return ()
     job.awaits_nodes, job.heard_by = True, job.failed_at + HEARD
     return (wake(job, "nodes", max(at, job.heard_by), "ranks lost a peer: every node is to be heard of first"),)

@@ -32,7 +32,7 @@ def choose(case: Case, of_ranks: Callable[[Case], Judged]) -> Judged:
     suspects = [rank for rank in case.ranks if rank.suspect]
     own = [rank for rank in suspects if failure_class(case, rank) < FailureClass.TIMED_OUT]
     if not own:
-        basis = "all suspects lost a peer" if suspects else "no rank had failed before"
+        basis = "those that failed had only lost a peer" if suspects else "only suspect"
         return _judged(case, lost, (), basis)
     when = {rank.rank: _against(case, rank, lost) for rank in own}
     if all(each > 0 for each in when.values()):
@@ -51,14 +51,16 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
     if rank is not None:
         lost = rank.lost
         assert lost is not None  # the caller has looked
-        with_ = f"rank {rank.rank} of {len(case.ranks)} was lost with its node {lost.name}".rstrip()
-        return make(KIND, with_, Confidence.PROVEN, (_evidence(lost),))
+        with_ = f"rank {rank.rank} of {len(case.ranks)} was lost with its node {lost.name}"
+        if lost.how == "never":
+            with_ = f"rank {rank.rank} of {len(case.ranks)} was not started: its node did not join"
+        return make(KIND, with_, Confidence.PROVEN, (_evidence(case, lost),))
     lost = _named(case)
     assert lost is not None  # the caller has looked
     if case.spec.share is not None:
-        return make(KIND, _coordinator(lost), Confidence.PROVEN, (_evidence(lost),))
+        return make(KIND, _coordinator(lost), Confidence.PROVEN, (_evidence(case, lost),))
     if lost.how == "never":
-        return make(KIND, _missing(case), Confidence.PROVEN, (_evidence(lost),))
+        return make(KIND, _missing(case), Confidence.PROVEN, (_evidence(case, lost),))
     which = f" (rank{_s(_ranks(case, lost))} {ranges(_ranks(case, lost))} of {len(case.ranks)})"
     others = [each.name for each in _counted(case) if each is not lost]
     too = (
@@ -71,7 +73,7 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
     sure = (
         Confidence.PROVEN if case.failed_by == KIND else Confidence.LIKELY
     )  # it was lost; that it was the first is inferred
-    evidence = tuple(map(_evidence, (lost, *(each for each in _counted(case) if each is not lost))))
+    evidence = tuple(_evidence(case, each) for each in (lost, *(each for each in _counted(case) if each is not lost)))
     return make(KIND, f"node {lost.name}{which} was lost: {lost.statement}{too}", sure, evidence[:4])
 
 
@@ -195,11 +197,26 @@ def _ranks(case: Case, lost: NodeLost) -> tuple[int, ...]:
     return case.ranks_of_node(lost.node) if case.spec.nodes is not None else ()
 
 
-def _evidence(lost: NodeLost) -> Evidence:
-    source = {"silent": "clock", "never": "clock", "left": "agent"}.get(lost.how, "link")
-    return Evidence(
-        source=source, statement=clip(f"node {lost.node}{f' ({lost.name})' if lost.name else ''}: {lost.statement}")
-    )
+def _evidence(case: Case, lost: NodeLost) -> Evidence:
+    """What shows it, not what it is called."""
+    if lost.how == "never":
+        here = len(case.nodes)
+        said = f"{here} of {case.spec.nodes.count} nodes have joined" if case.spec.nodes is not None else lost.statement
+        return Evidence(source="clock", statement=clip(said))
+    joined = case.node(lost.node) if case.spec.nodes is not None else None
+    address = f", {joined.address}" if joined is not None and joined.address not in ("", lost.name) else ""
+    who = f"node {lost.node} ({lost.name}{address})"
+    if lost.how == "silent":
+        return Evidence(
+            source="clock", statement=clip(f"{who} was last heard {seconds(_last_heard(case, lost))} after launch")
+        )
+    if lost.how == "closed":
+        return Evidence(source="link", statement=clip(f"{who} closed the connection and had not said that it is done"))
+    return Evidence(source="agent", statement=clip(f"{who}: {lost.statement}"))
+
+
+def _last_heard(case: Case, lost: NodeLost) -> float:
+    return max(0.0, _since(lost) - case.started_at)
 
 
 def _missing(case: Case) -> str:

@@ -16,6 +16,9 @@ from rankguard.model import Phase, Verdict
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RANK_STATES = ("waiting", "starting", "ready", "running", "stopping", "finished", "failed", "stopped")
+LOST = "lost"
+"""Of a rank of a job on several machines: its node was."""
+NODE_STATES = ("missing", "joined", "silent", "lost")
 JOB_STATES = (
     "starting", "ready", "running", "suspended", "stopping", "restarting", "failed", "succeeded", "interrupted",
 )  # fmt: skip
@@ -80,10 +83,13 @@ _PROBES = {"started": "startupz", "ready": "readyz", "live": "livez"}
 
 
 def _job(run: Followed, job: Job) -> Iterator[Family]:
-    node = {"node": job.spec.node}
+    ranks = [({"node": job.spec.node}, job.spec.nprocs)]
+    if job.spec.nodes is not None:
+        ranks = [({"node": each.name}, each.count) for each in job.nodes.values()]
     yield Family("rankguard_start_time_seconds", "gauge", "When this attempt was launched, in seconds since 1970.",
                  [({}, job.started_wall if job.started_at is not None else None)])  # fmt: skip
-    yield Family("rankguard_ranks", "gauge", "Ranks of the job.", [(node, job.spec.nprocs)])
+    yield Family("rankguard_ranks", "gauge", "Ranks of the job.", ranks)
+    yield from _nodes(job)
     started = [rank.spawned_at or 0.0 for rank in job.ranks[: job.spec.nprocs]]
     spawned = max(started, default=0.0) if job.spawned == job.spec.nprocs else None
     yield Family("rankguard_startup_seconds", "gauge",
@@ -105,6 +111,29 @@ def _job(run: Followed, job: Job) -> Iterator[Family]:
                  [({}, len(job.degraded))])  # fmt: skip
 
 
+def _nodes(job: Job) -> Iterator[Family]:
+    """Of a job on several machines."""
+    plan = job.spec.nodes
+    if plan is None:
+        return
+    found = dict.fromkeys(NODE_STATES, 0)
+    for number in range(plan.count):
+        lost = number in job.lost_nodes
+        found[
+            "lost"
+            if lost
+            else "silent"
+            if number in job.silent_nodes
+            else "joined"
+            if number in job.nodes
+            else "missing"
+        ] += 1
+    yield Family("rankguard_nodes", "gauge", "Nodes of the job, by the state that they are in.",
+                 [({"state": name}, count) for name, count in found.items()])  # fmt: skip
+    yield Family("rankguard_node_clock_uncertainty_seconds", "gauge", "How far off an instant may be that a node has told.",
+                 [({"node": each.name}, each.uncertainty) for each in job.nodes.values()])  # fmt: skip
+
+
 def _failures(run: Followed, job: Job, known: Verdict) -> Iterator[Family]:
     deaths = run.deaths + (causes(known) if job.judged is not None else type(run.deaths)())
     yield Family("rankguard_deaths_total", "counter",
@@ -124,9 +153,10 @@ def _ranks(job: Job, samples: Mapping[str, Any]) -> Iterator[Family]:
     # In a watched tree one that has ended may have a successor of the same role and index: that is its series then.
     ranks = {tuple(labels_of(job, rank).values()): rank for rank in job.ranks}.values()
     labels = {rank.rank: labels_of(job, rank) for rank in ranks}
+    states = RANK_STATES if job.spec.nodes is None else (*RANK_STATES, LOST)
     yield Family("rankguard_rank_state", "gauge", "1 for the state that a rank is in.",
                  [(labels[rank.rank] | {"state": name}, name == state_of(job, rank))
-                  for rank in ranks for name in RANK_STATES])  # fmt: skip
+                  for rank in ranks for name in states])  # fmt: skip
     yield Family("rankguard_rank_startup_seconds", "gauge",
                  "From the launch until the rank executes (launch), from there until it is ready (ready).",
                  [sample for rank in ranks for sample in (
@@ -166,11 +196,13 @@ def labels_of(job: Job, rank: RankState) -> dict[str, str]:
     which, role, member = str(rank.rank), job.spec.role, rank.member
     if member is not None:
         which, role = str(member.name if member.index is None else member.index), member.role
-    return {"rank": which, "role": role, "node": job.spec.node}
+    return {"rank": which, "role": role, "node": job.node_name(rank.rank)}
 
 
 def state_of(job: Job, rank: RankState) -> str:
-    """`waiting` has not been started; `finished` ended with 0, `stopped` was ended by us, `failed` ended otherwise."""
+    """`waiting` has not been started; `finished` ended with 0, `stopped` was ended by us, `failed` ended otherwise; `lost`
+    went with its node.
+    """
     if rank.exited is not None:
         if rank.exited.ending.code == 0 and rank.failed_at is None:
             return "finished"
@@ -178,6 +210,8 @@ def state_of(job: Job, rank: RankState) -> str:
     if rank.not_spawned is not None:
         return "failed"
     phase = job.phase(rank)
+    if phase is Phase.LOST:
+        return LOST
     if rank.pid is None:
         return "stopped" if phase is Phase.STOPPING else "waiting"
     return str(phase)

@@ -134,6 +134,10 @@ def _waiting(job: Job) -> str:
         doing = f" ({printable(status.text, 80)})" if status and status.text else ""
         heard = f": {printable(status.probe, 200)}" if status and status.probe else ""
         return f"starting: the engine is not ready{doing}{heard}"
+    plan = job.spec.nodes
+    if plan is not None and len(job.nodes) < plan.count:
+        missing_nodes = [number for number in range(plan.count) if number not in job.nodes]
+        return f"starting: {len(job.nodes)} of {plan.count} nodes have joined; waiting for {_nodes(missing_nodes)}"
     if not job.expects_ready:
         return f"starting: {job.spawned} of {_ranks(job)} {'executes' if job.spawned == 1 else 'execute'}"
     missing = [rank for rank in job.ranks[: job.spec.nprocs] if rank.ready_at is None]
@@ -142,6 +146,11 @@ def _waiting(job: Job) -> str:
     said = next((rank.status.text for rank in missing if rank.status is not None and rank.status.text), None)
     told = f" ({printable(said, 80)})" if said else ""
     return f"starting: {job.ready} of {_ranks(job)} ready; waiting for {who}{told}"
+
+
+def _nodes(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - 4} more" if len(numbers) > 4 else ""
+    return ", ".join(f"node {number}" for number in numbers[:4]) + more
 
 
 def _ranks(job: Job) -> str:

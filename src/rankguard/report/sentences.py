@@ -92,9 +92,7 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
             why_not = plain(entry["why_not"]) if entry.get("why_not") else None
             return f"the GPUs' driver {count if why_not is None else f'told nothing: {why_not}'}"
         case "Judged":
-            who = "no rank" if entry.get("rank") is None else rank
-            basis = f"; {plain(entry['basis'])}" if entry.get("basis") else ""
-            return f"judged: {who} failed first ({plain(entry.get('kind'))}{basis})"
+            return _judged(entry, rank if isinstance(entry.get("rank"), int) else "no rank")
         case "TreeEmpty":
             return _empty(entry)
         case "Joined" if entry.get("formerly"):
@@ -106,6 +104,8 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
         case "Perished":
             left = "" if entry.get("loud", True) else "; no word of it on the terminal"
             return f"{plain(entry.get('name'))} (pid {plain(entry.get('pid'))}) {ended(entry.get('ending'))}; left to its engine{left}"
+        case "NodeJoined" | "NodeSilent" | "NodeHeard" | "NodeStopping" | "NodeLost" as fact:
+            return _of_node(fact, entry)
         case "OomSeen":
             return f"the kernel told of an OOM in {say.cut_path(plain(entry.get('group')), 48)}: that there was one, not of whom"
         case "Degraded" | "Warned" | "MemoryShort" as fact:
@@ -117,6 +117,35 @@ def sentence(entry: Entry) -> str:  # noqa: C901, PLR0911, PLR0912  # one case a
         case other:
             named = {k: v for k, v in entry.items() if k not in ("fact", "at", "rank", NAMES)}
             return f"{rank + ' ' if 'rank' in entry else ''}{plain(other)}{fields_of(named)}"
+
+
+def _judged(entry: Entry, who: str) -> str:
+    who = who if entry.get("node") is None else f"node {plain(entry['node'])}"
+    basis = f"; {plain(entry['basis'])}" if entry.get("basis") else ""
+    return f"judged: {who} failed first ({plain(entry.get('kind'))}{basis})"
+
+
+def _of_node(fact: str, entry: Entry) -> str:
+    name = f" ({plain(entry['name'])})" if entry.get("name") else ""
+    node = f"node {plain(entry.get('node'))}{name}"
+    silent = as_number(entry.get("silent_s"))
+    time = f" for {say.seconds(silent)}" if silent is not None else ""
+    match fact:
+        case "NodeJoined":
+            first, count = as_number(entry.get("first")), as_number(entry.get("count"))
+            ranks = "" if first is None or count is None else f", with ranks {first:.0f} to {first + count - 1:.0f}"
+            off = as_number(entry.get("uncertainty"))
+            clock = f"; its clock is known to {say.seconds(off)}" if off else ""
+            return f"{node} {'was measured anew' if entry.get('again') else f'joined{ranks}'}{clock}"
+        case "NodeSilent":
+            return f"nothing was heard of {node}{time}"
+        case "NodeHeard":
+            return f"{node} was heard again, after it had been silent{time}"
+        case "NodeStopping":
+            signal = _signal(entry.get("signal", 15))
+            return f"the agent of {node} sent {signal} to its ranks: {plain(entry.get('because'))}"
+        case _:
+            return f"{node} was lost: {plain(entry.get('statement'))}"
 
 
 def _looked(entry: Entry) -> str:
@@ -153,7 +182,7 @@ def _empty(entry: Entry) -> str:
 # ── Orders ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "engine", "left", "grace", "shutdown"})
+_CLOCKS = frozenset({"ready", "complaint", "hold", "settle", "engine", "left", "nodes", "grace", "shutdown"})
 """Those that a person waits for; the others bound our own work."""
 
 

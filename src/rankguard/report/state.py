@@ -119,7 +119,7 @@ def ranks_now(verdict: Verdict, waiting: Sequence[Sequence[object]] = ()) -> tup
 
 
 def _of(row: RankOutcome, said: Sequence[object] | None) -> RankNow:
-    phase = row.phase if row.ending.kind == "alive" else Phase.ENDED
+    phase = {"alive": row.phase, "lost": Phase.LOST}.get(row.ending.kind, Phase.ENDED)
     _rank, status, done, total, silent = said or (0, None, None, None, None)
     return RankNow(
         rank=row.rank or 0,

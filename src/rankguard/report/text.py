@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rankguard.diagnosis import projection
 from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
-from rankguard.report import watched
+from rankguard.report import nodes, watched
 from rankguard.report import wording as say
 from rankguard.report.attempts import earlier, succeeded_line
 from rankguard.report.wording import Block, Room
@@ -118,7 +118,7 @@ def _failed_rows(verdict: Verdict, saved: bool | str, home: str | None, block: B
     if culprit is None:
         block.cell("where", say.some(verdict.nodes, 3))
     else:
-        block.cell("where", _where(culprit))
+        block.cell("where", nodes.where(verdict, culprit) if nodes.is_node(culprit) else _where(culprit))
         block.cells(_proofs(culprit, room))
         _memory(verdict, culprit, block)
         block.cells(_reasons(verdict, culprit))
@@ -138,7 +138,8 @@ def _error_rows(verdict: Verdict, block: Block) -> list[str]:
     block.lines.append(_headline(verdict))
     if culprit is not None:
         subject = ", ".join(filter(None, [_subject(culprit), say.phase(culprit.phase)]))
-        block.cell("where", f"{subject}, on {_where(culprit)}")
+        where = nodes.where(verdict, culprit) if nodes.is_node(culprit) else f"{subject}, on {_where(culprit)}"
+        block.cell("where", where)
         block.cells(_proofs(culprit, block.room))
         block.cells(_reasons(verdict, culprit))
         block.cells(("try", hint) for hint in verdict.hints[:1])
@@ -287,6 +288,7 @@ def _reasons(verdict: Verdict, culprit: Culprit) -> list[tuple[str, str]]:
     elif (
         verdict.order
         and verdict.order.basis
+        and not (nodes.is_node(culprit) and verdict.order.basis == "only suspect")
         and any(r.relation in ("collateral", "independent") for r in verdict.ranks)
     ):
         gap = verdict.order.gap_us
@@ -324,9 +326,12 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
     """What became of all others, and what it took to end them."""
     others = [r for r in verdict.ranks if r.relation != "culprit"]
     never = [r for r in others if r.cause is not None and r.cause.kind == "cannot-start"]
-    others = [r for r in others if r not in never]
+    others = [r for r in others if r not in never and r.ending.kind != nodes.LOST]
     alive = [r for r in others if r.ending.kind == "alive"]
     parts = [f"{_many(never)} {'was' if len(never) == 1 else 'were'} not started either"] if never else []
+    parts += nodes.became(verdict)
+    if parts == [nodes.NOTHING]:
+        return [("then", nodes.NOTHING)]
     for relation, verb in (("collateral", "failed because of it"), ("independent", "failed too, on its own")):
         told = _grouped(
             (r for r in others if r.relation == relation and r.rank not in verdict.either),
@@ -344,14 +349,19 @@ def _consequences(verdict: Verdict, culprit: Culprit | None, room: Room) -> list
     else:
         ended = "had finished" if culprit.rank is not None or culprit.name is None else "ended without us"
         parts += [f"{_many(finished)} {ended}"] if finished else []
-        because = f" because {_subject(culprit)} failed" if _subject(culprit) else ""
+        fell = "was lost" if nodes.is_node(culprit) else "failed"
+        because = f" because {_subject(culprit)} {fell}" if _subject(culprit) else ""
         parts += [f"stopped {_many(stopped)}{because}"] if stopped else []
     parts += [f"{_many(alive)} still alive"] if alive else []
     down = verdict.teardown
     if down.took_s is not None and not down.survivors and not alive:
         after = f" after {say.seconds(down.took_s)}" if down.took_s >= 0.0005 else ""
-        parts += [f"all gone{after}" + (f", {len(down.killed)} by SIGKILL" if down.killed else "")]
-        parts += [] if down.left else ["nothing left behind"]
+        unknown = nodes.unknown(verdict)
+        parts += [
+            f"all {'others ' if unknown else ''}gone{after}"
+            + (f", {len(down.killed)} by SIGKILL" if down.killed else "")
+        ]
+        parts += [unknown] if unknown else [] if down.left else ["nothing left behind"]
     left = [("" if n else "left", text) for n, text in enumerate(_leftovers(verdict, room.groups))]
     warnings = verdict.warnings
     if culprit is not None and culprit.cause.family is Family.MEMORY:
@@ -409,12 +419,14 @@ def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, home: st
 
 def _subject(culprit: Culprit) -> str | None:
     """`rank 5`, or a process's name; nothing for a failure that was of none of the ranks."""
+    if nodes.is_node(culprit):
+        return nodes.subject(culprit) or None
     return say.who(culprit.rank, culprit.name) if culprit.rank is not None or culprit.name else None
 
 
 def _either(verdict: Verdict, number: int) -> tuple[int | None, str | None]:
     """A rank; of a watched engine its place among the rows, which has a name."""
-    if verdict.culprit is not None and verdict.culprit.rank is None and number < len(verdict.ranks):
+    if number < len(verdict.ranks) and verdict.ranks[number].rank is None:
         return None, verdict.ranks[number].name
     return number, None
 

@@ -160,6 +160,8 @@ def ending(value: Ending) -> str:
     """`SIGKILL`, `exit 1`, `still alive`."""
     if value.kind == "alive":
         return "still alive"
+    if value.kind == "lost":
+        return "lost with its node"
     if value.kind == "signal":
         name = (
             printable(value.signal, 20)

@@ -48,7 +48,7 @@ class Ahead:
         job = self._job
         unready = None
         if job.expects_ready:
-            unready = [rank.rank for rank in job.ranks if rank.ready_at is None and rank.exited is None]
+            unready = [rank.rank for rank in job.ranks if rank.ready_at is None and not rank.gone]
         from rankguard.report import termination  # no start waits for it
 
         at, spec = self._when(), job.spec

@@ -104,7 +104,7 @@ class Desk:
         """Who is not ready yet, and what it said last: (rank, text, done, total, seconds of silence)."""
         waiting: list[list[Any]] = []
         for rank in self._job.ranks:
-            if rank.ready_at is None and rank.exited is None and rank.member is None:
+            if rank.ready_at is None and not rank.gone and rank.member is None:
                 said = rank.status
                 heard = self._heard_at(rank.rank) or rank.spawned_at or now
                 told = (said.text, said.done, said.total) if said is not None else (None, None, None)
@@ -121,9 +121,7 @@ class Desk:
 
     def _alive(self, _ask: Message, now: float) -> Message:
         """That we answer; and of the ranks that are not ready, how long ago the one that spoke last did: null when all are."""
-        waiting = [
-            rank for rank in self._job.ranks[: self._job.spec.nprocs] if rank.ready_at is None and rank.exited is None
-        ]
+        waiting = [rank for rank in self._job.ranks[: self._job.spec.nprocs] if rank.ready_at is None and not rank.gone]
         heard = [self._heard_at(rank.rank) or rank.spawned_at or now for rank in waiting]
         return {"is": "alive", "silent_s": now - max(heard) if heard else None}
 

@@ -103,7 +103,7 @@ class Gathering:
         from rankguard.report.stacks import stacks_text  # words that no start waits for
 
         states = [self._job.ranks[rank] for rank in wanted]
-        ended = sum(rank.pid is None or rank.exited is not None for rank in states)
+        ended = sum(rank.pid is None or rank.gone for rank in states)
         elapsed = self._clock() - (self._job.started_at or self._clock())
         text = self._redact(stacks_text(found, len(states), ended, elapsed, None))
         number = next(self._numbers)

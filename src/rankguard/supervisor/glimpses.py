@@ -51,7 +51,7 @@ class Glimpses:
             said = rank.status
             if said is not None and (told is None or said.at > told):
                 told = said.at
-            if rank.ready_at is None and rank.exited is None and rank.not_spawned is None:
+            if rank.ready_at is None and not rank.gone and rank.not_spawned is None:
                 held_up.append(_holds_up(rank, at, now))
         return {
             "is": "glimpse",

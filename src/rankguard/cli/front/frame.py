@@ -24,7 +24,7 @@ SILENT_S, LONG_S = 10.0, 30.0
 """From when on a rank's silence is told, and marked."""
 FULL, NEARLY = 0.92, 0.8
 """Of the memory limit: from here on it is marked."""
-_STYLES = {"ready": "green", "stopping": "yellow", "ended": "dim"}
+_STYLES = {"ready": "green", "stopping": "yellow", "ended": "dim", "lost": "red"}
 
 
 class Painter:
@@ -208,7 +208,7 @@ def _silence(row: list[Any]) -> Text | None:
     from rich.text import Text
 
     _rank, phase, _text, _done, _total, _unit, silent, _rss, ready = row
-    if ready is not None or phase == "ended" or silent is None or silent < SILENT_S:
+    if ready is not None or phase in ("ended", "lost") or silent is None or silent < SILENT_S:
         return None
     told = whole_seconds(silent) if silent < 600 else f"{silent / 60:.0f} min"
     return Text(told, "yellow" if silent >= LONG_S else "")
