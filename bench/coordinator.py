@@ -384,9 +384,8 @@ def memory(pid: int, field: str) -> int:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time of a process of one thread, as the scheduler has it, to the nanosecond (proc(5), `schedstat`)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 # ── All of them ──────────────────────────────────────────────────────────────────────────────────────────────────

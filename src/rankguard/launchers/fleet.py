@@ -9,6 +9,7 @@ Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Any, Protocol
 
@@ -70,6 +71,9 @@ class Fleet:
         self.plan: NodesPlan = spec.nodes
         self._spec, self._selector, self._clock, self._tell = spec, selector, clock, tell
         self.nodes: dict[int, Node] = {}
+        self._beats: dict[int, Node] = {}
+        """Those that are there, the one whose heartbeat is longest ago first: what is due costs no look at all of them."""
+        self._quiet: set[Node] = set()
         self.taker: Taker | None = None
         self._refused: set[str] = set()
         self._began = clock()
@@ -247,6 +251,8 @@ class Fleet:
 
     def _ping(self, node: Node, now: float) -> None:
         node.pinged_at, node.pings = now, node.pings + 1
+        self._beats.pop(node.number, None)
+        self._beats[node.number] = node
         self.send(node, {"do": "ping", "t": self._clock()})
 
     def lose(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None:
@@ -254,6 +260,8 @@ class Fleet:
         if node.lost:
             return
         node.lost = True
+        self._beats.pop(node.number, None)
+        self._quiet.discard(node)
         self._selector.unregister(node.link)
         node.link.close()
         if self.taker is not None:
@@ -262,7 +270,8 @@ class Fleet:
     # ── Time ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def next_wake(self) -> float | None:
-        due = [node.pinged_at + self._beat for node in self.living()]
+        due = [node.pinged_at + self._beat for node in islice(self._beats.values(), 1)]
+        due += [node.link.last_heard + self.plan.node_timeout for node in self._quiet]
         due += [at for at in (self._door.next_wake(),) if at is not None]
         if self._awaits:
             due += [self._began + self._said_at, self._began + self.plan.join_timeout]
@@ -270,26 +279,32 @@ class Fleet:
 
     def wake(self, now: float) -> None:
         """Heartbeats, silences, and who is still awaited."""
-        for node in tuple(self.living()):
-            if now >= node.pinged_at + self._beat:
-                self._ping(node, now)
-            silent = now - node.link.last_heard
-            if silent >= 2 * self._beat:
-                self._on_link(node, now)  # it may be we who were stopped
-                silent = now - node.link.last_heard
-            if node.lost:
-                continue
-            if silent >= self.plan.node_timeout:
-                self.lose(node, "silent", f"nothing was heard of it for {silent:.1f} s", silent, now)
-            elif silent >= 2 * self._beat and node.silent_since is None and self.taker is not None:
-                node.silent_since = node.link.last_heard
-                self.taker.silent(node, silent, now)
+        while (oldest := next(iter(self._beats.values()), None)) and now >= oldest.pinged_at + self._beat:
+            self._ping(oldest, now)
+            if now - oldest.link.last_heard >= 2 * self._beat:
+                self._quiet.add(oldest)
+        for node in tuple(self._quiet):
+            self._look_at_quiet(node, now)
         self._door.wake(now)
         if self._door.turned_away != self._turned_away:
             self._turned_away = self._door.turned_away
             self._tell_refused(*self._door.last_error.split(": ", 1))
         if self._awaits:
             self._look_at_missing(now)
+
+    def _look_at_quiet(self, node: Node, now: float) -> None:
+        """One whose heartbeats were not answered."""
+        self._on_link(node, now)  # it may be we who were stopped
+        silent = now - node.link.last_heard
+        if node.lost:
+            return
+        if silent < 2 * self._beat:
+            self._quiet.discard(node)
+        elif silent >= self.plan.node_timeout:
+            self.lose(node, "silent", f"nothing was heard of it for {silent:.1f} s", silent, now)
+        elif node.silent_since is None and self.taker is not None:
+            node.silent_since = node.link.last_heard
+            self.taker.silent(node, silent, now)
 
     def again(self, now: float) -> None:
         """Another attempt: every node makes one, and who is missing has its time anew."""

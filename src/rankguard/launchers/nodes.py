@@ -6,7 +6,7 @@ Read next: `fleet.py` (the links), `../nodes/mapping.py` (facts), `../supervisor
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from rankguard.facts import (
     Examined,
@@ -34,8 +34,10 @@ from rankguard.launchers.fleet import Fleet, Node
 from rankguard.launchers.signs import silences
 from rankguard.model import Left, MemoryState, Sign, Survivor
 from rankguard.nodes.link import Message
-from rankguard.nodes.mapping import from_wire, to_world
-from rankguard.record import from_data
+from rankguard.nodes.mapping import from_wire, record_from_wire, to_world
+from rankguard.record import Record
+
+R = TypeVar("R", bound=Record)
 
 _BETTER = 0.5
 """A clock is told anew when it is known better by so much."""
@@ -164,7 +166,7 @@ class NodeRanks:
             elif not stops:  # it was asked to end its ranks, and looked first; else its `NodeStopping` says it
                 self._emit(fact)
 
-    def _in_world(self, node: Node, fact: Fact) -> Fact:
+    def _in_world(self, node: Node, fact: R) -> R:
         return to_world(fact, node.number * self._each, node.offset.offset, node.name, self._each)
 
     def _pass_on(self, node: Node, fact: Fact, now: float) -> None:
@@ -205,12 +207,10 @@ class NodeRanks:
         return True
 
     def _take_signs(self, node: Node, message: Message) -> None:
-        first, offset = node.number * self._each, node.offset.offset
         self._held[node.number] = message.get("held") or {}
         for data in message["signs"]:
-            sign = from_data(Sign, data)
-            at = None if sign.at is None else sign.at - offset
-            self._signs[first + sign.rank] = sign.replace(rank=first + sign.rank, at=at)
+            sign = self._in_world(node, record_from_wire(Sign, data))
+            self._signs[sign.rank] = sign
 
     # ── The driver's orders (`contract.Launcher`) ────────────────────────────────────────────────────────────────
 

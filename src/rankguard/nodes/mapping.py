@@ -22,7 +22,7 @@ from rankguard.model import Begun, Left, Report, Sign
 from rankguard.record import Record, to_data
 from rankguard.stacks import Group
 
-F = TypeVar("F", bound=Fact)
+R = TypeVar("R", bound=Record)
 
 RANKS: dict[type[Record], tuple[str, ...]] = {
     _facts.RankFact: ("rank",),
@@ -93,11 +93,17 @@ def from_wire(name: Any, data: Any) -> Fact:
     return made
 
 
-def to_world(fact: F, first_rank: int, offset: float, node: str, count: int | None = None) -> F:
-    """The fact as one of the world: local rank 0 is `first_rank` there, the node's clock is `offset` seconds before ours,
-    and the machine is called `node`. Raises `Malformed` for a rank that is none of the node's `count`.
+def record_from_wire(kind: type[R], data: Any) -> R:
+    """The record of that kind that `to_data` told of, held to its types as a fact is. Raises `Malformed`."""
+    made: R = _record(kind, data, kind.__name__)
+    return made
+
+
+def to_world(record: R, first_rank: int, offset: float, node: str, count: int | None = None) -> R:
+    """The fact (or noun of one) in the world: local rank 0 is `first_rank` there, the node's clock is `offset` seconds
+    before ours, and the machine is called `node`. Raises `Malformed` for a rank that is none of the node's `count`.
     """
-    mapped: F = _mapped(fact, _World(first_rank, offset, node, count))
+    mapped: R = _mapped(record, _World(first_rank, offset, node, count))
     return mapped
 
 
