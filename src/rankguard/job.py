@@ -199,7 +199,7 @@ class Job:
                 self._final = Verdict.from_dict(message["verdict"])
             case "spawn-failed":
                 self._client.wait_gone()
-                raise SpawnFailed(message["statement"], exit_code=message["code"], hint=message["hint"])
+                raise SpawnFailed(message["statement"], message.get("errno"), message["code"], message["hint"])
             case "bug":
                 self._final = self._lost(message["text"])
             case "fact" if self._on_event is not None:

@@ -6,6 +6,7 @@ Each node has an agent: an ordinary supervisor with its own ranks, which acts on
 Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
 """
 
+import errno
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -61,6 +62,12 @@ class Taker(Protocol):
     def never(self, statement: str, missing: tuple[int, ...], now: float) -> None: ...
 
 
+def _other_address(error: OSError, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"`ss -ltnp sport = {port}` shows who has it; another node on this machine needs its --node-rank"
+    return "--rdzv-endpoint HOST:PORT, with an address of this machine"
+
+
 class Fleet:
     """Of one run. Raises `SpawnFailed` when nothing can be listened to, or our own agent cannot be started."""
 
@@ -87,7 +94,7 @@ class Fleet:
                 f"unable to listen on {where}: {error.strerror or error}",
                 error.errno or 0,
                 exit_code=125,
-                hint="--rdzv-endpoint HOST:PORT, with an address of this machine and a free port",
+                hint=_other_address(error, self.plan.port),
             ) from error
         self.host, self.port = address_of(listening)
         self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock)

@@ -77,7 +77,8 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
         supervisor.run(front, front_pid, warden)
         code = 0
     except SpawnFailed as error:
-        wire.send({"is": "spawn-failed", "statement": error.statement, "hint": error.hint, "code": error.exit_code})
+        told = {"statement": error.statement, "errno": error.errno, "hint": error.hint, "code": error.exit_code}
+        wire.send({"is": "spawn-failed"} | told)
         code = 0
     except BaseException:  # noqa: BLE001  # whatever it was, it has to be told
         from traceback import format_exc

@@ -53,6 +53,7 @@ from rankguard.launchers.contract import Told
 from rankguard.model import Sign, Verdict
 from rankguard.nodes.link import Dialing, Link
 from rankguard.nodes.mapping import to_wire
+from rankguard.nodes.tcp import shown
 from rankguard.orders import Order, SignalAll, Sweep
 from rankguard.record import to_data
 from rankguard.wire import Message
@@ -198,7 +199,7 @@ class Uplink:
         self._said_at = {10.0: 30.0, 30.0: 60.0}.get(self._said_at, self._said_at + 60.0)
         if self._dialing is not None:
             why = f": {self._dialing.last_error}" if self._dialing.last_error else ""
-            self._tell(f"{waited:.0f} s: waiting for node 0 at {self._share.host}:{self._share.port}{why}")
+            self._tell(f"{waited:.0f} s: waiting for node 0 at {shown(self._share.host, self._share.port)}{why}")
         elif self._link is not None:
             self._tell(f"{waited:.0f} s: node 0 is reached; waiting for the other nodes")
 

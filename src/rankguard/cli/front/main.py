@@ -238,7 +238,7 @@ class Front:
                 self.verdict = Verdict.from_dict(message["verdict"])
             case "spawn-failed":
                 self.client.wait_gone()
-                raise SpawnFailed(message["statement"], exit_code=message["code"], hint=message["hint"])
+                raise SpawnFailed(message["statement"], message.get("errno"), message["code"], message["hint"])
             case "bug":
                 self._lost(message["text"])
             case "told":
