@@ -65,6 +65,8 @@ class StopRequested(Fact):
     by: str = "signal"
     to: str = "front"
     """Which of our processes it reached. Whoever signals all of them at once (`pkill`, a batch system) asks once."""
+    spare: tuple[int, ...] | None = None
+    """Of the coordinator of a job on several machines: which ranks may end by themselves, if they do; null: any."""
 
 
 class SignalPassed(Fact):

@@ -54,7 +54,7 @@ from rankguard.stacks import Group, Stack, Thread
 FIRST, OFFSET, NODE = 8, 1000.0, "host-b"
 
 NEITHER = {
-    "StopRequested": {"signal", "grace"},
+    "StopRequested": {"signal", "grace", "spare"},  # said to an agent, of its own ranks; none goes up
     "SignalPassed": {"signal"},
     "Signalled": {"signal", "reached"},
     "Complained": {"signal"},

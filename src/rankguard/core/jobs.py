@@ -106,7 +106,7 @@ def stop_requested(job: Job, fact: StopRequested) -> Orders:
     # A failure came first; its stop is held no longer, and its own clock applies.
     because = f"asked to end by {fact.by} while the stop was held"
     job.awaits_muster = False
-    orders = stop_for_failure(job, fact.at, because)
+    orders = stop_for_failure(job, fact.at, because, spare=fact.spare)
     return (*orders, *kill(job, fact.at, because)) if fact.at_once else orders
 
 

@@ -91,15 +91,17 @@ def accuse(job: Job) -> None:
             suspect(job, rank, rank.complained_at)
 
 
-def stop_for_failure(job: Job, at: float, because: str, *, echo: bool = False) -> Orders:
-    """Look at all ranks, then tell all to end. Ranks that reported an exception end by themselves."""
+def stop_for_failure(
+    job: Job, at: float, because: str, *, echo: bool = False, spare: tuple[int, ...] | None = None
+) -> Orders:
+    """Look at all ranks, then tell all to end. Ranks that reported an exception end by themselves (of `spare`, if given)."""
     job.holding = False
     if job.stopped_at is not None:
         return judge_when_resolved(job)
     for number in sorted(job.leaving):
         if not job.ranks[number].gone:
             suspect(job, job.ranks[number], at)
-    spared = _spared(job)
+    spared = tuple(rank for rank in _spared(job) if spare is None or rank in spare)
     job.spared = frozenset(spared)
     job.looked = None
     go_on = resume(job, at, because)

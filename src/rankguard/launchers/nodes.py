@@ -262,11 +262,15 @@ class NodeRanks:
         return None if sign is None else sign.at
 
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
-        """Whom the core spares (they report an exception, and end by themselves) their own agent spares, too."""
+        """Whom the core spares (they report an exception, and end by themselves) their own agent spares, and nobody else:
+        alone it would spare all that only lost a peer, since it knows of nobody who is to blame for that.
+        """
         because = "the job, since it ends on another node"
         for node in tuple(self._fleet.living()):
             if node.begun:
-                order = {"do": "signal", "signal": number, "ends": ends, "because": because}
+                first = node.number * self._each
+                spared = [rank - first for rank in spare if first <= rank < first + self._each]
+                order = {"do": "signal", "signal": number, "ends": ends, "because": because, "spare": spared}
                 self._fleet.send(node, order)
         if ends and not self._gone:
             self._cancel()

@@ -284,7 +284,7 @@ class Uplink:
                 self._begun = self._share.replace(**parts)
                 attempt.begin(self._begun, message["master_addr"], message["master_port"])
             case "signal" if message["ends"]:
-                self._stop(attempt, now, message["signal"], message["because"])
+                self._stop(attempt, now, message["signal"], message["because"], spare=tuple(message["spare"]))
             case "signal":
                 self._pass_signal(attempt, message["signal"], now)
             case "kill":
@@ -305,9 +305,12 @@ class Uplink:
         else:
             attempt.take(SignalPassed(now, number))
 
-    def _stop(self, attempt: "LiveAttempt", now: float, number: int, because: str, *, at_once: bool = False) -> None:
+    def _stop(
+        self, attempt: "LiveAttempt", now: float, number: int, because: str, *,
+        at_once: bool = False, spare: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
         if attempt.job.stopped_at is None or at_once:
-            attempt.take(StopRequested(now, number, None, self._spec.grace, at_once, because, BY_COORDINATOR))
+            attempt.take(StopRequested(now, number, None, self._spec.grace, at_once, because, BY_COORDINATOR, spare))
 
     def _stacks(self, attempt: "LiveAttempt", message: Message, now: float) -> None:
         number = message["id"]

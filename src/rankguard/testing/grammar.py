@@ -5,7 +5,7 @@ and may stand anywhere. Of the job:
 
     0.000 start                                      JobStarted
     0.100 expect-ready [within=60]                   ReadinessExpected
-    3.000 asked SIGTERM [grace=5] [by=caller] [at-once] [pid=7] [to=supervisor]   StopRequested
+    3.000 asked SIGTERM [grace=5] [by=caller] [at-once] [pid=7] [to=supervisor] [spare-nobody]   StopRequested
     3.000 signal SIGUSR1                             SignalPassed
     3.000 suspended · 9.000 resumed                  Suspended, Resumed
     9.000 time-lost 6.0                              TimeLost
@@ -168,7 +168,8 @@ def _of_job(at: float, verb: str, words: Words, generation: Callable[[str], int]
             sender = None if pid is None else Sender(pid=pid)
             by = words.text("by") or "signal"
             grace, at_once, to = words.number("grace"), words.flag("at-once"), words.text("to") or "front"
-            return facts.StopRequested(at, number, sender, grace, at_once, by, to)
+            spare = () if words.flag("spare-nobody") else None
+            return facts.StopRequested(at, number, sender, grace, at_once, by, to, spare)
         case "signal":
             return facts.SignalPassed(at, _signal(words.next("the signal")))
         case "suspended":
