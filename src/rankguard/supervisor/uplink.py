@@ -90,6 +90,7 @@ class Uplink:
         self._attempt: LiveAttempt | None = None
         self._signs_at = 0.0
         self._began, self._said_at = clock(), 10.0
+        self._told_at = self._began
         self._standing: Message | None = None
         self._begun: Share | None = None
         self.again = False
@@ -117,9 +118,10 @@ class Uplink:
         self._send(self._standing)
 
     def listen(self, told: Fact | Order) -> None:
-        """Every fact, once it is done."""
+        """Every fact, before its orders; every order, once it is done."""
+        before, self._told_at = self._told_at, self._clock()
         if isinstance(told, SignalAll | Sweep):
-            self._tell_stopping(told)
+            self._tell_stopping(told, before)
         if type(told) in UP and not (isinstance(told, StopRequested) and told.to == BY_COORDINATOR):
             assert isinstance(told, Fact)
             self.tell(told)
@@ -128,15 +130,18 @@ class Uplink:
         """A fact that is the coordinator's alone."""
         self._facts.append(to_wire(fact))
 
-    def _tell_stopping(self, order: SignalAll | Sweep) -> None:
-        """What ranks do of a signal of ours is not to be held against them. (That the coordinator asked it knows.)"""
+    def _tell_stopping(self, order: SignalAll | Sweep, at: float) -> None:
+        """What ranks do of a signal of ours is not to be held against them. (That the coordinator asked it knows.)
+
+        `at`: before the first of them was signalled. Afterwards some may have ended already.
+        """
         stop = self._attempt.job.stop if self._attempt is not None else None
         if isinstance(order, Sweep):
             number = SIGKILL if order.kill else None
         else:
             number = order.signal if order.ends and (stop is None or stop.to != BY_COORDINATOR) else None
         if number is not None:
-            self.tell(NodeStopping(self._clock(), 0, self._spec.node, order.because, number))
+            self.tell(NodeStopping(at, 0, self._spec.node, order.because, number))
 
     def tee(self, output: Told) -> Told:
         """What ranks print goes on to `output`, and up."""
