@@ -3,7 +3,7 @@
 import pytest
 
 from rankguard.errors import UsageError
-from rankguard.nodes.rayneeds import SHOWN, Holds, bundle, remedy, resources, standing
+from rankguard.nodes.rayneeds import SHOWN, Holds, bundle, remedy, standing
 
 
 def node(name, cpu=8.0, gpu=0.0, free_cpu=None, free_gpu=None):
@@ -13,39 +13,23 @@ def node(name, cpu=8.0, gpu=0.0, free_cpu=None, free_gpu=None):
 
 
 @pytest.mark.parametrize(
-    ("nproc", "settings", "expected"),
+    ("nproc", "asked", "expected"),
     [
         (8, {}, {"CPU": 8.0}),
-        (8, {"resources": ""}, {"CPU": 8.0}),
-        (8, {"cpus_per_node": "2"}, {"CPU": 2.0}),
-        (8, {"resources": "GPU=8"}, {"CPU": 8.0, "GPU": 8.0}),
-        (8, {"resources": "CPU=1, GPU=8,fast-net=0.5", "cpus_per_node": "4"}, {"CPU": 1.0, "GPU": 8.0, "fast-net": 0.5}),
-        (4, {"resources": '{"GPU": 4, "CPU": 0}'}, {"GPU": 4.0}),
-        (4, {"resources": "CPU=0"}, {"CPU": 0.0001}),
+        (8, {"GPU": 8}, {"CPU": 8.0, "GPU": 8.0}),
+        (8, {"CPU": 1, "GPU": 8, "fast-net": 0.5}, {"CPU": 1.0, "GPU": 8.0, "fast-net": 0.5}),
+        (4, {"GPU": 0.5, "CPU": 0}, {"GPU": 0.5}),
+        (4, {"CPU": 0}, {"CPU": 0.0001}),
     ],
-)  # fmt: skip
-def test_a_bundle(nproc, settings, expected):
-    assert bundle(nproc, settings) == expected
+)
+def test_a_bundle(nproc, asked, expected):
+    assert bundle(nproc, asked) == expected
 
 
-@pytest.mark.parametrize(
-    ("text", "statement"),
-    [
-        ("GPU", "`--resources GPU`: expected NAME=NUMBER,… or a JSON object"),
-        ("{GPU: 4}", "`--resources {GPU: 4}`: expected NAME=NUMBER,… or a JSON object"),
-        ("GPU=many", "`--resources GPU=many`: expected a number"),
-        ("GPU=-1", "`--resources GPU=-1`: expected a number"),
-        ("GPU=nan", "`--resources GPU=nan`: expected a number"),
-        ("=4", "`--resources =4`: expected a number"),
-        ('{"GPU": true}', "`--resources GPU=True`: expected a number"),
-        ('{"GPU": {"a": 1}}', "`--resources GPU={'a': 1}`: expected a number"),
-        ("GPU=1.5", "`--resources GPU=1.5`: expected a whole number; Ray splits one, never several"),
-    ],
-)  # fmt: skip
-def test_what_makes_no_sense(text, statement):
+def test_ray_splits_one_gpu_and_never_several():
     with pytest.raises(UsageError) as raised:
-        resources(text)
-    assert raised.value.statement == statement
+        bundle(2, {"GPU": 1.5})
+    assert raised.value.statement == "`--resources GPU=1.5`: expected a whole number; Ray splits one, never several"
 
 
 def test_which_bundle_waits_for_what():

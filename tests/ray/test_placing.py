@@ -38,8 +38,10 @@ def test_the_environment_is_the_jobs_own(place):
 
 
 def test_gpus_are_those_that_ray_has_assigned(place):
-    first = place(count=1, settings={"resources": "GPU=3,CPU=1"}, env={"CUDA_VISIBLE_DEVICES": "of-the-coordinator"})
-    second = place(count=1, settings={"resources": '{"GPU": 1}', "cpus_per_node": "1"})
+    first = place(
+        count=1, settings={"resources": '{"GPU": 3, "CPU": 1}'}, env={"CUDA_VISIBLE_DEVICES": "of-the-coordinator"}
+    )
+    second = place(count=1, settings={"resources": '{"CPU": 1, "GPU": 1}'})
     seen = [job.placed(1)[0]["env"]["CUDA_VISIBLE_DEVICES"].split(",") for job in (first, second)]
     assert [len(each) for each in seen] == [3, 1]
     assert sorted(seen[0] + seen[1]) == ["0", "1", "2", "3"]
@@ -105,23 +107,23 @@ def test_whoever_placed_them_is_gone(place, how, wait_for_exit):
 def test_what_is_waited_for_is_said(place):
     first = place()
     first.placed()
-    second = place(settings={"resources": "CPU=1,GPU=2"}, count=2, join_timeout=2.0)
+    second = place(settings={"resources": '{"CPU": 1, "GPU": 2}'}, count=2, join_timeout=6.0)
     told, failed = line_of(second.process.stdout), line_of(second.process.stdout)
     waits = "bundles 0-1 of 2 wait for {CPU: 1, GPU: 2} on a node of its own: alive nodes have free "
     assert told["told"].startswith(waits)
     assert told["told"].count("CPU 0 of 2, no GPU") == 2
     assert told["told"].count("CPU 0 of 2, GPU 4 of 4") == 1
-    assert failed["failed"] == f"Ray has not placed all agents within 2 s: {told['told']}"
+    assert failed["failed"] == f"Ray has not placed all agents within 6 s: {told['told']}"
     assert failed["hint"] == "--nnodes 1, or 1 more such nodes"
     assert second.process.wait(10) == 1
     first.let_end()
 
 
 def test_more_nodes_than_there_are(place):
-    job = place(count=4, nproc=1, join_timeout=1.5)
+    job = place(count=4, nproc=1, join_timeout=6.0)
     failed = [line for line in iter(lambda: line_of(job.process.stdout), None) if "failed" in line]
     assert failed[0]["failed"].split(": alive")[0] == (
-        "Ray has not placed all agents within 1.5 s: bundle 3 of 4 waits for {CPU: 1} on a node of its own"
+        "Ray has not placed all agents within 6 s: bundle 3 of 4 waits for {CPU: 1} on a node of its own"
     )
     assert failed[0]["hint"] == "--nnodes 3, or 1 more such nodes"
 
@@ -138,7 +140,6 @@ def test_a_folder_that_the_node_does_not_have(place):
 
 def test_no_cluster_there(place):
     job = place(address="127.0.0.1:1", join_timeout=1.2)
-    assert line_of(job.process.stdout) == {"told": "no answer from Ray at `127.0.0.1:1` yet"}
     failed = line_of(job.process.stdout)
     assert failed["failed"] == "Ray has not placed all agents within 1.2 s: no answer from Ray at `127.0.0.1:1` yet"
     assert job.process.wait(10) == 1
@@ -153,10 +154,7 @@ def test_an_address_of_ray_client(place):
 
 def test_the_coordinator_goes_while_it_is_waited_for(place):
     job = place(count=9)
-    told = [line_of(job.process.stdout)["told"]]
-    if told[0].startswith("no answer"):  # it is slow to connect
-        told.append(line_of(job.process.stdout)["told"])
-    assert told[-1].startswith("bundles 3-8 of 9 wait"), told
+    assert "bundles 3-8 of 9 wait" in iter(lambda: line_of(job.process.stdout)["told"][:21], "")
     job.process.stdin.close()
     assert job.process.wait(10) == 0
 

@@ -139,13 +139,13 @@ def ours(
             added = {"PYTHONPATH": os.pathsep.join([folder, *rest])} if folder else {}
             found = _version_of(which, environment | added)
             if found == version:
-                return [which, "-m", "rankguard", "agent"], added, ""
+                return [which, "-P", "-m", "rankguard", "agent"], added, ""
             refused.append(f"`{which}`{f' with {folder}' if folder else ''} has {found}")
     return None, {}, "; ".join(refused)
 
 
 def _version_of(python: str, environment: dict[str, str]) -> str:
-    asked = [python, "-c", "from rankguard._version import __version__; print(__version__)"]
+    asked = [python, "-P", "-c", "from rankguard._version import __version__; print(__version__)"]
     try:
         told = subprocess.run(asked, env=environment, cwd="/", capture_output=True, timeout=PROBE_S, check=False)
     except (OSError, subprocess.SubprocessError) as error:

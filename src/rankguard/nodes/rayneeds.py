@@ -3,8 +3,6 @@
 Not the placing itself (`rayplace.py`), and nothing of Ray is imported here.
 """
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 
 from rankguard.errors import UsageError
@@ -24,52 +22,20 @@ class Holds(Record):
     free: Mapping[str, float]
 
 
-def bundle(nproc: int, settings: Mapping[str, str]) -> dict[str, float]:
+def bundle(nproc: int, asked: Mapping[str, float]) -> dict[str, float]:
     """What Ray sets aside on each node: `{"CPU": 8.0, "GPU": 8.0}`.
 
-    One CPU for each rank, as Ray counts an actor, unless `settings` say otherwise: `cpus_per_node`, or `resources`
-    (`CPU=4,GPU=8` or a JSON object), which goes before. GPUs and all else are asked for only where they are named:
-    a job that asks for none sees the GPUs that its own environment lets it see. Raises `UsageError`.
+    One CPU for each rank, as Ray counts an actor, unless `asked` (`--resources`) says otherwise. GPUs and all else are
+    asked for only where they are named: a job that asks for none sees the GPUs that its own environment lets it see.
+    Raises `UsageError`.
     """
-    asked = {"CPU": float(nproc)}
-    if settings.get("cpus_per_node"):
-        asked["CPU"] = _number("--cpus-per-node", "CPU", settings["cpus_per_node"])
-    asked |= resources(settings.get("resources", ""))
+    for name in ACCELERATORS:
+        amount = asked.get(name, 0)
+        if amount > 1 and amount != int(amount):
+            raise UsageError(f"`--resources {name}={amount:g}`: expected a whole number; Ray splits one, never several")
+    needs = {"CPU": float(nproc)} | {name: float(amount) for name, amount in asked.items()}
     # Ray refuses a bundle of nothing; 0.0001 is the least that it counts.
-    return {name: amount for name, amount in asked.items() if amount > 0} or {"CPU": 0.0001}
-
-
-def resources(text: str) -> dict[str, float]:
-    """`CPU=4,GPU=8` or `{"CPU": 4, "GPU": 8}` as numbers; memory is in bytes, as Ray has it. Raises `UsageError`."""
-    told: list[tuple[str, object]]
-    if text.lstrip().startswith("{"):
-        try:
-            told = list(json.loads(text).items())
-        except ValueError:
-            raise _unclear(text) from None
-    else:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        pairs = [part.partition("=") for part in parts]
-        if not all(equals for _, equals, _ in pairs):
-            raise _unclear(text)
-        told = [(name.strip(), value.strip()) for name, _, value in pairs]
-    return {name: _number("--resources", name, value) for name, value in told}
-
-
-def _number(option: str, name: str, value: object) -> float:
-    try:
-        number = float(value)  # type: ignore[arg-type]  # what is no number is told just below
-    except (TypeError, ValueError):
-        number = math.nan
-    if not name or isinstance(value, bool) or not math.isfinite(number) or number < 0:
-        raise UsageError(f"`{option} {name}={value}`: expected a number", f"{option} CPU=8,GPU=8")
-    if name in ACCELERATORS and number > 1 and number != int(number):
-        raise UsageError(f"`{option} {name}={value}`: expected a whole number; Ray splits one, never several")
-    return number
-
-
-def _unclear(text: str) -> UsageError:
-    return UsageError(f"`--resources {text}`: expected NAME=NUMBER,… or a JSON object", "--resources CPU=8,GPU=8")
+    return {name: amount for name, amount in needs.items() if amount > 0} or {"CPU": 0.0001}
 
 
 # ── While it waits ───────────────────────────────────────────────────────────────────────────────────────────────────

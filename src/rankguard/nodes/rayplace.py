@@ -4,8 +4,8 @@ A child of the coordinator's supervisor (`NodesPlan.agent`). Ray places, and not
 the agents' own links, and what an agent's loss means is the coordinator's to say.
 
 stdin: one line of JSON, then nothing; its end means that the coordinator is gone, and everything is taken down.
-`{"spec": JobSpec data with `share`, "count": nodes, "nproc": ranks of each, "settings": {"ray_address", "resources",
-"cpus_per_node"}, "join_timeout": s, "command": [another agent than ours] or null}`. An empty `share.host` becomes the
+`{"spec": JobSpec data with `share`, "count": nodes, "nproc": ranks of each, "settings": {"ray_address", "resources":
+JSON} (`rayplan.py`), "join_timeout": s, "command": [another agent than ours] or null}`. An empty `share.host` becomes the
 address by which Ray knows this machine.
 
 stdout: lines of JSON. `{"told": what is waited for}`, `{"placed": {"node", "host", "name"}}`,
@@ -33,8 +33,10 @@ from rankguard.errors import UsageError
 from rankguard.nodes import rayagent, rayneeds
 
 NAMESPACE = "rankguard"
-TELL_AT = (1.0, 10.0, 30.0, 60.0)
-TELL_EVERY = 60.0
+TELL_AT = (10.0, 30.0, 60.0)
+"""Seconds after which it is told what is waited for; then each minute."""
+FIRST_AT = 1.0
+"""The same for places, once Ray has answered: it gives them in milliseconds where it has them."""
 TAKE_DOWN_S = 5.0
 """How long the cluster may take to hear that we leave. It does the same by itself once it sees us gone."""
 
@@ -87,7 +89,7 @@ class Placing:
         """Place, wait, take down."""
         threading.Thread(target=self._hear, daemon=True).start()
         try:
-            self.needs = rayneeds.bundle(self.plan["nproc"], self.plan["settings"])
+            self.needs = rayneeds.bundle(self.plan["nproc"], json.loads(self.plan["settings"].get("resources") or "{}"))
         except UsageError as error:
             return self._fail(error.statement, error.hint)
         threading.Thread(target=self._course, daemon=True).start()
@@ -108,23 +110,20 @@ class Placing:
     def _placed(self) -> bool:
         """All agents run. False: they never will, and `status` is what we end with."""
         began = time.monotonic()
-        deadline, tell_at = began + self.plan["join_timeout"], list(TELL_AT)
+        deadline, tell_at = began + self.plan["join_timeout"], [began + at for at in TELL_AT]
         while True:
-            now = time.monotonic() - began
-            while tell_at and tell_at[0] <= now:
-                tell_at.pop(0)
-            if not tell_at:
-                tell_at.append((now // TELL_EVERY + 1) * TELL_EVERY)
             try:
-                kind, what = self.news.get(timeout=max(0.0, min(began + tell_at[0], deadline) - time.monotonic()))
+                kind, what = self.news.get(timeout=max(0.0, min(tell_at[0], deadline) - time.monotonic()))
             except Empty:
-                if time.monotonic() < deadline:
-                    self._tell(told=self._waits()[0])
-                    continue
+                now = time.monotonic()
                 statement, hint = self._waits()
-                late = f"Ray has not placed all agents within {self.plan['join_timeout']:g} s: {statement}"
-                self.status = self._fail(late, hint)
-                return False
+                if now >= deadline:
+                    late = f"Ray has not placed all agents within {self.plan['join_timeout']:g} s: {statement}"
+                    self.status = self._fail(late, hint)
+                    return False
+                self._tell(told=statement)
+                tell_at = [at for at in tell_at if at > now] or [now + TELL_AT[-1]]
+                continue
             if kind == "gone":
                 return False
             if kind == "failed":
@@ -133,6 +132,8 @@ class Placing:
             if kind == "placed":
                 self.alive += 1
                 self._tell(placed=what)
+            elif kind == "connected":
+                tell_at.insert(0, time.monotonic() + FIRST_AT)
             elif kind == "running":
                 return True
             else:  # an agent that ended while others were being started
@@ -151,6 +152,7 @@ class Placing:
     def _course(self) -> None:
         try:
             self.ray = ray = self._connect()
+            self.news.put(("connected", None))
             self._place(ray)
         except Unplaced as unable:
             self.news.put(("failed", (unable.statement, unable.hint)))
