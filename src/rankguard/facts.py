@@ -69,6 +69,10 @@ class StopRequested(Fact):
     """Of the coordinator of a job on several machines: which ranks may end by themselves, if they do; null: any."""
 
 
+LET_GO = "whoever placed this agent is gone"
+"""`StopRequested.by` of an agent whose stdin has ended; with `: why` where that was said on it before."""
+
+
 class SignalPassed(Fact):
     """A signal that is forwarded and stops nothing (SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH)."""
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.ray.conftest import RAY, kill, line_of
+from tests.ray.conftest import RAY, kill, line_of, parent
 
 
 def test_a_job_to_its_end(place, raylets, wait_for_exit):
@@ -78,7 +78,7 @@ def test_a_raylet_is_killed(place, raylets, wait_for_exit):
     job = place()
     agents = job.placed()
     victim = raylets.pids[2]  # of the one with the GPUs: any but the head's
-    (lost,) = [agent for agent in agents if _parent(agent["worker"]) == victim]
+    (lost,) = [agent for agent in agents if parent(agent["worker"]) == victim]
     kill(victim)
     for pid in (*lost["ranks"], lost["pid"], lost["worker"]):
         wait_for_exit(pid, 5)
@@ -176,8 +176,3 @@ def test_from_a_program_that_is_a_driver_itself(raylets):
 def _score(pid: int) -> str:
     with open(f"/proc/{pid}/oom_score_adj") as score:
         return score.read()
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat") as stat:
-        return int(stat.read().rpartition(")")[2].split()[1])

@@ -1,7 +1,7 @@
 """`rankguard agent`: the front of one node's part of a job, for whoever places agents; nobody types it, no help names it.
 
 stdin: one line, the job as `record.to_data` makes it. Then stdin stays open: its end means that whoever placed this agent
-is gone, and the ranks end as after a SIGTERM. It prints nothing but its own faults; the exit status is the verdict's.
+is gone (a line before may say why), and the ranks end as after a SIGTERM. It prints nothing but its own faults; the exit status is the verdict's.
 Read next: `front/main.py`; `../supervisor/uplink.py` (its supervisor's link to the coordinator).
 """
 
@@ -13,12 +13,13 @@ from types import SimpleNamespace
 
 from rankguard.cli.arguments import parse
 from rankguard.errors import UsageError
+from rankguard.facts import LET_GO
 from rankguard.jobspec import JobSpec
 from rankguard.linux.files import devnull
 from rankguard.record import from_data
 from rankguard.runs.folder import make_run_dir, new_run_id
 
-GONE = "whoever placed this agent is gone"
+GONE = LET_GO
 _MOST = 256 << 20
 """Bytes of a job: a function's arguments are in it."""
 _HIGH = 10
@@ -51,6 +52,8 @@ class Leash:
         null = devnull()
         os.dup2(null, 0)
         os.close(null)
+        self.why = ""
+        """What was said before the end, cut to one line."""
 
     def fileno(self) -> int:
         return self._fd
@@ -68,9 +71,11 @@ class Leash:
     def is_let_go(self) -> bool:
         """There is news, and it is the end."""
         try:
-            return not os.read(self._fd, 4096)
+            said = os.read(self._fd, 4096)
         except OSError:
             return True
+        self.why = " ".join(said.decode(errors="replace").split())[:200] or self.why
+        return not said
 
 
 def _job(line: bytes) -> JobSpec:

@@ -99,6 +99,8 @@ class Fleet:
         self.host, self.port = address_of(listening)
         self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock)
         self._turned_away = 0
+        self.placer_ended = False
+        """The child that brings agents has: the program that has Ray keep them, or our own agent."""
         self._placer = self._place() if self.plan.agent else None
 
     # ── Our own agent, or whoever has agents placed ──────────────────────────────────────────────────────────────
@@ -133,8 +135,12 @@ class Fleet:
 
     def _on_placer(self, said: dict[str, Any] | None, now: float) -> None:
         """A line of it, or null: it has ended."""
+        self.placer_ended = said is None
         if said is not None and "told" in said:
             self._tell(str(said["told"]))
+        elif said is not None and "lost" in said:
+            lost = said["lost"]
+            self._tell(f"Ray says of node {lost['node']}: {lost['why']}")
         elif not self._awaits or self.taker is None:
             return
         elif said is not None and "failed" in said:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from rankguard.facts import (
+    LET_GO,
     Examined,
     Exited,
     Fact,
@@ -39,6 +40,7 @@ from rankguard.record import Record
 
 R = TypeVar("R", bound=Record)
 
+HOLDER_ENDED = "Ray ended the actor that held its agent (`ray.kill`, Ray's memory monitor, or somebody's kill)"
 _BETTER = 0.5
 """A clock is told anew when it is known better by so much."""
 
@@ -182,6 +184,12 @@ class NodeRanks:
         if isinstance(fact, RankFact):
             if not self._follows(fact):
                 return
+        elif isinstance(fact, StopRequested) and fact.by.startswith(LET_GO) and self._fleet.plan.on == "ray":
+            if not self._fleet.placer_ended:  # Ray has let go of this node alone
+                why = fact.by.removeprefix(LET_GO).removeprefix(": ") or HOLDER_ENDED
+                self._fleet.lose(node, "left", why, 0.0, now)
+                return
+            fact = fact.replace(to=f"node {node.number}", by="the program that has Ray place the agents has ended")
         elif isinstance(fact, StopRequested):
             fact = fact.replace(to=f"node {node.number}")
         elif isinstance(fact, NodeStopping):

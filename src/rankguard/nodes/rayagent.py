@@ -93,7 +93,11 @@ class RankguardAgent:
         if self.raylet is not None:
             waiter.register(self.raylet, select.POLLIN)
         if all(fd != agent for fd, _ in waiter.poll()):
-            self.agent.stdin.close()
+            try:
+                self.agent.stdin.write(b"the raylet of this node has ended, and with it what Ray had set aside\n")
+                self.agent.stdin.close()
+            except OSError:
+                pass  # it has ended, too
             self.agent.wait()
             os._exit(1)  # nobody would hear of it
         os.close(agent)

@@ -117,11 +117,13 @@ class Placing:
             except Empty:
                 now = time.monotonic()
                 statement, hint = self._waits()
+                first = now < began + TELL_AT[0]
                 if now >= deadline:
                     late = f"Ray has not placed all agents within {self.plan['join_timeout']:g} s: {statement}"
                     self.status = self._fail(late, hint)
                     return False
-                self._tell(told=statement)
+                if not (first and self.actors):  # an actor's process takes a second or two to start
+                    self._tell(told=statement)
                 tell_at = [at for at in tell_at if at > now] or [now + TELL_AT[-1]]
                 continue
             if kind == "gone":
@@ -259,15 +261,16 @@ class Placing:
         return 1
 
     def _leave(self, status: int) -> NoReturn:
-        """Take everything down and end. Killing an actor closes its agent's stdin, which ends that agent's ranks."""
+        """Take everything down and end. Killing an actor closes its agent's stdin, which ends that agent's ranks.
+
+        Not `ray.shutdown`, which takes half a second more: Ray sees a driver end, and takes down what is its own.
+        """
         self._no_later_than(TAKE_DOWN_S, status)
         try:
             for actor in self.actors:
                 self.ray.kill(actor, no_restart=True)
             if self.group is not None:
                 import_module("ray.util.placement_group").remove_placement_group(self.group)
-            if self.ray is not None:
-                self.ray.shutdown()
         except Exception as error:  # noqa: BLE001  # the cluster is gone; it does the same when it finds us gone
             sys.stderr.write(f"rankguard: unable to take the actors down: {_first_line(error)}\n")
         os._exit(status)  # a thread may be in a call of Ray's that does not return
@@ -317,15 +320,13 @@ def _options(needs: Mapping[str, float]) -> dict[str, Any]:
     return named | {"resources": {name: amount for name, amount in needs.items() if name not in own}}
 
 
+_NAMES = ("class_name:", "actor_id:", "pid:", "name:", "namespace:", "ip:", "The actor died unexpectedly before")
+
+
 def _why(error: BaseException) -> str:
-    """What Ray knows of an actor's end, without the names of its parts: at most 400 characters."""
-    lines = [line.strip().rstrip(".") for line in str(error).splitlines()]
-    known = [
-        line
-        for line in lines
-        if line and not line.startswith(("class_name:", "actor_id:", "pid:", "name:", "namespace:", "ip:"))
-    ]
-    return "; ".join(known)[:400] or type(error).__name__
+    """What Ray knows of an actor's end, without the names of its parts and its guesses: at most 400 characters."""
+    lines = [line.strip().partition(" Some common causes include")[0].rstrip(".") for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith(_NAMES))[:400] or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

@@ -150,7 +150,7 @@ class Front:
             from rankguard.cli.agent import GONE
 
             poll.unregister(leash)
-            self.client.stop(signal.SIGTERM, by=GONE)
+            self.client.stop(signal.SIGTERM, by=f"{GONE}: {leash.why}" if leash.why else GONE)
 
     def _receive(self, timeout: float) -> None:
         for message, fds in self.client.receive(timeout):
