@@ -311,11 +311,16 @@ class NodeStopping(Fact):
     dying: tuple[tuple[int, str], ...] = ()
 
 
+UNJOINED = ("never", "unplaced")
+"""`NodeLost.how` of nodes that were never there."""
+
+
 class NodeLost(Fact):
     """Nothing more will be heard of a node, and it had not said that it is done: its ranks end by themselves, unseen.
 
     `how`: `silent` (for `silent_s`), `closed` (its agent is gone), `left` (the agent said why it goes: `statement`), `never`
-    (it did not join in time; each node that is missing has a fact of its own), `refused` (it did not let us join). `statement`: why, as a sentence about the
+    (it did not join in time; each node that is missing has a fact of its own), `unplaced` (as `never`, and
+    whoever was to place the agents says why; `hint` is his, too), `refused` (it did not let us join). `statement`: why, as a sentence about the
     node without its name, such as `nothing was heard of it for 5.0 s` or `its agent is gone`. In the job of an agent
     (`spec.share`) it is the coordinator's node.
     """
@@ -325,6 +330,7 @@ class NodeLost(Fact):
     how: str
     statement: str
     silent_s: float = 0.0
+    hint: str = ""
 
 
 class MemoryShort(Fact):

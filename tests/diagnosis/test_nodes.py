@@ -108,6 +108,19 @@ def test_many_nodes_that_never_came():
     assert found.statement == "nodes 5-11 of 12 have not joined within 600 s; joined: h0, h1, h2 and 2 others"
 
 
+def test_nodes_that_could_not_be_placed():
+    """Whoever places them knows better than a clock: what is missing, and what to do."""
+    found = told(
+        "job nprocs=4 nodes=2\n0.000 start\n9.000 node-lost 0 unplaced\n9.000 node-lost 1 unplaced\n9.000 looked"
+    )
+
+    assert found.statement == "Ray has not placed all agents within 600 s: bundle 1 of 2 waits"
+    (proof,) = found.culprit.cause.evidence
+    assert (proof.source, proof.statement) == ("ray", "alive nodes have free host-a GPU 4 of 4")
+    assert found.hints == ("--nnodes 1",)
+    assert (found.culprit.cause.kind, found.exit_code, found.retry.advice) == ("node-lost", 1, "elsewhere")
+
+
 def test_the_coordinator_of_an_agent_is_lost():
     found = told("job nprocs=2 share\n0.000 start\n0.010 ranks 0-1 spawned\n30.000 node-lost 0 silent silent=10")
 

@@ -20,7 +20,7 @@ RAY = {
     "RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }  # fmt: skip
-LIMIT = 30.0
+LIMIT = 60.0
 """Of each wait for a fact: Ray starts in 2 s on a quiet machine, and in 10 on a busy one."""
 
 

@@ -107,25 +107,14 @@ def test_whoever_placed_them_is_gone(place, how, wait_for_exit):
 def test_what_is_waited_for_is_said(place):
     first = place()
     first.placed()
-    second = place(settings={"resources": '{"CPU": 1, "GPU": 2}'}, count=2, join_timeout=6.0)
-    told, failed = line_of(second.process.stdout), line_of(second.process.stdout)
+    second = place(settings={"resources": '{"CPU": 1, "GPU": 2}'}, count=2)
+    told = line_of(second.process.stdout)["told"]
+    while told.startswith("no answer"):  # on a busy machine
+        told = line_of(second.process.stdout)["told"]
     waits = "bundles 0-1 of 2 wait for {CPU: 1, GPU: 2} on a node of its own: alive nodes have free "
-    assert told["told"].startswith(waits)
-    assert told["told"].count("CPU 0 of 2, no GPU") == 2
-    assert told["told"].count("CPU 0 of 2, GPU 4 of 4") == 1
-    assert failed["failed"] == f"Ray has not placed all agents within 6 s: {told['told']}"
-    assert failed["hint"] == "--nnodes 1, or 1 more such nodes"
-    assert second.process.wait(10) == 1
-    first.let_end()
-
-
-def test_more_nodes_than_there_are(place):
-    job = place(count=4, nproc=1, join_timeout=6.0)
-    failed = [line for line in iter(lambda: line_of(job.process.stdout), None) if "failed" in line]
-    assert failed[0]["failed"].split(": alive")[0] == (
-        "Ray has not placed all agents within 6 s: bundle 3 of 4 waits for {CPU: 1} on a node of its own"
-    )
-    assert failed[0]["hint"] == "--nnodes 3, or 1 more such nodes"
+    assert told.startswith(waits)
+    assert told.count("CPU 0 of 2, no GPU") == 2
+    assert told.count("CPU 0 of 2, GPU 4 of 4") == 1
 
 
 def test_a_folder_that_the_node_does_not_have(place):

@@ -22,7 +22,7 @@ from rankguard.core.stopping import (
     suspect,
     warn,
 )
-from rankguard.facts import NodeHeard, NodeJoined, NodeLost, NodeSilent, NodeStopping
+from rankguard.facts import UNJOINED, NodeHeard, NodeJoined, NodeLost, NodeSilent, NodeStopping
 
 SIGKILL = 9
 FEW = 8
@@ -101,7 +101,7 @@ def lost(job: Job, fact: NodeLost) -> Orders:
     what = f"node {fact.node} ({fact.name}) was lost: {fact.statement}"
     if job.spec.share is not None:
         what = f"the coordinator ({fact.name}) is gone: {fact.statement}"
-    elif fact.how == "never":
+    elif fact.how in UNJOINED:
         what = f"node {fact.node} is missing: {fact.statement}"
     job.remember(fact.at, what)
     orders: Orders = ()

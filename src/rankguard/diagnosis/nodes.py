@@ -15,11 +15,13 @@ from rankguard.diagnosis.failure_class import FailureClass, failure_class
 from rankguard.diagnosis.instants import CLOCK_GAP_S, seen_at, stamp
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.words import clip, ranges, seconds
-from rankguard.facts import Judged, NodeLost
+from rankguard.facts import UNJOINED, Judged, NodeLost
 from rankguard.model import Cause, Confidence, Evidence, Phase, Retry
 
 KIND = "node-lost"
-NOT_JOINED = ("never", "refused")
+NOT_JOINED = (*UNJOINED, "refused")
+FREE = 400
+"""Characters of what the nodes of a cluster have."""
 TOGETHER_S = 1.5
 """Who lost a peer by the loss of a node says so no sooner than this before the node falls silent."""
 
@@ -61,6 +63,12 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
         return make(KIND, _coordinator(lost), Confidence.PROVEN, (_evidence(case, lost),))
     if lost.how == "never":
         return make(KIND, _missing(case), Confidence.PROVEN, (_evidence(case, lost),))
+    if lost.how == "unplaced":
+        what, _, free = lost.statement.partition(": alive nodes have ")
+        proof = (
+            Evidence(source="ray", statement=clip(f"alive nodes have {free}", FREE)) if free else _evidence(case, lost)
+        )
+        return make(KIND, what, Confidence.PROVEN, (proof,))
     which = f" (rank{_s(_ranks(case, lost))} {ranges(_ranks(case, lost))} of {len(case.ranks)})"
     others = [each.name for each in _counted(case) if each is not lost]
     too = (
@@ -117,6 +125,8 @@ def hints(case: Case) -> tuple[str, ...]:
         if lost.how in NOT_JOINED:
             return (f"see whether the same command was started on node 0, and whether {lost.name} is its address",)
         return (f"the verdict on the whole job is on node {lost.name}, if it still runs there",)
+    if lost.how == "unplaced":
+        return (lost.hint,) if lost.hint else ()
     if lost.how == "never":
         first = case.node(0)
         where = f"node 0 ({first.name})" if first is not None else "node 0"
@@ -203,6 +213,8 @@ def _evidence(case: Case, lost: NodeLost) -> Evidence:
         here = len(case.nodes)
         said = f"{here} of {case.spec.nodes.count} nodes have joined" if case.spec.nodes is not None else lost.statement
         return Evidence(source="clock", statement=clip(said))
+    if lost.how == "unplaced":
+        return Evidence(source="ray", statement=clip(lost.statement))
     joined = case.node(lost.node) if case.spec.nodes is not None else None
     address = f", {joined.address}" if joined is not None and joined.address not in ("", lost.name) else ""
     who = f"node {lost.node} ({lost.name}{address})"

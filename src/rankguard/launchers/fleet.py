@@ -28,6 +28,8 @@ _REFUSALS = 32
 """That are told."""
 _SAID = 400
 """Characters of what an agent said that has no meaning."""
+_PLACERS_S = 5.0
+"""Longer than whoever places agents, for him to speak first."""
 _FLUSH_S = 2.0
 """For the last word to reach all nodes."""
 
@@ -60,6 +62,7 @@ class Taker(Protocol):
     def heard(self, node: Node, silent_s: float, now: float) -> None: ...
     def lost(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None: ...
     def never(self, statement: str, missing: tuple[int, ...], now: float) -> None: ...
+    def unplaced(self, statement: str, hint: str, missing: tuple[int, ...], now: float) -> None: ...
 
 
 def _other_address(error: OSError, port: int) -> str:
@@ -85,6 +88,8 @@ class Fleet:
         self._refused: set[str] = set()
         self._began = clock()
         self._said_at = 10.0
+        # Whoever places agents is asked for the same, says better what is missing, and began later.
+        self._patience = self.plan.join_timeout + (_PLACERS_S if self.plan.on == "ray" else 0.0)
         self._beat = min(1.0, self.plan.node_timeout / 5)
         try:
             listening = listen(self.plan.host, self.plan.port)
@@ -144,11 +149,15 @@ class Fleet:
         elif not self._awaits or self.taker is None:
             return
         elif said is not None and "failed" in said:
-            self.taker.never(str(said["failed"]), self.missing, now)
+            self.taker.unplaced(str(said["failed"]), str(said.get("hint") or ""), self.missing, now)
         elif said is None and self._placer is not None:
             words = self._placer.last_words()
-            what = "the agent of this machine" if self.plan.on == "join" else "the program that places agents on Ray"
-            self.taker.never(f"{what} has ended{': ' + words if words else ''}", self.missing, now)
+            said_last = f": {words}" if words else ""
+            if self.plan.on == "join":
+                self.taker.never(f"the agent of this machine has ended{said_last}", self.missing, now)
+            else:
+                what = f"the program that has Ray place the agents has ended{said_last}"
+                self.taker.unplaced(what, "", self.missing, now)
 
     # ── Joining ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -287,7 +296,7 @@ class Fleet:
         due += [node.link.last_heard + self.plan.node_timeout for node in self._quiet]
         due += [at for at in (self._door.next_wake(),) if at is not None]
         if self._awaits:
-            due += [self._began + self._said_at, self._began + self.plan.join_timeout]
+            due += [self._began + self._said_at, self._began + self._patience]
         return min(due, default=None)
 
     def wake(self, now: float) -> None:
@@ -334,7 +343,7 @@ class Fleet:
     def _look_at_missing(self, now: float) -> None:
         waited, missing = now - self._began, self.missing
         who = f"{self.plan.count - len(missing)} of {self.plan.count} nodes have joined"
-        if waited >= self.plan.join_timeout and self.taker is not None:
+        if waited >= self._patience and self.taker is not None:
             self._began = now  # it is said once
             self.taker.never(f"it has not joined within {self.plan.join_timeout:g} s", missing, now)
         elif waited >= self._said_at:

@@ -114,6 +114,10 @@ class NodeRanks:
             node = self._fleet.nodes.get(number)
             self._emit(NodeLost(now, number, node.name if node is not None else "", "never", statement))
 
+    def unplaced(self, statement: str, hint: str, missing: tuple[int, ...], now: float) -> None:
+        for number in missing:
+            self._emit(NodeLost(now, number, "", "unplaced", statement, hint=hint))
+
     def silent(self, node: Node, silent_s: float, now: float) -> None:
         self._emit(NodeSilent(now, node.number, node.name, silent_s))
 

@@ -26,7 +26,7 @@ and may stand anywhere. Of the job:
     0.500 node-joined 1 host-b [first=2] [count=2] [off=0.001] [again]   NodeJoined
     3.000 node-silent 1 1.0 · 3.500 node-heard 1 1.5   NodeSilent, NodeHeard
     3.000 node-stopping 1 "rank 2 failed" [5=killed …] [signal=SIGKILL]   NodeStopping
-    3.000 node-lost 1 silent|closed|left|never [silent=5]   NodeLost
+    3.000 node-lost 1 silent|closed|left|never|unplaced [silent=5]   NodeLost
     3.000 memory-short 1 "the limit is near"         MemoryShort
     3.500 memory-eased "the limit is far again"      MemoryEased
     3.000 kernel-note 5|nobody "Xid 79"              KernelNoted
@@ -265,8 +265,10 @@ def _of_node(at: float, verb: str, node: int, words: Words) -> Fact:
         "closed": "its agent is gone",
         "left": "its warden is gone",
         "never": "it has not joined",
+        "unplaced": "Ray has not placed all agents within 600 s: bundle 1 of 2 waits: alive nodes have free host-a GPU 4 of 4",
     }[how]
-    return facts.NodeLost(at, node, "" if how == "never" else name, how, statement, silent_s)
+    named = "" if how in facts.UNJOINED else name
+    return facts.NodeLost(at, node, named, how, statement, silent_s, "--nnodes 1" if how == "unplaced" else "")
 
 
 def _signs(words: Words) -> tuple[Sign, ...]:
