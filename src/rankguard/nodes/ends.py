@@ -83,11 +83,10 @@ class Link:
         """Output: after all news. Not taken (`False`) when more than 4 MiB wait; then `size` (else the message's own
         bytes) is added to `dropped_bytes`.
         """
-        frame = packed(message)
         if self.closed or self._wire.unheard or self._waiting_bytes > OUTPUT_BYTES:
-            self.dropped_bytes += len(frame) if size is None else size
+            self.dropped_bytes += len(packed(message)) if size is None else size
             return False
-        self._wait(frame)
+        self._wait(packed(message))
         return True
 
     def send_behind(self, message: Message) -> None:

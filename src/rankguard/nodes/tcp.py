@@ -100,7 +100,8 @@ def tune(end: socket.socket) -> None:
     for option, value in (
         (socket.TCP_NODELAY, 1),
         (getattr(socket, "TCP_NOTSENT_LOWAT", 25), UNSENT),
-        # After a short cut of the network a packet is sent again soon, not after as long again as the cut has lasted.
+        # After a cut of the network TCP tries again up to as long after its end as it lasted: 5.5 s after one of 8 s, with
+        # these 0.8 s. A kernel that knows only the first of the two has six tries before the pauses begin to double.
         (_THIN_LINEAR_TIMEOUTS, 1),
         (_RTO_MAX_MS, _RTO_MAX),
     ):

@@ -56,6 +56,7 @@ from rankguard.nodes.mapping import to_wire
 from rankguard.nodes.tcp import shown
 from rankguard.orders import Order, SignalAll, Sweep
 from rankguard.record import to_data
+from rankguard.report.wording import size
 from rankguard.wire import Message
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ class Uplink:
         """Bytes of a rank's stdout or stderr."""
         self._flush_facts()
         if self._link is not None:
-            self._link.send_output({"is": "out", "rank": rank, "which": which, "data": data.decode("latin-1")})
+            said: Message = {"is": "out", "rank": rank, "which": which, "data": data.decode("latin-1")}
+            self._link.send_output(said, len(data))
 
     def payload(self, rank: int, payload: bytes | None, fd: int | None) -> None:
         """A rank's readiness: JSON, or the file that has it."""
@@ -348,6 +350,11 @@ class Uplink:
 
     def done(self, empty: TreeEmpty | None) -> None:
         """Nothing is left of the attempt on this node."""
+        if self._link is not None and self._link.dropped_bytes:
+            lost, self._link.dropped_bytes = size(self._link.dropped_bytes), 0
+            self.tell(
+                Warned(self._clock(), f"{lost} of what its ranks printed did not reach node 0; its own files have it")
+            )
         self._flush_facts()
         if self._link is not None:
             self._link.send_behind({"is": "done", "tree": None if empty is None else to_wire(empty)})
