@@ -28,7 +28,7 @@ def test_a_job_to_its_end(place, raylets, wait_for_exit):
 
 def test_the_environment_is_the_jobs_own(place):
     """Nothing of Ray's worker: a rank may be a Ray driver itself, and has its own idea of OMP_NUM_THREADS."""
-    job = place(env={"OMP_NUM_THREADS": "7", "MINE": "1"})
+    job = place(env={"OMP_NUM_THREADS": "7", "MINE": "1", "RAY_JOB_ID": "of a worker that runs the command"})
     for agent in job.placed():
         of_worker = [name for name in agent["environ"] if name.startswith("RAY_") and name not in os.environ]
         assert (of_worker, "PYTHONBREAKPOINT" in agent["environ"]) == ([], False)

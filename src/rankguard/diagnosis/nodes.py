@@ -54,7 +54,7 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
         lost = rank.lost
         assert lost is not None  # the caller has looked
         with_ = f"rank {rank.rank} of {len(case.ranks)} was lost with its node {lost.name}"
-        if lost.how == "never":
+        if lost.how in UNJOINED:
             with_ = f"rank {rank.rank} of {len(case.ranks)} was not started: its node did not join"
         return make(KIND, with_, Confidence.PROVEN, (_evidence(case, lost),))
     lost = _named(case)

@@ -23,6 +23,8 @@ HANDED_OUT = (
     "NEURON_RT_VISIBLE_CORES", "TPU_VISIBLE_CHIPS", "ASCEND_RT_VISIBLE_DEVICES", "HABANA_VISIBLE_MODULES",
 )  # fmt: skip
 """Where Ray says which accelerators a bundle has (`ray/_private/accelerators`, 2.60)."""
+WORKERS_OWN = ("RAY_RAYLET_PID", "RAY_JOB_ID", "RAY_LD_PRELOAD_ON_WORKERS", "SPT_NOENV")
+"""What Ray tells a worker of itself. A command under `ray job submit` has it of the worker that runs it."""
 PROBE_S = 60.0
 TAIL = 2048
 
@@ -48,6 +50,10 @@ class RankguardAgent:
         spec["nofile"] = resource.getrlimit(resource.RLIMIT_NOFILE)
         if "HOSTNAME" in spec["env"]:
             spec["env"]["HOSTNAME"] = os.environ.get("HOSTNAME", name)
+        for each in WORKERS_OWN:
+            spec["env"].pop(each, None)
+        if spec["env"].get("PYTHONBREAKPOINT", "").startswith("ray."):
+            del spec["env"]["PYTHONBREAKPOINT"]  # Ray's own debugger, which finds no worker in a rank
         if told["accelerators"]:
             spec["env"] |= {each: os.environ[each] for each in HANDED_OUT if each in os.environ}
         if not os.path.isdir(spec["cwd"]):
