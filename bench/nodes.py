@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,14 +58,14 @@ def main() -> int:
     if (reason := why_not()) is not None:
         print(f"nodes: {reason}", file=sys.stderr)
         return 2
-    found: dict[str, list[Times]] = {"rankguard": []}
+    found: dict[str, list[Times]] = {"rankguard": [], "floor": []}
     with tempfile.TemporaryDirectory(prefix="nodes-", dir="/var/tmp") as made, Rig(4, Path(made)) as rig:
         if asked.no_ray:
-            measure(found, rig, Path(made), asked.count, {"rankguard": rankguard})
+            measure(found, rig, Path(made), asked.count, OURS)
         else:
             found["Ray Train"] = []
             with ray_cluster(rig):
-                measure(found, rig, Path(made), asked.count, {"rankguard": rankguard, "Ray Train": ray_train})
+                measure(found, rig, Path(made), asked.count, OURS | {"Ray Train": ray_train})
     for name, series in found.items():
         print(name)
         for field in Times._fields:
@@ -91,14 +91,22 @@ def measure(
             print(f"{turn + 1:3} {name:10} " + "  ".join(f"{value:8.1f}" for value in found[name][-1]), flush=True)
 
 
-def rankguard(rig: Rig, folder: Path) -> Times:
+def rankguard(rig: Rig, folder: Path, *, all_at_once: bool = False) -> Times:
     with told(folder) as (fifo, ranks):
         fronts = [_front(host, number, folder, fifo) for number, host in enumerate(rig.hosts)]
-        times = strike(ranks(), fronts, "rankguard: exit 137 killed proven rank=5 ")
+        marker = "rankguard: exit 137 killed proven rank=" + "5 " * (not all_at_once)
+        times = strike(ranks(), fronts, marker, range(WORLD) if all_at_once else (VICTIM,))
         for host in rig.hosts:
             if left := host.processes():
                 raise AssertionError(f"left on {host.name}: {left}")
         return times
+
+
+def floor(rig: Rig, folder: Path) -> Times:
+    return rankguard(rig, folder, all_at_once=True)
+
+
+OURS = {"rankguard": rankguard, "floor": floor}
 
 
 def _front(host: Host, number: int, folder: Path, fifo: Path) -> "subprocess.Popen[bytes]":
@@ -171,7 +179,9 @@ def told(folder: Path) -> Iterator[tuple[Path, Callable[[], dict[int, int]]]]:
             os.close(each)
 
 
-def strike(ranks: dict[int, int], commands: "list[subprocess.Popen[Any]]", marker: str) -> Times:
+def strike(
+    ranks: dict[int, int], commands: "list[subprocess.Popen[Any]]", marker: str, victims: Sequence[int] = (VICTIM,)
+) -> Times:
     """Kill rank 5 and watch all the others, and what the commands say, at one point."""
     time.sleep(random.uniform(0.2, 2.2))
     waiter = select.poll()
@@ -187,7 +197,8 @@ def strike(ranks: dict[int, int], commands: "list[subprocess.Popen[Any]]", marke
     first = {stream.fileno() for stream in (commands[0].stdout, commands[0].stderr) if stream is not None}
     reading, gone, verdict = set(texts), 0.0, 0.0
     began = time.monotonic()
-    signal.pidfd_send_signal(ranks[VICTIM], signal.SIGKILL)
+    for rank in victims:
+        signal.pidfd_send_signal(ranks[rank], signal.SIGKILL)
     while others or reading:
         for fd, _events in waiter.poll((began + LIMIT_S - time.monotonic()) * 1000):
             now = time.monotonic() - began

@@ -38,6 +38,7 @@ from rankguard.facts import (
     Ready,
     Reaped,
     Resumed,
+    Signalled,
     SignalPassed,
     Spawned,
     StatusTold,
@@ -126,6 +127,8 @@ class Uplink:
         if type(told) in UP and not (isinstance(told, StopRequested) and told.to == BY_COORDINATOR):
             assert isinstance(told, Fact)
             self.tell(told)
+        elif isinstance(told, Signalled):
+            self._flush_facts()  # the other nodes wait for this; what is surveyed next can wait
 
     def tell(self, fact: Fact) -> None:
         """A fact that is the coordinator's alone."""
