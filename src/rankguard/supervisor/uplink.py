@@ -335,7 +335,7 @@ class Uplink:
         self._hang_up()
         if self.lost is not None:
             return
-        name = self._share.host if how in ("closed", "silent") else f"{self._share.host}:{self._share.port}"
+        name = self._share.host if how in ("closed", "silent") else shown(self._share.host, self._share.port)
         self.lost = NodeLost(now, 0, name, how, statement, silent_s)
         if self._attempt is not None:
             self._attempt.take(self.lost)

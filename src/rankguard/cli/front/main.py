@@ -335,9 +335,9 @@ class Front:
         """Where the page is: a port that was chosen for the user has to be told. And the output, if it is not here."""
         asked, share = self.spec.http, self.spec.share
         if share is not None and not self.asked.quiet:
-            self._say(
-                f"what the ranks of this node print is shown by node 0, which is met at {share.host}:{share.port}"
-            )
+            from rankguard.nodes.tcp import shown
+
+            self._say(f"what the ranks of this node print is shown by node 0, at {shown(share.host, share.port)}")
         if asked is not None and (not self.asked.quiet or asked.endswith(":0")):
             self._say(f"serving http://{self.client.http}/ (probes, metrics, state)")
 
