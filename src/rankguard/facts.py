@@ -297,8 +297,8 @@ class NodeHeard(Fact):
 
 
 class NodeStopping(Fact):
-    """The agent of a node has told its ranks to end, by its own decision and before it was asked to: no ending of theirs
-    from now on is held against them. Told before the first of these endings.
+    """The agent of a node has told its ranks to end, as it was asked to or by its own decision: no ending of theirs that is
+    told from now on is held against them. Told before the first of these endings.
 
     `dying`: those of its ranks that its own look had shown to be on their way out before, as `Looked` has them.
     """

@@ -190,6 +190,8 @@ class World:
                 rank = self.queue.popleft()
                 self.processes[rank].state = "never"
                 facts.append(NotSpawned(self.now, rank, "cancelled", 0, "told to end before it started"))
+        for node in range(self.spec.nodes.count) if order.ends and self.spec.nodes is not None else ():
+            facts.append(NodeStopping(self.now, node, f"host-{node}", order.because, order.signal, self._dying(node)))
         reached = [p for p in self.processes if p.state == "alive" and p.rank not in order.spare]
         for process in reached:
             self._signal(process, order.signal)
@@ -268,6 +270,9 @@ class World:
         each = self.spec.nodes.nproc
         return self.processes[node * each : (node + 1) * each]
 
+    def _dying(self, node):
+        return tuple((p.rank, p.dying) for p in self.of_node(node) if p.dying and p.state in ("alive", "ended"))
+
     def silence(self, node, seconds):
         self.tell(NodeSilent(self.now, node, f"host-{node}", seconds))
 
@@ -276,10 +281,8 @@ class World:
 
     def stop_node(self, node, number):
         """Its agent tells its ranks to end, or kills them, by itself."""
-        processes = self.of_node(node)
-        dying = tuple((p.rank, p.dying) for p in processes if p.dying and p.state in ("alive", "ended"))
-        self.tell(NodeStopping(self.now, node, f"host-{node}", "a rank failed", number, dying))
-        for process in processes:
+        self.tell(NodeStopping(self.now, node, f"host-{node}", "a rank failed", number, self._dying(node)))
+        for process in self.of_node(node):
             if process.state == "alive":
                 self._signal(process, number)
 

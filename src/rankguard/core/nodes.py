@@ -62,25 +62,25 @@ def heard(job: Job, fact: NodeHeard) -> Orders:
 
 
 def stopping(job: Job, fact: NodeStopping) -> Orders:
-    """Its agent was faster than we, or knows more: the others are told to end, too."""
+    """As we asked it to, or by itself: it was faster than we, or knows more. Then the others are told to end, too."""
     if fact.signal == SIGKILL:
         job.killing_nodes.setdefault(fact.node, fact)
-    # A kill after we had told everybody to end says nothing of when its ranks were told to.
-    first = fact.node not in job.stopping_nodes and (fact.signal != SIGKILL or job.stopped_at is None)
-    if first:
-        job.stopping_nodes[fact.node] = fact
-    for number, how in fact.dying:
+    if fact.node in job.stopping_nodes or fact.node in job.lost_nodes:
+        return ()
+    job.stopping_nodes[fact.node] = fact
+    by_itself = job.stopped_at is None
+    because = f"node {fact.node} ({fact.name}) told its ranks to end: {fact.because}"
+    if by_itself and job.failed_at is None:
+        job.failed_at, job.failed_by = fact.at, "node-stopping"
+        accuse(job)
+    for number, how in fact.dying if job.failed_at is not None else ():
         rank = job.ranks[number]
         rank.dying = rank.dying or how
         if not rank.suspect and not rank.gone and rank.not_spawned is None:
             suspect(job, rank, fact.at)
-    if not first or job.stopped_at is not None:
+    if not by_itself:
         return ()
-    because = f"node {fact.node} ({fact.name}) told its ranks to end: {fact.because}"
     job.remember(fact.at, because)
-    if job.failed_at is None:
-        job.failed_at, job.failed_by = fact.at, "node-stopping"
-        accuse(job)
     job.awaits_muster = False
     return stop_for_failure(job, fact.at, because)
 

@@ -36,8 +36,8 @@ from rankguard.model import Ending, Phase
 from rankguard.orders import Order, Reap, SignalRank, Tell
 
 SIGKILL, SIGTERM, SIGSTOP = 9, 15, 19
-CRASHES = (4, 5, 6, 7, 8, SIGKILL, 11, 31)
-"""Signals that are no answer to one of ours, SIGKILL before we send it included."""
+ASKED = (1, 2, SIGTERM)
+"""What we send to end a rank, SIGKILL apart."""
 COMPLAINTS = {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 6: "SIGABRT", 15: "SIGTERM"}
 """Signals to its parent by which a rank says that it failed. Others are recorded and mean nothing to us."""
 
@@ -160,16 +160,19 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
     if not leaving:
         job.heard.add(rank.rank)
     raised_at = fact.report.raised_at
-    if (
-        job.failed_at is not None
-        and raised_at is not None
-        and job.stopped_at is not None
-        and raised_at < job.stopped_at
-    ):
+    if job.failed_at is not None and raised_at is not None and raised_at < _told_at(job, rank):
         suspect(job, rank, raised_at)
     if not leaving:
         job.unresolved.discard(rank.rank)
     return judge_when_resolved(job)
+
+
+def _told_at(job: Job, rank: RankState) -> float:
+    """When the rank was told to end, by the clock of its own machine; never, as long as its agent has not said so."""
+    if job.spec.nodes is None:
+        return job.stopped_at or 0.0
+    own = job.stopping_nodes.get(job.node_of(rank.rank))
+    return float("inf") if own is None else own.at
 
 
 def reported_failure_after_end(job: Job, rank: RankState, fact: FailureReported) -> Orders:
@@ -244,24 +247,19 @@ def exited_while_stopping(job: Job, rank: RankState, fact: Exited) -> Orders:
     if job.stop is None and not ours and fact.ending.number == SIGKILL and rank.failed_at is None:
         rank.failed_at = fact.at
     if job.spec.nodes is not None:
-        rank.answered = not _before_we_told_it(job, rank, fact)
+        rank.answered = _told_to_end(job, rank, fact.ending)
         if not rank.answered and job.failed_at is not None and _why_failed(job, rank, fact.ending) is not None:
             suspect(job, rank, fact.at)
     _end(job, rank, fact)
     return (*judge_when_resolved(job), *_reap(job, rank), *_when_all_ended(job, rank, fact.at))
 
 
-def _before_we_told_it(job: Job, rank: RankState, fact: Exited) -> bool:
-    """No look of ours shows who is dying on another node, and its news take their time: by its clock it had ended before
-    it was told to. (That clock is off by half a round trip at most, and our order takes as long to get there.)
+def _told_to_end(job: Job, rank: RankState, ending: Ending) -> bool:
+    """On another node news take their time. Its agent says when it told its ranks to end, before the first of their
+    endings; one that comes before that is the rank's own doing, and the verdict goes by what its agent saw.
     """
-    own, began = job.stopping_nodes.get(job.node_of(rank.rank)), fact.at if fact.begun is None else fact.begun.latest
-    told_at = job.stopped_at if own is None else own.at  # its agent's word is by its own clock
-    if told_at is None or (fact.ending.number == SIGKILL and job.killed_at is not None):
-        return False
-    if fact.ending.number in CRASHES:
-        return began <= told_at
-    return began + (job.uncertainty(rank.rank) if own is None else 0.0) < told_at
+    ours = ending.number in ASKED or (ending.number == SIGKILL and job.killed_at is not None)
+    return ours or job.node_of(rank.rank) in job.stopping_nodes
 
 
 def _end(job: Job, rank: RankState, fact: Exited) -> None:

@@ -135,16 +135,12 @@ class Uplink:
         self._facts.append(to_wire(fact))
 
     def _tell_stopping(self, order: SignalAll | Sweep, at: float) -> None:
-        """What ranks do of a signal of ours is not to be held against them. (That the coordinator asked it knows.)
+        """What ranks do of a signal of ours is not to be held against them; what they did before it is.
 
         `at`: before the first of them was signalled. Afterwards some may have ended already.
         """
-        stop = self._attempt.job.stop if self._attempt is not None else None
-        if isinstance(order, Sweep):
-            number = SIGKILL if order.kill else None
-        else:
-            number = order.signal if order.ends and (stop is None or stop.to != BY_COORDINATOR) else None
-        if number is not None:
+        if order.kill if isinstance(order, Sweep) else order.ends:
+            number = SIGKILL if isinstance(order, Sweep) else order.signal
             self.tell(NodeStopping(at, 0, self._spec.node, order.because, number))
 
     def tee(self, output: Told) -> Told:
