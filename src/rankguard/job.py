@@ -388,8 +388,10 @@ def _placed(
     if not join_timeout > 0:
         raise UsageError(f"join_timeout must be more than 0 seconds, not {join_timeout!r}", "join_timeout=600")
     from rankguard.nodes.rayplace import address_of_this_process
-    from rankguard.nodes.rayplan import ray_plan
+    from rankguard.nodes.rayplan import INSTALL, ray_is_missing, ray_plan
 
+    if ray_is_missing():
+        raise UsageError("on='ray' expects the package `ray`, which is not installed", INSTALL)
     address = ray_address or address_of_this_process() or os.environ.get("RAY_ADDRESS")
     return ray_plan(count, nprocs // count, address, resources or {}, join_timeout=join_timeout)
 

@@ -28,7 +28,8 @@ SCHEDULERS = (*several.NUMBERS, "SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SL
 
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
-    """`planned("--nnodes 2 …", VARIABLE=…)` → (spec, lines)."""
+    """`planned("--nnodes 2 …", VARIABLE=…)` → (spec, lines). As if Ray were installed."""
+    monkeypatch.setattr("rankguard.cli.nodes.ray_is_missing", lambda: False)
     for name in SCHEDULERS:
         monkeypatch.delenv(name, raising=False)
 
@@ -275,6 +276,14 @@ def test_a_cluster_that_is_there_is_used_unless_node_0_is_named(words, on):
 def test_a_cluster_that_is_there(planned):
     spec, _said = planned("--nnodes 2", RAY_ADDRESS="10.0.0.1:6379")
     assert spec.nodes.settings == {"ray_address": "10.0.0.1:6379"}
+
+
+@pytest.mark.parametrize(("words", "env"), [("--on ray", {}), ("--nnodes 2", {"RAY_ADDRESS": "auto"})])
+def test_without_ray_nothing_is_started(refused, monkeypatch, words, env):
+    monkeypatch.setattr("rankguard.cli.nodes.ray_is_missing", lambda: True)
+    what = "RAY_ADDRESS" if env else "--on ray"
+    statement = f"`{what}`: expected the package `ray`, which is not installed"
+    assert refused(words, **env) == (statement, "pip install 'rankguard[ray]'")
 
 
 # ── What is told, and what is refused ────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,12 @@ def nothing(rank, *args):
     """Never run."""
 
 
+@pytest.fixture
+def with_ray(monkeypatch):
+    """As if it were installed: nothing here comes so far that it is imported."""
+    monkeypatch.setattr("rankguard.nodes.rayplan.ray_is_missing", lambda: False)
+
+
 @pytest.mark.parametrize(
     ("more", "statement"),
     [
@@ -27,9 +33,17 @@ def nothing(rank, *args):
         ({"on": "ray", "args": ({"q": queue.Queue()},)}, "args[0]['q'] (queue.Queue) cannot travel to the ranks: "),
     ],
 )
+@pytest.mark.usefixtures("with_ray")
 def test_what_is_refused(more, statement):
     with pytest.raises(UsageError) as refused:
         rankguard.launch(nothing, **more)
 
     assert refused.value.statement.startswith(statement)
     assert refused.value.hint or "nnodes" in more
+
+
+def test_without_ray_nothing_is_started(monkeypatch):
+    monkeypatch.setattr("rankguard.nodes.rayplan.ray_is_missing", lambda: True)
+    with pytest.raises(UsageError, match="on='ray' expects the package `ray`") as refused:
+        rankguard.launch(nothing, on="ray")
+    assert refused.value.hint == "pip install 'rankguard[ray]'"

@@ -17,7 +17,7 @@ from rankguard.cli.torchrun import BACKENDS, Meeting, as_given, names_us
 from rankguard.cli.values import Endpoint, host_list
 from rankguard.errors import UsageError
 from rankguard.jobspec import NodesPlan, Share
-from rankguard.nodes.rayplan import ray_plan
+from rankguard.nodes.rayplan import INSTALL, ray_is_missing, ray_plan
 from rankguard.record import Record
 
 PORT = 29500
@@ -71,6 +71,9 @@ def refuse(asked: SimpleNamespace, on: str) -> None:
             f"`-n {asked.nproc_per_node}`: expected a number with `--on ray`; what its nodes have is not known here",
             "-n 8",
         )
+    if on == "ray" and ray_is_missing():
+        wanted = "--on ray" if asked.on == "ray" else "RAY_ADDRESS"
+        raise UsageError(f"`{wanted}`: expected the package `ray`, which is not installed", INSTALL)
 
 
 def nodes(asked: SimpleNamespace, on: str, nproc: int, env: Mapping[str, str]) -> Nodes:

@@ -1,4 +1,5 @@
-"""The plan of a job whose agents Ray places, for `rankguard run --on ray` and `launch(on="ray")` alike. Pure but for a token.
+"""The plan of a job whose agents Ray places, for `rankguard run --on ray` and `launch(on="ray")` alike. Pure but for a token,
+and for the question whether there is a Ray.
 
 Not the placing (`rayplace.py`), and nothing of Ray is imported.
 """
@@ -11,8 +12,16 @@ from typing import Any
 
 from rankguard.jobspec import NodesPlan
 
+INSTALL = "pip install 'rankguard[ray]'"
 PLACER = ("-P", "-m", "rankguard.nodes.rayplace")
 """-P: a `random.py` in the current folder is not Python's."""
+
+
+def ray_is_missing() -> bool:
+    """There is no package `ray` for the program that places agents, which runs under our Python."""
+    from importlib.util import find_spec  # asked for with Ray alone
+
+    return find_spec("ray") is None
 
 
 def ray_plan(
