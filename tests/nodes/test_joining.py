@@ -230,6 +230,27 @@ def test_a_thousand_that_say_nothing_keep_nobody_out(loop: Loop) -> None:
     assert door.last_error == "127.0.0.1: it had to give way to the next"
 
 
+def test_all_nodes_of_a_large_job_may_come_at_once(loop: Loop) -> None:
+    listening = loop.listen()
+    count = AT_ONCE + 20
+    links: list = []
+    door = loop.closing(
+        Door(listening, "t", loop.selector, 0, lambda joining, _hello: links.append(joining.accept()), at_once=count)
+    )
+    dialings = [loop.closing(Dialing("127.0.0.1", address_of(listening)[1], "t", {})) for _each in range(count)]
+    for each in dialings:  # they connect, and none says a word yet
+        each.wake(each.next_wake())
+    loop.until(lambda: door.waiting == count)
+    loop.dialings += dialings
+    for each in dialings:
+        each.watch(loop.selector, (0, each.wake))
+    loop.until(lambda: len(links) == count and all(each.link for each in dialings))
+    for each in links:
+        each.close()
+
+    assert door.turned_away == 0
+
+
 def test_one_that_says_nothing_is_dropped_in_time(loop: Loop, stranger) -> None:
     clock = Clock(100.0)
     listening = loop.listen()

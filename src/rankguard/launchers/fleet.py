@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from rankguard.errors import SpawnFailed
 from rankguard.jobspec import JobSpec, NodesPlan, Share
 from rankguard.launchers.placer import Placer
+from rankguard.nodes.door import AT_ONCE
 from rankguard.nodes.link import Door, Hello, Joining, Link, Message, address_of, listen, packed, part
 from rankguard.nodes.offset import Offset
 from rankguard.record import to_data
@@ -102,7 +103,8 @@ class Fleet:
                 hint=_other_address(error, self.plan.port),
             ) from error
         self.host, self.port = address_of(listening)
-        self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock)
+        at_once = max(AT_ONCE, self.plan.count)
+        self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock, at_once)
         self._turned_away = 0
         self.placer_ended = False
         """The child that brings agents has: the program that has Ray keep them, or our own agent."""

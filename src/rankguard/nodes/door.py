@@ -1,6 +1,6 @@
 """The coordinator's door: who listens for agents, and keeps everybody else from costing anything.
 
-Anybody on the network can connect. Of those that have not proven anything there are at most `AT_ONCE`, the oldest gives
+Anybody on the network can connect. Of those that have not proven anything there are at most `at_once`, the oldest gives
 way to the next; each has `PROVE_S` and one small message; when no descriptor is free, a spare one turns the caller away.
 Not here: which nodes there are, and what becomes of a link. Read next: `joining.py`, `link.py`.
 """
@@ -16,7 +16,8 @@ from rankguard.nodes.ends import Clock
 from rankguard.nodes.joining import PROVE_S, Hello, Joining
 
 AT_ONCE = 256
-"""An agent proves itself within a round trip or two: whoever wants to keep it out has to connect so often meanwhile."""
+"""No fewer than may come at once with right. An agent proves itself within a round trip or two: whoever wants to keep it
+out has to connect so often meanwhile."""
 TURN = 32
 """Connections taken in a turn of the loop."""
 DEAF_S = 0.2
@@ -38,7 +39,9 @@ class Door:
         priority: int,
         on_hello: OnHello,
         clock: Clock = time.monotonic,
+        at_once: int = AT_ONCE,
     ) -> None:
+        self._at_once = at_once
         self._listening, self._token, self._selector, self._priority = listening, token, selector, priority
         self._on_hello, self._clock = on_hello, clock
         self._waiting: dict[Joining, int] = {}
@@ -99,7 +102,7 @@ class Door:
             self._let_wait(Joining(end, self._token, self._clock))
 
     def _let_wait(self, joining: Joining) -> None:
-        if len(self._waiting) >= AT_ONCE:
+        if len(self._waiting) >= self._at_once:
             oldest = next(iter(self._waiting))
             oldest.error = oldest.error or "it had to give way to the next"
             self._drop(oldest)
