@@ -17,6 +17,7 @@ from rankguard.cli.plan import plan
 from rankguard.cli.values import host_list
 from rankguard.errors import UsageError
 from rankguard.jobspec import JobSpec
+from rankguard.launchers.environment import rank_environment
 from rankguard.report.redact import for_telling
 
 AWAY = "192.0.2.7"
@@ -98,6 +99,15 @@ def test_the_token_is_in_nothing_that_is_told(planned):
         told = for_telling(spec)
         assert (spec.nodes or spec.share).token
         assert (told.nodes or told.share).token == ""
+
+
+def test_ranks_do_not_inherit_it(planned):
+    spec, _said = planned(f"--nnodes 2 --rdzv-endpoint {AWAY} --node-rank 1", RANKGUARD_TOKEN="s3cret")
+    assert spec.env["RANKGUARD_TOKEN"] == "s3cret"  # known, so that it is hidden wherever it may stand
+    began = spec.replace(share=spec.share.replace(first_rank=1, world_size=2))
+    env = rank_environment(began, 0, 1, None, None)
+    assert "RANKGUARD_TOKEN" not in env
+    assert (env["RANK"], env["LOCAL_RANK"], env["WORLD_SIZE"], env["GROUP_RANK"]) == ("1", "0", "2", "1")
 
 
 @pytest.mark.parametrize(
