@@ -195,6 +195,10 @@ class Uplink:
         if now >= self._signs_at + _SIGNS_S:
             self._signs_at = now
             self._tell_signs(now)
+        if now - self._link.last_heard >= self._share.orphan_timeout:
+            self._on_link(now)  # it may be we who were stopped
+        if self._link is None:
+            return
         silent = now - self._link.last_heard
         if silent >= self._share.orphan_timeout:
             self._lose(now, "silent", f"nothing was heard of it for {silent:.1f} s", silent)
