@@ -156,6 +156,16 @@ def test_ray_loses_a_node(run, raylets, wait_for_exit, what):
         raylets.replace(raylet, 4 if raylet == raylets.pids[-1] else 0)
 
 
+def test_ray_loses_the_only_node(run):
+    """The program that asked Ray for it then has nothing left to keep, and ends: that is not the reason."""
+    job = run("--nnodes", "1", "--nproc-per-node", "6", "--resources", "CPU=1")
+    job.started()
+    kill(job.holder(0))
+    status, verdict = job.verdict()
+    assert (status, verdict["culprit"]["cause"]["kind"]) == (1, "node-lost")
+    assert "Ray ended the actor that held its agent" in verdict["statement"]
+
+
 def test_a_raylet_that_is_stopped_is_none_of_our_business(run, raylets):
     """Ray calls its node dead after a minute; the ranks need nothing of it."""
     job = run()

@@ -106,6 +106,8 @@ class Fleet:
         at_once = max(AT_ONCE, self.plan.count)
         self._door = Door(listening, self.plan.token, selector, URGENT, self._on_hello, clock, at_once)
         self._turned_away = 0
+        self.ray_says: dict[int, str] = {}
+        """Of actors that it has lost."""
         self.placer_ended = False
         """The child that brings agents has: the program that has Ray keep them, or our own agent."""
         self._placer = self._place() if self.plan.agent else None
@@ -146,8 +148,9 @@ class Fleet:
         if said is not None and "told" in said:
             self._tell(str(said["told"]))
         elif said is not None and "lost" in said:
-            lost = said["lost"]
-            self._tell(f"Ray says of node {lost['node']}: {lost['why']}")
+            number, why = int(said["lost"]["node"]), str(said["lost"]["why"])
+            self.ray_says[number] = why
+            self._tell(f"Ray says of node {number}: {why}")
         elif not self._awaits or self.taker is None:
             return
         elif said is not None and "failed" in said:

@@ -189,8 +189,10 @@ class NodeRanks:
             if not self._follows(fact):
                 return
         elif isinstance(fact, StopRequested) and fact.by.startswith(LET_GO) and self._fleet.plan.on == "ray":
-            if not self._fleet.placer_ended:  # Ray has let go of this node alone
-                why = fact.by.removeprefix(LET_GO).removeprefix(": ") or HOLDER_ENDED
+            # Ray has let go of this node, and not of all because the program that asked for them is gone.
+            if not self._fleet.placer_ended or node.number in self._fleet.ray_says:
+                why = fact.by.removeprefix(LET_GO).removeprefix(": ")
+                why = why or _of_memory(self._fleet.ray_says.get(node.number, "")) or HOLDER_ENDED
                 self._fleet.lose(node, "left", why, 0.0, now)
                 return
             fact = fact.replace(to=f"node {node.number}", by="the program that has Ray place the agents has ended")
@@ -348,3 +350,9 @@ class NodeRanks:
 
     def left(self) -> tuple[Left, ...]:
         return tuple(each for tree in self._trees.values() for each in tree.left)
+
+
+def _of_memory(said: str) -> str:
+    """That Ray's memory monitor has ended a worker, in its own figures; empty where Ray says something else (2.60)."""
+    reason = said.partition("OOM kill reason: ")[2].partition(";")[0].strip()
+    return f"Ray's memory monitor ended it: {reason}"[:200] if reason else ""
