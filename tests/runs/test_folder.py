@@ -224,3 +224,35 @@ def _run_id_of(supervisor: int) -> str:
     pid = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()[0]
     environ = Path(f"/proc/{pid}/environ").read_text()
     return dict(entry.split("=", 1) for entry in environ.split("\0") if "=" in entry)["RANKGUARD_RUN_ID"]
+
+
+# ── Several machines: the agent of node 0 has a folder in it ─────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def of_nodes(tmp_path: Path) -> Path:
+    """What a coordinator's run has left, as far as its names go."""
+    run = tmp_path / "runs" / "a1b2c3d4"
+    for folder in (run, run / "node-0"):
+        (folder / "rank-0" / "attempt-0").mkdir(parents=True)
+        (folder / "rank-0" / "attempt-0" / "stdout.log").write_text("said\n")
+        (folder / "events.jsonl").write_text('{"spec": {"run_id": "a1b2c3d4"}}\n')
+        (folder / "verdict.json").write_text(
+            '{"schema": "rankguard.verdict/1", "outcome": "failed", "run_id": "a1b2c3d4"}'
+        )
+    return run
+
+
+def test_the_next_run_there_finds_no_agents_files(of_nodes: Path) -> None:
+    folder, warning = make_run_dir("e5f60718", str(of_nodes))
+
+    assert (folder, warning) == (str(of_nodes), None)
+    assert [path.name for path in of_nodes.iterdir()] == ["earlier"]
+    assert (of_nodes / "earlier" / "a1b2c3d4" / "node-0" / "events.jsonl").exists()
+
+
+def test_they_are_removed_with_it(of_nodes: Path, jobs: Jobs) -> None:
+    told = jobs.ask("runs", "--in", str(of_nodes.parent), "--prune", "--keep", "0")
+
+    assert told.returncode == 0, told.stderr
+    assert not of_nodes.exists()

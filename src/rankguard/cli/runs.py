@@ -217,7 +217,7 @@ def _remove(folder: str, *, dry: bool) -> tuple[int, list[str]]:
         if not OURS.fullmatch(entry.name):
             kept.append(entry.name)
         elif entry.is_dir(follow_symlinks=False):
-            more, strange = _remove_logs(entry.path, dry=dry)
+            more, strange = (_remove if entry.name == "node-0" else _remove_logs)(entry.path, dry=dry)
             freed += more
             kept += [f"{entry.name}/{name}" for name in strange]
         else:

@@ -21,9 +21,9 @@ TOLD = "told"
 """A mark: that this run ended without a verdict has been told at the start of the next one."""
 JOURNAL, VERDICT, STATE = "events.jsonl", "verdict.json", "state.json"
 OURS = re.compile(
-    r"(verdict|state)\.json(\.new)?|samples\.json(\.new)?|told|events\.jsonl|control|rank-\d{1,9}|stacks-\d{1,9}\.txt|filtered_std(out|err)(\.\d{1,9})?\.log|fault\.txt"
+    r"(verdict|state)\.json(\.new)?|samples\.json(\.new)?|told|events\.jsonl|control|rank-\d{1,9}|node-0|stacks-\d{1,9}\.txt|filtered_std(out|err)(\.\d{1,9})?\.log|fault\.txt"
 )
-"""Every name that a run makes in its folder."""
+"""Every name that a run makes in its folder. `node-0` is a run's, too: of this machine's agent, on several machines."""
 _MOST = 64 << 20
 """A file of ours is not larger; what is, somebody else has made."""
 
