@@ -46,6 +46,9 @@ class Failure:
         self.reports_at = at + report_lag if "exception" in kind else None
         self.exits_at = (self.reports_at or at) + exit_lag
 
+    def __repr__(self):
+        return f"Failure({self.rank}, {self.kind!r}, at={self.at!r}, reports_at={self.reports_at!r}, exits_at={self.exits_at!r})"
+
     def ending(self):
         return {"killed": KILLED, "crashed": CRASHED}.get(self.kind) or Ending("exit", 3 if self.kind == "exit" else 1)
 

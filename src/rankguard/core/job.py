@@ -186,6 +186,8 @@ class Job:
         """Nodes whose agents have told their ranks to end by themselves, or killed them."""
         self.silences = self.ranks_lost = 0
         self.awaits_nodes = False
+        self.own_failure = False
+        """A suspect is known to have failed by itself, and not because it lost a peer."""
         self.heard_by = 0.0
         """The verdict on ranks that only lost a peer waits until then for news of all nodes, and longer for a silent one."""
         self.perished: deque[Perished] = deque(maxlen=PERISHED)

@@ -17,6 +17,7 @@ from rankguard.core.stopping import (
     judge_when_resolved,
     stop_for_failure,
     suspect,
+    weigh,
 )
 from rankguard.facts import (
     Complained,
@@ -162,6 +163,7 @@ def reported_failure_while_stopping(job: Job, rank: RankState, fact: FailureRepo
     raised_at = fact.report.raised_at
     if job.failed_at is not None and raised_at is not None and raised_at < _told_at(job, rank):
         suspect(job, rank, raised_at)
+    weigh(job, rank)
     if not leaving:
         job.unresolved.discard(rank.rank)
     return judge_when_resolved(job)
@@ -264,6 +266,7 @@ def _told_to_end(job: Job, rank: RankState, ending: Ending) -> bool:
 
 def _end(job: Job, rank: RankState, fact: Exited) -> None:
     rank.exited = fact
+    weigh(job, rank)
     job.heard.add(rank.rank)
     job.ended += rank.member is None
     job.unresolved.discard(rank.rank)

@@ -32,6 +32,13 @@ def suspect(job: Job, rank: RankState, at: float) -> None:
         and not rank.late
     ):
         job.unresolved.add(rank.rank)
+    weigh(job, rank)
+
+
+def weigh(job: Job, rank: RankState) -> None:
+    """A suspect has said more of itself."""
+    if rank.suspect and not job.own_failure and not _may_be_a_victim(rank):
+        job.own_failure = True
 
 
 def fail(
@@ -127,8 +134,7 @@ def stop_for_failure(
 def _await_nodes(job: Job, at: float) -> Orders:
     """Who only lost a peer may have lost a node of which nothing is heard, and which is not yet called lost."""
     assert job.failed_at is not None  # else nothing is stopped for it
-    suspects = [job.ranks[number] for number in job.suspects]
-    if job.ranks_lost or not suspects or not all(_may_be_a_victim(rank) for rank in suspects):
+    if job.ranks_lost or not job.suspects or job.own_failure:
         return ()
     job.awaits_nodes, job.heard_by = True, job.failed_at + HEARD
     return (wake(job, "nodes", max(at, job.heard_by), "ranks lost a peer: every node is to be heard of first"),)
@@ -136,7 +142,7 @@ def _await_nodes(job: Job, at: float) -> Orders:
 
 def _may_be_a_victim(rank: RankState) -> bool:
     """It only lost a peer, or has not yet said why it fails."""
-    if rank.not_spawned is not None or rank.broken is not None:
+    if rank.not_spawned is not None or rank.broken is not None or rank.late:
         return False
     if rank.report is not None and (rank.report.report.how != "exit" or rank.report.peer_death is not None):
         return rank.report.peer_death is not None
@@ -229,7 +235,7 @@ def judge_when_resolved(job: Job, because: str = "every suspect has ended or sai
         return ()
     if job.echoing and len(job.heard) < job.spec.nprocs:
         return ()
-    if job.awaits_nodes and all(_may_be_a_victim(job.ranks[number]) for number in job.suspects):
+    if job.awaits_nodes and not job.own_failure:
         return ()
     return judge(job, because)
 
