@@ -9,7 +9,7 @@ PIP := -m pip install -qq --disable-pip-version-check
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-torch test-ray test-uml test-ecosystem matrix losses soak check format docs bench cascades clean
+.PHONY: help demo test test-slow test-torch test-ray test-uml test-ecosystem matrix losses losses-ray soak check format docs bench cascades clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ matrix: .venv/.stamp-dev ## every fault in every circumstance, for real (ARGS="k
 
 losses: .venv/.stamp-dev ## a job on four hosts loses a part at random, a hundred times (root; ten minutes; ARGS="6 --only cut")
 	@$(BIN)/python -m tests.nodes.losses $(ARGS)
+
+losses-ray: .venv-ray/.stamp ## the same of a job that Ray has placed; raylets are lost, too (ARGS="6 --only raylet")
+	@.venv-ray/bin/python -m tests.ray.losses $(ARGS)
 
 soak: .venv/.stamp-dev ## a tree of 1,000 processes and 200 short-lived ones a second, watched for ten minutes (ARGS=60: one)
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.nodes.rig import Host, Rig, why_not  # noqa: E402 - the repository is no package
+from tests.ray import hosts as ray_cluster  # noqa: E402
 
 RANKS = ROOT / "bench" / "ranks" / "several.py"
 VERDICT = "the job has failed"
@@ -64,8 +65,8 @@ def main() -> int:
             measure(found, rig, Path(made), asked.count, OURS)
         else:
             found["Ray Train"] = []
-            with ray_cluster(rig):
-                measure(found, rig, Path(made), asked.count, OURS | {"Ray Train": ray_train})
+            ray_cluster.start(rig, NPROC)
+            measure(found, rig, Path(made), asked.count, OURS | {"Ray Train": ray_train})
     for name, series in found.items():
         print(name)
         for field in Times._fields:
@@ -118,7 +119,7 @@ def _front(host: Host, number: int, folder: Path, fifo: Path) -> "subprocess.Pop
 def ray_train(rig: Rig, folder: Path) -> Times:
     head = rig.hosts[0]
     with told(folder) as (fifo, ranks):
-        env = head.env(RAY_ADDRESS=f"{head.address}:6379", RAY_TRAIN_V2_ENABLED="1", **QUIET)
+        env = head.env(RAY_ADDRESS=f"{head.address}:{ray_cluster.PORT}", RAY_TRAIN_V2_ENABLED="1", **ray_cluster.ENV)
         caller = head.popen(
             [sys.executable, str(RANKS), "--ray", str(fifo), str(folder)],
             env=env,
@@ -126,31 +127,6 @@ def ray_train(rig: Rig, folder: Path) -> Times:
             stdout=subprocess.PIPE,
         )
         return strike(ranks(), [caller], VERDICT)
-
-
-QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
-}
-
-
-@contextmanager
-def ray_cluster(rig: Rig) -> Iterator[None]:
-    """A raylet on each host, 2 CPUs each; the head on the first."""
-    ray = str(Path(sys.executable).parent / "ray")
-    head = rig.hosts[0].address
-    for host in rig.hosts:
-        first = host is rig.hosts[0]
-        where = ["--head", "--port=6379", "--include-dashboard=false"] if first else [f"--address={head}:6379"]
-        words = [ray, "start", *where, f"--node-ip-address={host.address}", f"--num-cpus={NPROC}"]
-        words += ["--object-store-memory=100000000", "--disable-usage-stats"]
-        words += [f"--temp-dir={rig.folder}/{host.name}/ray"] if first else []
-        done = host.popen(words, env=host.env(**QUIET), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        out, _none = done.communicate(timeout=120)
-        if done.returncode:
-            raise OSError(f"Ray cannot be started on {host.name}: {out.decode(errors='replace')[-1000:]}")
-    yield  # the end of the rig is theirs
 
 
 @contextmanager

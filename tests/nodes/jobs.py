@@ -163,9 +163,9 @@ class Job:
                 assert not any(front.poll() for front in self.fronts.values()), self.said()
         return found
 
-    def up(self, count: int | None = None) -> Self:
+    def up(self, count: int | None = None, limit: float = 30.0) -> Self:
         """Wait until every rank has told who it is; each is held from then on."""
-        for told in self.tellings(count or len(self.hosts) * self.nproc):
+        for told in self.tellings(count or len(self.hosts) * self.nproc, limit):
             self.ranks[told.rank] = told
             self._pidfds[told.pid] = os.pidfd_open(told.pid)
         return self
