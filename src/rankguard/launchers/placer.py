@@ -98,7 +98,10 @@ class Placer:
         """Of its stderr."""
         size = os.fstat(self._err).st_size
         text = os.pread(self._err, _SAID, max(0, size - _SAID)).decode(errors="replace").strip()
-        return text.splitlines()[-1][:300] if text else ""
+        lines = text.splitlines() or [""]
+        # A library in C++ that aborts (Ray's, on a cluster of another user) says why first, then a page of frames.
+        fatal = next((line for line in lines if "what(): " in line or "Check failed" in line), lines[-1])
+        return fatal.rpartition("what(): ")[2][:300]
 
     def close(self) -> None:
         """Its stdin ends, and it is waited for, at most `_END_S` seconds; what then still lives is the warden's."""
