@@ -67,6 +67,8 @@ class NodesPlan(Record):
     """A node that is silent for so long is lost."""
     orphan_timeout: float = 10.0
     """`Share.orphan_timeout` of the agents that we have placed."""
+    watch: WatchPlan | None = None
+    """Each node watches an engine of its own, and the ranks are the roots of these (`supervisor/council.py`)."""
 
 
 class Share(Record):
@@ -88,6 +90,9 @@ class Share(Record):
     world_size: int = 0
     run_id: str = ""
     """Of the whole job, which its ranks are told; ours names what is ours alone."""
+
+    coordinator: NodesPlan | None = None
+    """Of a watch: node 0 starts the coordinator, too, as a child of its supervisor."""
 
     @property
     def known(self) -> bool:
@@ -200,6 +205,11 @@ class JobSpec(Record):
     def world_rank(self, rank: int) -> int:
         """The number of this machine's `rank` among all ranks of the job."""
         return rank if self.share is None else self.share.first_rank + rank
+
+    @property
+    def shown_elsewhere(self) -> bool:
+        """Node 0 shows what the ranks print, and who is ready. Not of a watch: each node has an engine of its own."""
+        return self.share is not None and self.watch is None
 
     @property
     def keeps(self) -> bool:

@@ -26,7 +26,7 @@ AGENT = ("-P", "-m", "rankguard", "agent")
 """-P: a `random.py` in the current folder is not Python's."""
 NUMBERS = ("SLURM_NODEID", "LWS_WORKER_INDEX", "JOB_COMPLETION_INDEX", "GROUP_RANK")
 """Variables that number nodes, the most particular first."""
-_EVERYWHERE = ("0.0.0.0", "::", "0:0:0:0:0:0:0:0", "*")  # noqa: S104  # refused
+EVERYWHERE = ("0.0.0.0", "::", "0:0:0:0:0:0:0:0", "*")  # noqa: S104  # refused
 
 
 class Nodes(Record):
@@ -103,7 +103,7 @@ def _joined(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes
         )
     port = met.port or PORT
     node = number(asked, env)
-    if node is None and _is_here(met.host):
+    if node is None and is_here(met.host):
         node = 0
     said: list[Said] = [
         *_without_effect(asked, ("ray_address", "resources"), "no node is placed by Ray"),
@@ -119,7 +119,7 @@ def _joined(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes
         plan = NodesPlan(
             count=count,
             nproc=nproc,
-            host=met.host if _is_loopback(met.host) else "",
+            host=listens_on(met.host),
             port=port,
             token=token(env, name),
             agent=(sys.executable, *AGENT),
@@ -137,7 +137,7 @@ def endpoint(asked: SimpleNamespace, env: Mapping[str, str]) -> Endpoint | None:
     if given is None and "master_addr" in asked.given:
         given = Endpoint(asked.master_addr, asked.master_port)
     if given is not None:
-        if given.host in _EVERYWHERE:
+        if given.host in EVERYWHERE:
             field = "rdzv_endpoint" if asked.rdzv_endpoint is not None else "master_addr"
             raise UsageError(
                 f"`{as_given(asked, field)}`: expected the address by which other nodes reach node 0",
@@ -186,7 +186,7 @@ def _slurm_port(env: Mapping[str, str]) -> int | None:
     return 20000 + (int(job) * 16 + int(step)) % 10000
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Whether the endpoint is this machine: a name of ours, or one that means an address of ours."""
     if names_us(host):
         return True
@@ -197,8 +197,9 @@ def _is_here(host: str) -> bool:
     return any(names_us(str(address[4][0]).partition("%")[0]) for address in found)
 
 
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+def listens_on(host: str) -> str:
+    """What the coordinator that is met at `host` listens on; empty: every address. Where all nodes are one machine, no other."""
+    return host if host in ("localhost", "::1") or host.startswith("127.") else ""
 
 
 def _join_timeout(asked: SimpleNamespace) -> float:

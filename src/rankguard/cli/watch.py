@@ -9,10 +9,13 @@ from rankguard.cli.lastword import last_word_of
 from rankguard.cli.plan import of_both
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
-from rankguard.jobspec import JobSpec, WatchPlan
+from rankguard.jobspec import JobSpec, Share, WatchPlan
 from rankguard.linux.find import Found, above, is_hidden, named, process_of
 from rankguard.linux.modes import in_background
 from rankguard.spec import job_spec
+
+OF_NODES = ("node_rank", "rdzv_endpoint", "rdzv_id", "join_timeout", "node_timeout", "orphan_timeout")
+"""Options that mean something with `--nnodes` alone."""
 
 
 def watch(words: Sequence[str]) -> int:
@@ -38,25 +41,28 @@ def plan(asked: SimpleNamespace) -> JobSpec:
     attaches = not asked.command
     command = asked.command or (found.title.split() if found is not None else ["--match", asked.match])
     last_word, unsaid = last_word_of(asked.termination_log)
+    watched = WatchPlan(
+        on_failure=asked.on_failure,
+        settle=asked.settle,
+        rank_patterns=asked.rank_pattern,
+        leave_patterns=asked.leave_pattern,
+        attached=None if found is None else found.pid,
+        attached_started=None if found is None else found.started,
+        match=asked.match,
+        ready_http=asked.ready_http,
+        ready_tcp=asked.ready_tcp,
+        ready_log=asked.ready_log,
+        ready_file=asked.ready_file,
+    )
+    share, notes = _share(asked, watched)
     spec, warning = job_spec(
         command=command,
         argv=command,
         nprocs=1,
         role="engine",
         python=False,
-        watch=WatchPlan(
-            on_failure=asked.on_failure,
-            settle=asked.settle,
-            rank_patterns=asked.rank_pattern,
-            leave_patterns=asked.leave_pattern,
-            attached=None if found is None else found.pid,
-            attached_started=None if found is None else found.started,
-            match=asked.match,
-            ready_http=asked.ready_http,
-            ready_tcp=asked.ready_tcp,
-            ready_log=asked.ready_log,
-            ready_file=asked.ready_file,
-        ),
+        watch=watched,
+        share=share,
         on_lost=asked.on_lost,
         expect_ready=asked.ready_timeout is not None or _tells_readiness(asked),
         ready_timeout=asked.ready_timeout,
@@ -68,9 +74,20 @@ def plan(asked: SimpleNamespace) -> JobSpec:
     )
     for line in unsaid:
         say.warning(*line)
+    for note in notes:
+        say.note(note)
     if warning is not None:
         say.warning(warning, "--run-dir DIR, a folder that can be written")
     return spec
+
+
+def _share(asked: SimpleNamespace, watched: WatchPlan) -> "tuple[Share | None, Sequence[str]]":
+    """The part that this node has of an engine over several; null for one that is here alone. Raises `UsageError`."""
+    if not {"nnodes", *OF_NODES} & asked.given:
+        return None, ()
+    from rankguard.cli.watchnodes import share  # no start on one machine waits for it
+
+    return share(asked, watched, OF_NODES, os.environ)
 
 
 def _tells_readiness(asked: SimpleNamespace) -> bool:

@@ -375,7 +375,7 @@ def bound_passed(job: Job, at: float) -> Orders:
 def launch_orders(job: Job, fact: JobStarted) -> Orders:
     """Everything that starts with the job."""
     orders: list[Order] = []
-    here = job.spec.share is None  # else the coordinator's core has all ranks, and their clocks
+    here = not job.spec.shown_elsewhere  # else the coordinator's core has all ranks, and their clocks
     if job.spec.ready_timeout is not None and here:
         job.ready_by = fact.at + job.spec.ready_timeout
         orders.append(wake(job, "ready", job.ready_by, "--ready-timeout"))

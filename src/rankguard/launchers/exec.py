@@ -58,8 +58,8 @@ class ExecRanks:
         self._spec = around.spec
         self._ranks = [LaunchedRank(number) for number in range(self._spec.nprocs)]
         self._queue: deque[int] = deque()
-        self._held = self._spec.share is not None
-        """Which ranks these are of all nodes' is not known yet."""
+        self._held = self._spec.share is not None and self._spec.watch is None
+        """Which ranks these are of all nodes' is not known yet. An engine that is watched waits for nobody."""
         self._by_pid: dict[int, LaunchedRank] = {}
         self._ancestors = frozenset({os.getpid()})
         self._due: set[int] = set()

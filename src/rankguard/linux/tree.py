@@ -93,15 +93,15 @@ def reap_strays(keep: Collection[int]) -> list[int]:
     return reaped
 
 
-def is_empty(spare: Collection[int] = ()) -> bool:
+def is_empty(spare: Collection[int] = (), apart: Collection[int] = ()) -> bool:
     """No child of ours is left, neither alive nor waiting to be reaped: the kernel's own word.
 
-    With someone to spare it is the list of our children. Whoever becomes one is put at its end (`reparent_leader`,
+    `spare` may be there, without children; `apart` with all that is below them. With someone to spare it is the list of our children. Whoever becomes one is put at its end (`reparent_leader`,
     `forget_original_parent` in kernel/exit.c) and nobody but us takes one out of it, so one look that shows nobody else
     is as good.
     """
-    if spare:
-        return all(pid in spare and not children(pid) for pid in children(os.getpid()))
+    if spare or apart:
+        return all(pid in apart or (pid in spare and not children(pid)) for pid in children(os.getpid()))
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
     except ChildProcessError:

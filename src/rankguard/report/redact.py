@@ -217,7 +217,7 @@ def for_telling(spec: JobSpec, redactor: Redactor | None = None) -> JobSpec:
         debug_argv=tuple(redactor.argv(spec.debug_argv)),
         cwd=redactor.text(spec.cwd),
         nodes=None if spec.nodes is None else spec.nodes.replace(token="", settings={}),
-        share=None if spec.share is None else spec.share.replace(token=""),
+        share=None if spec.share is None else spec.share.replace(token="", coordinator=None),
         watch=None
         if spec.watch is None
         else spec.watch.replace(

@@ -203,8 +203,7 @@ class LiveAttempt:
         return watched.ranks, watched
 
     def _make_tree(self, *, few_fds: bool) -> "JobTree | HeldTree":
-        page, ranks = self._ground.page, self._ranks
-        others = frozenset if page is None else lambda: page.pids
+        ranks, others = self._ranks, self._beside
         if not isinstance(ranks, ExecRanks):
             from rankguard.supervisor.heldtree import HeldTree
 
@@ -221,6 +220,10 @@ class LiveAttempt:
             earlier=self._ground.pids,
         )
 
+    def _beside(self) -> frozenset[int]:
+        """Children of ours that are no part of the job, and outlive the attempt."""
+        return frozenset().union(*(each.pids for each in (self._ground.page, self._ground.uplink) if each is not None))
+
     def _make_listeners(self) -> list[Callable[[Fact | Order], object]]:
         """Who is told of each fact and order once it is done; each can be done without."""
         guard, name = self._ground.failopen.part, "the look round at a failure"
@@ -233,7 +236,9 @@ class LiveAttempt:
             guard("the live view", self._screen.listen, nothing),
             guard("the last word ahead", self._ahead.listen, nothing) if self._ahead is not None else nothing,
             guard(failopen.DESK, self.desk.listen, nothing),
-            self._ground.uplink.listen if self._ground.uplink is not None else nothing,
+            guard("the other nodes", self._ground.uplink.listen, nothing)
+            if self._ground.uplink is not None
+            else nothing,
         ]
 
     def _make_parts(self) -> list[Part]:
@@ -273,7 +278,9 @@ class LiveAttempt:
         from rankguard.supervisor.examination import Examination  # no start without a stall timeout waits for it
 
         uplink, signs = self._ground.uplink, self._ranks.signs
-        emit = self.driver.emit if uplink is None else uplink.tell  # what it means is for whoever has all ranks to say
+        emit = self.driver.emit
+        if uplink is not None and self._spec.shown_elsewhere:
+            emit = uplink.tell  # what it means is for whoever has all ranks to say
         return Examination(self.job, self._snapshots, signs, emit, self._ground.redact)
 
     def examine(self, number: int, now: float) -> None:
@@ -318,8 +325,7 @@ class LiveAttempt:
         for own in own_groups().values():  # told before they are made: we may be killed in between
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}")
             self._ground.note(f"cgroup {own.path}/rankguard-{run_id}.sup")
-        page = self._ground.page
-        ours = self._ground.ours | (frozenset() if page is None else page.pids)
+        ours = self._ground.ours | self._beside()
         groups = JobGroups.create(run_id, self._spec.nprocs, ours)
         for note in (*groups.made(), *groups.missing):
             self._files.append(story.note(note))

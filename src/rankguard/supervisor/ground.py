@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rankguard.supervisor.keeping import Keeping
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.uplink import Uplink
+    from rankguard.supervisor.watchlink import WatchLink
 
 
 class Ground(NamedTuple):
@@ -56,7 +57,7 @@ class Ground(NamedTuple):
     failopen: FailOpen
     keeping: "Keeping | None" = None
     page: "Page | None" = None
-    uplink: "Uplink | None" = None
+    uplink: "Uplink | WatchLink | None" = None
     """To the coordinator, of whose job this is one node's part."""
     fleet: "Fleet | None" = None
     """The nodes that this run coordinates."""

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.restarts import Restarter
     from rankguard.supervisor.uplink import Uplink
+    from rankguard.supervisor.watchlink import WatchLink
     from rankguard.supervisor.world import WorldAttempt
 
 clock = time.monotonic
@@ -189,10 +190,14 @@ class Supervisor:
         else:
             files.append(story.note(self._control.error))
 
-    def _make_uplink(self, spec: JobSpec) -> "Uplink | None":
+    def _make_uplink(self, spec: JobSpec) -> "Uplink | WatchLink | None":
         """To the coordinator of a job that is on several machines."""
         if spec.share is None:
             return None
+        if spec.watch is not None:
+            from rankguard.supervisor.watchlink import WatchLink
+
+            return WatchLink(spec, self._selector, clock, self._told)
         from rankguard.supervisor.uplink import Uplink  # no start on one machine waits for it
 
         return Uplink(spec, self._selector, clock, self._tell_joining)
@@ -206,7 +211,11 @@ class Supervisor:
         return Fleet(spec, self._selector, clock, self._tell_joining)
 
     def _tell_joining(self, text: str) -> None:
-        self._wire.send({"is": "told", "what": "joining", "rank": None, "text": text})
+        self._told("joining", text)
+
+    def _told(self, what: str, text: str) -> None:
+        """Of other nodes: who has joined, a warning (`note`)."""
+        self._wire.send({"is": "told", "what": what, "rank": None, "text": text})
         self._note_in_journal(text)
 
     def _make_attempt(self, before: "tuple[Attempt, ...]") -> "LiveAttempt | WorldAttempt":
@@ -307,11 +316,11 @@ class Supervisor:
         if self._fleet is not None:
             self._fleet.close()
 
-    def _end_with_all(self, final: Verdict, uplink: "Uplink") -> Verdict:
+    def _end_with_all(self, final: Verdict, uplink: "Uplink | WatchLink") -> Verdict:
         """Our node is done: another attempt when the coordinator says so, and in the end the verdict of the whole job."""
         failed: tuple[Attempt, ...] = ()
         while uplink.lost is None and uplink.final is None:
-            uplink.done(self._attempt.job.tree)
+            uplink.done(self._attempt.job, final)
             while uplink.waits:
                 self._turn(clock() + IDLE_S, uplink, goes_on=lambda: uplink.waits)
             if uplink.again:

@@ -89,15 +89,15 @@ class JobTree:
         """Every rank reaped and the kernel says that we have no child."""
         if not self._ranks.settle(time.monotonic()):
             return False
-        spare = self._warm.kept | self._others()
-        tree.reap_strays(spare)
+        kept, others = self._warm.kept, self._others()
+        tree.reap_strays(kept | others)
         if any(busy() for busy in self._busy):
             return False
-        if tree.is_empty(spare):
+        if tree.is_empty(kept, others):
             return True
         if self._kill:
             self._kill_rest()
-        return tree.is_empty(spare)
+        return tree.is_empty(kept, others)
 
     def survivors(self) -> tuple[Survivor, ...]:
         """What refused to die."""

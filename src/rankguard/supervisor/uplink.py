@@ -45,7 +45,6 @@ from rankguard.facts import (
     StopRequested,
     Surveyed,
     Suspended,
-    TreeEmpty,
     WardenLost,
     Warned,
 )
@@ -351,13 +350,17 @@ class Uplink:
 
     # ── After an attempt ─────────────────────────────────────────────────────────────────────────────────────────
 
-    def done(self, empty: TreeEmpty | None) -> None:
+    pids: frozenset[int] = frozenset()
+    """Children of ours that are no part of the job."""
+
+    def done(self, job: Job, _final: Verdict) -> None:
         """Nothing is left of the attempt on this node."""
         if self._link is not None and self._link.dropped_bytes:
             lost, self._link.dropped_bytes = size(self._link.dropped_bytes), 0
             self.tell(
                 Warned(self._clock(), f"{lost} of what its ranks printed did not reach node 0; its own files have it")
             )
+        empty = job.tree
         self._flush_facts()
         if self._link is not None:
             self._link.send_behind({"is": "done", "tree": None if empty is None else to_wire(empty)})
@@ -367,10 +370,7 @@ class Uplink:
         """Our own verdict, when there is none of the whole job. Nobody can say that that has succeeded."""
         assert self.lost is not None
         if final.outcome != "failed":
-            at = self.lost.at
-            case = job.case().replace(now=at, failed_at=at, failed_by="node-lost", stop=None, lost_nodes=(self.lost,))
-            judged = Judged(at, None, "node-lost", 1, basis="the coordinator was lost", node=self.lost.node)
-            final = verdict(case.replace(judged=judged), __version__)
+            final = without_coordinator(job, self.lost)
         share = self._begun
         if share is None:
             return final
@@ -383,6 +383,14 @@ class Uplink:
     def waits(self) -> bool:
         """The attempt is over, and what the coordinator makes of it is still to come."""
         return self.final is None and self.lost is None and not self.again
+
+
+def without_coordinator(job: Job, lost: NodeLost) -> Verdict:
+    """Of a node whose ranks have not failed, and that nobody tells what became of the others."""
+    at = lost.at
+    case = job.case().replace(now=at, failed_at=at, failed_by="node-lost", stop=None, lost_nodes=(lost,))
+    judged = Judged(at, None, "node-lost", 1, basis="the coordinator was lost", node=lost.node)
+    return verdict(case.replace(judged=judged), __version__)
 
 
 class _Tee:

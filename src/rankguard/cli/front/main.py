@@ -281,14 +281,14 @@ class Front:
 
     def _new_view(self) -> View | None:
         """Not of one node's part of a job: node 0 shows all ranks."""
-        if self.spec.share is not None:
+        if self.spec.shown_elsewhere:
             return None
         return view(self.asked, self.spec, self._began, self.client.send, os.environ)
 
     def _new_progress(self) -> Progress:
         asked, spec = self.asked, self.spec
         quiet = asked.quiet or asked.report == "none" or spec.debug_rank is not None
-        part = spec.share is not None
+        part = spec.shown_elsewhere
         return Progress(spec.nprocs, self._began, quiet=quiet, watched=spec.watch is not None, part=part)
 
     def _lines(self, message: dict[str, Any]) -> Iterable[str | None]:
@@ -334,7 +334,7 @@ class Front:
     def _say_where(self) -> None:
         """Where the page is: a port that was chosen for the user has to be told. And the output, if it is not here."""
         asked, share = self.spec.http, self.spec.share
-        if share is not None and not self.asked.quiet:
+        if share is not None and self.spec.shown_elsewhere and not self.asked.quiet:
             from rankguard.nodes.tcp import shown
 
             self._say(f"what the ranks of this node print is shown by node 0, at {shown(share.host, share.port)}")
