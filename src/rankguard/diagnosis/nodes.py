@@ -56,6 +56,8 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
         with_ = f"rank {rank.rank} of {len(case.ranks)} was lost with its node {lost.name}"
         if lost.how in UNJOINED:
             with_ = f"rank {rank.rank} of {len(case.ranks)} was not started: its node did not join"
+        elif _has_engines(case):
+            with_ = f"the engine of node {lost.node} was lost with its node {lost.name}"
         return make(KIND, with_, Confidence.PROVEN, (_evidence(case, lost),))
     lost = _named(case)
     assert lost is not None  # the caller has looked
@@ -69,7 +71,10 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
             Evidence(source="ray", statement=clip(f"alive nodes have {free}", FREE)) if free else _evidence(case, lost)
         )
         return make(KIND, what, Confidence.PROVEN, (proof,))
+    named = lost.name
     which = f" (rank{_s(_ranks(case, lost))} {ranges(_ranks(case, lost))} of {len(case.ranks)})"
+    if _has_engines(case):
+        named, which = f"{lost.node}", f" ({lost.name})"
     others = [each.name for each in _counted(case) if each is not lost]
     too = (
         f"; so was {' and '.join(others)}"
@@ -82,7 +87,7 @@ def cause(case: Case, rank: RankCase | None = None) -> Cause:
         Confidence.PROVEN if case.failed_by == KIND else Confidence.LIKELY
     )  # it was lost; that it was the first is inferred
     evidence = tuple(_evidence(case, each) for each in (lost, *(each for each in _counted(case) if each is not lost)))
-    return make(KIND, f"node {lost.name}{which} was lost: {lost.statement}{too}", sure, evidence[:4])
+    return make(KIND, f"node {named}{which} was lost: {lost.statement}{too}", sure, evidence[:4])
 
 
 def is_of_node(case: Case) -> bool:
@@ -251,6 +256,11 @@ def _coordinator(lost: NodeLost) -> str:
     if lost.how == "refused":
         return f"the coordinator at {lost.name} refused this node: {lost.statement}"
     return f"the coordinator's node {lost.name} was lost: {lost.statement}"
+
+
+def _has_engines(case: Case) -> bool:
+    """Each node watches an engine of its own: their numbers are those of the nodes, and nobody knows them as ranks."""
+    return case.spec.nodes is not None and case.spec.nodes.watch is not None
 
 
 def _s(ranks: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.diagnosis.words import clip
 from rankguard.facts import Judged, NodeJoined, NodeLost
 from rankguard.jobspec import JobSpec
-from rankguard.model import OrderBasis, RankOutcome, Teardown, Verdict
+from rankguard.model import OrderBasis, Phase, RankOutcome, Teardown, Verdict
 from rankguard.record import Record
 
 TOGETHER_S = 1.0
@@ -129,7 +129,10 @@ def _of_lost(
     began, wall, now = times
     lost = {each.node: each for each in gone}
     count = 0 if spec.nodes is None else spec.nodes.count
-    ranks = tuple(RankCase(rank=number, lost=lost.get(number)) for number in range(count))
+    here = {part.node.node for part in parts}
+    ranks = tuple(
+        RankCase(rank=n, lost=lost.get(n), phase=Phase.RUNNING if n in here else Phase.LAUNCHING) for n in range(count)
+    )
     case = Case(
         spec=spec,
         started_at=began,

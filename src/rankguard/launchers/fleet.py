@@ -91,7 +91,7 @@ class Fleet:
         self._said_at = 10.0
         # Whoever places agents is asked for the same, says better what is missing, and began later.
         self._patience = self.plan.join_timeout + (_PLACERS_S if self.plan.on == "ray" else 0.0)
-        self._beat = min(1.0, self.plan.node_timeout / 5)
+        self._beat = min(1.0, self.plan.node_timeout / 5, self.plan.orphan_timeout / 5)
         try:
             listening = listen(self.plan.host, self.plan.port)
         except OSError as error:
