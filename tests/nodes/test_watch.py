@@ -244,7 +244,7 @@ def test_an_engine_waits_for_no_other_node(start: Start) -> None:
     options = ("--join-timeout", "0.3", "--orphan-timeout", "1")
     (alone,) = start("", LASTING, options=options, only=(1,))
     root = alone.pids()["root"]
-    until_said(alone, "until it can be, this engine is watched alone")
+    until_said(alone, "until it is, this engine is watched alone")
 
     assert alive(root)
     os.kill(root, signal.SIGKILL)

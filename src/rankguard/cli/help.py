@@ -6,7 +6,7 @@ Made from `options.py`, `verbs.py` and `topics.py`; it says nothing of its own b
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from rankguard.cli.options import BY_FIELD, OPTIONS, SHARED, TOPICS, Option
+from rankguard.cli.options import BY_FIELD, OF_NODES, OPTIONS, SHARED, TOPICS, Option
 from rankguard.cli.topics import PAGES, Topic
 from rankguard.cli.verbs import VERBS, Verb, common, parse, usage_of
 from rankguard.errors import UsageError
@@ -119,8 +119,10 @@ def of_verb(verb: Verb) -> str:
     """`rankguard VERB --help`, of any verb but `run`."""
     operands = [(operand.name, operand.help) for operand in verb.operands]
     shared = [option for option in verb.options if option in SHARED]
-    own = [option for option in verb.options if option not in shared]
+    nodes = [option for option in verb.options if option in OF_NODES]
+    own = [option for option in verb.options if option not in shared and option not in nodes]
     told = [*(operands), *map(option_row, (*own, *(() if shared else common(verb.name))))]
+    told += [("several machines", " ".join(option.name for option in nodes))] if nodes else []
     told += [("as of `run`", " ".join(option.names[-1] for option in shared))] if shared else []
     about = ["", *textwrap.wrap(verb.about, WIDTH)] if verb.about else []
     head = textwrap.wrap(f"rankguard {verb.name}: {verb.summary}", WIDTH)

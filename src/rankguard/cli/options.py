@@ -290,6 +290,17 @@ _FOR_WATCH: dict[str, Any] = {"topic": "watch", "pet": False, "torchrun": None}
 SHARED = tuple(BY_FIELD[field].replace(**_FOR_WATCH) for field in _AS_OF_RUN)
 """Options that `watch` takes, too, with the same meaning."""
 
+OF_NODES = (
+    BY_FIELD["nnodes"].replace(**_FOR_WATCH, help="machines of the engine; the same command on each"),
+    BY_FIELD["node_rank"].replace(**_FOR_WATCH, help="which one this is (auto)"),
+    BY_FIELD["rdzv_endpoint"].replace(**_FOR_WATCH, help="where node 0 is: HOST or HOST:PORT (29490)"),
+    BY_FIELD["rdzv_id"].replace(**_FOR_WATCH, help="a name, the same on each node", shown="none"),
+    BY_FIELD["join_timeout"].replace(**_FOR_WATCH, help="who has not joined within S is told (600)"),
+    BY_FIELD["node_timeout"].replace(**_FOR_WATCH),
+    BY_FIELD["orphan_timeout"].replace(**_FOR_WATCH, help="node 0 unreached for S is lost (10)"),
+)
+"""Options of `watch` for an engine on several machines."""
+
 WATCH_OPTIONS = (
     _watch("--on-failure", "when a rank-like process ends: stop or report (stop)", "WHAT", default="stop",
            choices=("stop", "report")),
@@ -311,13 +322,7 @@ WATCH_OPTIONS = (
            parse=values.ready_path),
     _watch("--on-lost", "when rankguard itself is killed: keep or end (keep)", "WHAT",
            default="keep", choices=("end", "keep")),
-    BY_FIELD["nnodes"].replace(**_FOR_WATCH, help="machines of the engine; the same command on each"),
-    BY_FIELD["node_rank"].replace(**_FOR_WATCH, help="which one this is (auto)"),
-    BY_FIELD["rdzv_endpoint"].replace(**_FOR_WATCH, help="where node 0 is: HOST or HOST:PORT (29490)"),
-    BY_FIELD["rdzv_id"].replace(**_FOR_WATCH, help="a name, the same on each node", shown="none"),
-    BY_FIELD["join_timeout"].replace(**_FOR_WATCH, help="who has not joined within S is told (600)"),
-    BY_FIELD["node_timeout"].replace(**_FOR_WATCH),
-    BY_FIELD["orphan_timeout"].replace(**_FOR_WATCH, help="node 0 unreached for S is lost (10)"),
+    *OF_NODES,
     *SHARED,
 )  # fmt: skip
 """Of `rankguard watch`: its own, and those that mean the same as for `run`."""

@@ -149,6 +149,9 @@ class Council:
         else:
             self._tell_all("note", f"{which}: {statement}; the engines that are there are watched without it")
 
+    def unplaced(self, statement: str, hint: str, missing: tuple[int, ...], now: float) -> None:
+        """Nobody places nodes of a watch."""
+
     def lost(self, node: Node, how: str, statement: str, silent_s: float, now: float) -> None:
         if self._parts[node.number].verdict is None:
             if how == "closed":

@@ -179,12 +179,12 @@ class WatchLink:
         why = self._dialing.last_error or "nobody answers"
         if self._alone_since is not None:
             how, first = self._how
-            self._lose(now, how, f"{first or 'it could not be reached'}: {why}", now - self._alone_since)
+            self._lose(now, how, f"{first or 'it was not reached'}: {why}", now - self._alone_since)
         elif self._spec.on_lost == "end":
-            self._lose(now, "never", f"it could not be reached within {self._share.join_timeout:g} s: {why}")
+            self._lose(now, "never", f"it was not reached within {self._share.join_timeout:g} s: {why}")
         else:
             self._said_late = True
-            self._warn(f"node 0 could not be reached within {self._share.join_timeout:g} s ({why}): until it can be, "
+            self._warn(f"node 0 was not reached within {self._share.join_timeout:g} s ({why}): until it is, "
                        "this engine is watched alone")  # fmt: skip
 
     def _warn(self, text: str) -> None:
