@@ -220,14 +220,15 @@ def test_with_on_failure_report_a_lost_node_is_only_told(start: Start, gone: int
 
 
 @pytest.mark.slow
-def test_the_coordinator_is_killed_and_nothing_happens_to_the_engines(start: Start) -> None:
-    nodes = start(CORE, CORE)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_coordinator_is_lost_and_nothing_happens_to_the_engines(start: Start, number: int) -> None:
+    nodes = start(CORE, CORE, options=("--orphan-timeout", "4"))
     pids = [each.pids() for each in nodes]
     for each, told in zip(nodes, pids, strict=True):
         each.joined(told["workers"])
         until_said(each, SAID)
 
-    os.kill(council_of(nodes[0]), signal.SIGKILL)
+    os.kill(council_of(nodes[0]), number)
     for each in nodes:
         until_said(each, SAID, times=2)
 

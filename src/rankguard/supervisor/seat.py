@@ -6,6 +6,8 @@ Read next: `council.py` (what it does), `../launchers/placer.py` (the child), `w
 
 import contextlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from selectors import BaseSelector
@@ -78,6 +80,12 @@ class Seat:
     def wake(self, now: float) -> None:
         if self._again_at is not None and now >= self._again_at:
             self._again_at = None if self._start() else now + self._pause
+
+    def replace(self) -> None:
+        """It does not answer: it is killed, and another one is started with the news of its end."""
+        if self._child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """It is needed no more."""

@@ -55,7 +55,7 @@ class WatchLink:
         self._seat: Seat | None = None
         self._lasting: list[Message] = []
         """What every coordinator is to know."""
-        self._failing = self._said_late = False
+        self._failing = self._said_late = self._is_done = False
         self._began = clock()
         self._alone_since: float | None = None
         """When the connection was lost, or when this node had nothing left to do but to tell."""
@@ -111,6 +111,7 @@ class WatchLink:
 
     def done(self, job: Job, final: Verdict) -> None:
         """Nothing is left of the engine on this node."""
+        self._is_done = True
         if self._alone_since is None and self._link is None:
             self._alone_since = self._clock()
         failed = final.outcome == "failed" and job.failed_by != "node-lost"
@@ -148,7 +149,7 @@ class WatchLink:
         if self._dialing is not None:
             due += [self._dialing.next_wake(), self._patient_until()]
         elif self._link is not None:
-            due.append(self._link.last_heard + self._share.orphan_timeout)
+            due.append(self._link.last_heard + self._longest_silence)
         return min((at for at in due if at is not None), default=None)
 
     def wake(self, now: float) -> None:
@@ -162,12 +163,26 @@ class WatchLink:
                 self._out_of_patience(now)
         elif self._link is not None:
             silent = now - self._link.last_heard
-            if silent >= self._share.orphan_timeout:
+            if silent >= self._longest_silence:
                 self._on_link(now)  # it may be we who were stopped
                 silent = 0.0 if self._link is None else now - self._link.last_heard
-            if self._link is not None and silent >= self._share.orphan_timeout:
-                self._lose(now, "silent", f"nothing was heard of it for {silent:.1f} s", silent)
+            if self._link is not None and silent >= self._longest_silence:
+                self._on_silence(now, silent)
             self._watch_writing()
+
+    @property
+    def _longest_silence(self) -> float:
+        """On node 0 half as long: what does not answer there is no node, and the others wait for another one."""
+        return self._share.orphan_timeout / (1 if self._seat is None else 2)
+
+    def _on_silence(self, now: float, silent: float) -> None:
+        if self._seat is None:
+            self._lose(now, "silent", f"nothing was heard of it for {silent:.1f} s", silent)
+            return
+        self._seat.replace()
+        self._hang_up()
+        self._how, self._alone_since = ("silent", f"nothing was heard of it for {silent:.1f} s"), now
+        self._dial()
 
     def _patient_until(self) -> float | None:
         if self._alone_since is not None:
@@ -177,8 +192,11 @@ class WatchLink:
     def _out_of_patience(self, now: float) -> None:
         assert self._dialing is not None
         why = self._dialing.last_error or "nobody answers"
-        if self._alone_since is not None:
-            how, first = self._how
+        if self._seat is not None and not self._is_done:
+            self._alone_since, self._said_late = None, True
+            self._warn(f"no coordinator runs on this node ({why}): until one does, this engine is watched alone")
+        elif self._alone_since is not None:
+            how, first = ("never", "") if self._seat is not None else self._how
             self._lose(now, how, f"{first or 'it was not reached'}: {why}", now - self._alone_since)
         elif self._spec.on_lost == "end":
             self._lose(now, "never", f"it was not reached within {self._share.join_timeout:g} s: {why}")
