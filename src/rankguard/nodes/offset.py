@@ -8,6 +8,8 @@ needs no list of them.
 Read next: `mapping.py` (which uses it), `../facts.py` (`NodeJoined.uncertainty`).
 """
 
+ROUNDING = 1e-7
+"""Seconds: what sums of instants may be off by, as floating-point numbers."""
 DRIFT = 1e-3
 """Seconds a second by which two clocks may part: each is slewed by at most 500 ppm, forward or back, by NTP's algorithm in
 the kernel (adjtimex(2), `freq`; adjtime(3)). A crystal alone is within 100 ppm. A daemon may step the tick for more than
@@ -62,6 +64,9 @@ class Offset:
         self._low, self._high = max(was_low, low), min(was_high, high)
         self._at = max(self._at, now) if self.known else now
         if self._low <= self._high:
+            return
+        if self._low - self._high <= ROUNDING:
+            self._low, self._high = self._high, self._low
             return
         self.contradictions += 1
         if high == float("inf"):  # one bound alone: it shows by how much we were wrong, at least
