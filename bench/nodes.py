@@ -35,7 +35,8 @@ from tests.ray import hosts as ray_cluster  # noqa: E402
 RANKS = ROOT / "bench" / "ranks" / "several.py"
 VERDICT = "the job has failed"
 VICTIM, WORLD, NPROC = 5, 8, 2
-LIMIT_S = 60.0
+LIMIT_S = 240.0
+"""Eight ranks that import torch on two busy cores take a minute; Ray, another one."""
 AIM_MS = 250.0
 
 
