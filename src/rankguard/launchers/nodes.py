@@ -178,7 +178,7 @@ class NodeRanks:
     def _pass_on(self, node: Node, fact: Fact, now: float) -> None:
         if isinstance(fact, FrontLost | WardenLost):
             what = "rankguard's own command there" if isinstance(fact, FrontLost) else "its warden"
-            self._fleet.lose(node, "left", f"{what} was ended by somebody (pid {fact.pid})", 0.0, now)
+            self._fleet.lose(node, "left", f"{what} was ended by somebody", 0.0, now)
             return
         if node.lost:
             return
