@@ -73,6 +73,8 @@ class NodeRanks:
         self._asked: dict[int, Callable[[Message], None]] = {}
         self._dropped: dict[int, int] = {}
         self.killed: set[int] = set()
+        self.patience: Callable[[], float] = lambda: spec.grace
+        """How long ranks that are told to end may take, in seconds; 0: as long as they like."""
         self.examined: Callable[[Node, Examined, float], None] = lambda _node, _examined, _now: None
         """Told what a node's agent has found when it was asked to examine its ranks."""
         fleet.taker = self
@@ -285,7 +287,7 @@ class NodeRanks:
                 first = node.number * self._each
                 spared = [rank - first for rank in spare if first <= rank < first + self._each]
                 order = {"do": "signal", "signal": number, "ends": ends, "because": because, "spare": spared}
-                self._fleet.send(node, order)
+                self._fleet.send(node, order | {"patience": self.patience()})
         if ends and not self._gone:
             self._cancel()
         return self._spec.nprocs - len(self._ended) if self._gone else 0

@@ -138,6 +138,9 @@ class Uplink:
 
         `at`: before the first of them was signalled. Afterwards some may have ended already.
         """
+        job = self._attempt.job if self._attempt is not None else None
+        if isinstance(order, Sweep) and (job is None or job.ended == job.spec.nprocs):
+            return  # what they left behind is nobody's failure
         if order.kill if isinstance(order, Sweep) else order.ends:
             number = SIGKILL if isinstance(order, Sweep) else order.signal
             self.tell(NodeStopping(at, 0, self._spec.node, order.because, number))
@@ -281,7 +284,7 @@ class Uplink:
                 self._hang_up()
                 # One that had not begun, or that nobody waits for any longer.
                 if self._attempt is not None and not self._attempt.job.finished:
-                    self._stop(self._attempt, now, SIGTERM, "the job, which is over", at_once=True)
+                    self._stop(self._attempt, now, SIGTERM, "the job, which is over", 0.0, at_once=True)
             case _ if self._attempt is not None and not self._attempt.job.finished:
                 self._ordered(self._attempt, message, now)
 
@@ -293,11 +296,12 @@ class Uplink:
                 self._begun = self._share.replace(**parts)
                 attempt.begin(self._begun, message["master_addr"], message["master_port"])
             case "signal" if message["ends"]:
-                self._stop(attempt, now, message["signal"], message["because"], spare=tuple(message["spare"]))
+                spare, patience = tuple(message["spare"]), float(message["patience"])
+                self._stop(attempt, now, message["signal"], message["because"], patience, spare=spare)
             case "signal":
                 self._pass_signal(attempt, message["signal"], now)
             case "kill":
-                self._stop(attempt, now, SIGTERM, message["because"], at_once=True)
+                self._stop(attempt, now, SIGTERM, message["because"], 0.0, at_once=True)
             case "signal-rank":
                 attempt.driver.launcher.signal_rank(message["rank"], message["signal"])
             case "examine":
@@ -315,11 +319,11 @@ class Uplink:
             attempt.take(SignalPassed(now, number))
 
     def _stop(
-        self, attempt: "LiveAttempt", now: float, number: int, because: str, *,
+        self, attempt: "LiveAttempt", now: float, number: int, because: str, patience: float, *,
         at_once: bool = False, spare: tuple[int, ...] = (),
     ) -> None:  # fmt: skip
         if attempt.job.stopped_at is None or at_once:
-            attempt.take(StopRequested(now, number, None, self._spec.grace, at_once, because, BY_COORDINATOR, spare))
+            attempt.take(StopRequested(now, number, None, patience, at_once, because, BY_COORDINATOR, spare))
 
     def _stacks(self, attempt: "LiveAttempt", message: Message, now: float) -> None:
         number = message["id"]

@@ -70,6 +70,7 @@ class WorldAttempt:
         self._ranks = NodeRanks(
             spec, self._fleet, clock, emit=self._on_fact, output=self._output, on_payload=self.desk.payload
         )
+        self._ranks.patience = self._patience
         self.driver.launcher = self.driver.tree = self._ranks
         self.desk.asks |= self._screen.answer(self._glimpses(), self._output)
         self._gathering = Gathering(
@@ -187,6 +188,13 @@ class WorldAttempt:
             return
         if received.signal in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             self.take(StopRequested(now, received.signal, received.sender, to="supervisor"))
+
+    def _patience(self) -> float:
+        """Two clocks, as on one machine: after a failure, and after a request."""
+        stop = self.job.stop
+        if stop is None:
+            return self._spec.grace
+        return self._spec.shutdown_timeout if stop.grace is None else stop.grace
 
     def _heard_at(self, rank: int) -> float | None:
         return self._ranks.heard_at(rank)
