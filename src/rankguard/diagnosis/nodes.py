@@ -252,7 +252,7 @@ def _missing(case: Case) -> str:
 def _coordinator(lost: NodeLost) -> str:
     """Of an agent's own verdict."""
     if lost.how == "never":
-        return f"the coordinator at {lost.name} was not reached: {lost.statement}"
+        return f"node 0 at {lost.name} {lost.statement.removeprefix('it ')}"
     if lost.how == "refused":
         return f"the coordinator at {lost.name} refused this node: {lost.statement}"
     return f"the coordinator's node {lost.name} was lost: {lost.statement}"

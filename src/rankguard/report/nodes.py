@@ -33,7 +33,7 @@ def where(verdict: Verdict, culprit: Culprit) -> str:
 def became(verdict: Verdict) -> list[str]:
     """What became of ranks whose node was lost."""
     lost, culprit = _lost(verdict), verdict.culprit
-    if lost and is_node(culprit) and all(row.pid is None for row in verdict.ranks):
+    if is_node(culprit) and all(row.pid is None for row in verdict.ranks):
         return [NOTHING]
     told = []
     for name in dict.fromkeys(row.node for row in lost):

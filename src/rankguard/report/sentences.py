@@ -145,7 +145,8 @@ def _of_node(fact: str, entry: Entry) -> str:
             signal = _signal(entry.get("signal", 15))
             return f"the agent of {node} sent {signal} to its ranks: {plain(entry.get('because'))}"
         case _:
-            return f"{node} was lost: {plain(entry.get('statement'))}"
+            what = "is missing" if entry.get("how") == "never" else "was lost"
+            return f"{node} {what}: {plain(entry.get('statement'))}"
 
 
 def _looked(entry: Entry) -> str:
