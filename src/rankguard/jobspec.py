@@ -68,7 +68,7 @@ class NodesPlan(Record):
     orphan_timeout: float = 10.0
     """`Share.orphan_timeout` of the agents that we have placed."""
     watch: WatchPlan | None = None
-    """Each node watches an engine of its own, and the ranks are the roots of these (`supervisor/council.py`)."""
+    """Each node watches an engine of its own, and the ranks are the roots of these (`supervisor/nodes/council.py`)."""
 
 
 class Share(Record):

@@ -9,7 +9,7 @@ from rankguard.facts import Exited, Fact, NodeStopping
 from rankguard.jobspec import Share
 from rankguard.model import Ending
 from rankguard.orders import Look, SignalAll
-from rankguard.supervisor.uplink import Uplink
+from rankguard.supervisor.nodes.uplink import Uplink
 from rankguard.testing.player import new_spec
 
 JOIN_S = 200.0

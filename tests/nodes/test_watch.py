@@ -98,7 +98,7 @@ def council_of(watched: Watched) -> int:
     while queue:
         pid = queue.pop()
         with open(f"/proc/{pid}/cmdline") as cmdline:
-            if "rankguard.supervisor.council" in cmdline.read():
+            if "rankguard.supervisor.nodes.council" in cmdline.read():
                 return pid
         queue += children(pid)
     raise AssertionError("there is no coordinator")

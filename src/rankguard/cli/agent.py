@@ -2,7 +2,7 @@
 
 stdin: one line, the job as `record.to_data` makes it. Then stdin stays open: its end means that whoever placed this agent
 is gone (a line before may say why), and the ranks end as after a SIGTERM. It prints nothing but its own faults; the exit status is the verdict's.
-Read next: `front/main.py`; `../supervisor/uplink.py` (its supervisor's link to the coordinator).
+Read next: `front/main.py`; `../supervisor/nodes/uplink.py` (its supervisor's link to the coordinator).
 """
 
 import fcntl

@@ -4,7 +4,7 @@ That of the node which failed first is the verdict of all. Instants are compared
 among failures that came together the stronger one is first, as among ranks (`failure_class.py`): who says that it lost a
 peer is a victim of whoever did not. A node that was lost was there until it fell silent. Where nobody failed: who asked.
 
-Not here: what happened on a node (`verdict.py`), what is done about it (`../supervisor/council.py`).
+Not here: what happened on a node (`verdict.py`), what is done about it (`../supervisor/nodes/council.py`).
 """
 
 from rankguard.case import Case, RankCase

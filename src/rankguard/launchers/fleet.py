@@ -1,7 +1,7 @@
 """The coordinator's nodes: who has joined, what they say, who is lost. It outlives an attempt; `nodes.py` is one attempt's.
 
 Each node has an agent: an ordinary supervisor with its own ranks, which acts on a local death by itself. It dials us
-(`../supervisor/uplink.py`); our own machine's agent is started here as a child, or a program that has all agents placed
+(`../supervisor/nodes/uplink.py`); our own machine's agent is started here as a child, or a program that has all agents placed
 (`../nodes/rayplace.py`). A heartbeat goes to each link and its answer is a measure of that node's clock.
 Read next: `../nodes/link.py` (one connection), `../nodes/offset.py` (clocks).
 """

@@ -2,7 +2,7 @@
 
 Orders of the core become messages to agents; what agents tell becomes facts of the world: ranks by their number among
 all, instants on our clock. An agent ends, reaps and sweeps its ranks by itself; here that is only heard of.
-Read next: `fleet.py` (the links), `../nodes/mapping.py` (facts), `../supervisor/uplink.py` (the other end).
+Read next: `fleet.py` (the links), `../nodes/mapping.py` (facts), `../supervisor/nodes/uplink.py` (the other end).
 """
 
 from collections.abc import Callable, Iterable

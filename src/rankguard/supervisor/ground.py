@@ -20,9 +20,9 @@ from rankguard.wire import Wire
 if TYPE_CHECKING:
     from rankguard.launchers.fleet import Fleet
     from rankguard.supervisor.keeping import Keeping
+    from rankguard.supervisor.nodes.uplink import Uplink
+    from rankguard.supervisor.nodes.watchlink import WatchLink
     from rankguard.supervisor.page import Page
-    from rankguard.supervisor.uplink import Uplink
-    from rankguard.supervisor.watchlink import WatchLink
 
 
 class Ground(NamedTuple):

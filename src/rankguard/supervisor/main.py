@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from rankguard.model import Attempt
     from rankguard.supervisor.failopen import Part
     from rankguard.supervisor.keeping import Keeping
+    from rankguard.supervisor.nodes.uplink import Uplink
+    from rankguard.supervisor.nodes.watchlink import WatchLink
+    from rankguard.supervisor.nodes.world import WorldAttempt
     from rankguard.supervisor.page import Page
     from rankguard.supervisor.restarts import Restarter
-    from rankguard.supervisor.uplink import Uplink
-    from rankguard.supervisor.watchlink import WatchLink
-    from rankguard.supervisor.world import WorldAttempt
 
 clock = time.monotonic
 FLUSH_S = 2.0
@@ -195,10 +195,10 @@ class Supervisor:
         if spec.share is None:
             return None
         if spec.watch is not None:
-            from rankguard.supervisor.watchlink import WatchLink
+            from rankguard.supervisor.nodes.watchlink import WatchLink
 
             return WatchLink(spec, self._selector, clock, self._told)
-        from rankguard.supervisor.uplink import Uplink  # no start on one machine waits for it
+        from rankguard.supervisor.nodes.uplink import Uplink  # no start on one machine waits for it
 
         return Uplink(spec, self._selector, clock, self._tell_joining)
 
@@ -221,7 +221,7 @@ class Supervisor:
     def _make_attempt(self, before: "tuple[Attempt, ...]") -> "LiveAttempt | WorldAttempt":
         if self._fleet is None:
             return LiveAttempt(self._ground, before)
-        from rankguard.supervisor.world import WorldAttempt
+        from rankguard.supervisor.nodes.world import WorldAttempt
 
         return WorldAttempt(self._ground, before)
 

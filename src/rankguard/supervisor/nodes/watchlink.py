@@ -23,8 +23,8 @@ from rankguard.launchers.contract import Told
 from rankguard.model import Verdict
 from rankguard.nodes.link import Dialing, Link
 from rankguard.orders import Order, SignalAll, Sweep, Tell
-from rankguard.supervisor.seat import Seat
-from rankguard.supervisor.uplink import BY_COORDINATOR, SIGTERM, without_coordinator
+from rankguard.supervisor.nodes.seat import Seat
+from rankguard.supervisor.nodes.uplink import BY_COORDINATOR, SIGTERM, without_coordinator
 from rankguard.wire import Message
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The coordinator of a watch over several nodes, as node 0's supervisor has it: a child, started again when it is lost.
 
 So the engine of node 0 is watched as on any other node, and nothing that happens to the coordinator happens to it.
-Read next: `council.py` (what it does), `../launchers/placer.py` (the child), `watchlink.py` (who owns this).
+Read next: `council.py` (what it does), `../../launchers/placer.py` (the child), `watchlink.py` (who owns this).
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from rankguard.jobspec import JobSpec
 from rankguard.launchers.placer import Placer
 from rankguard.record import to_data
 
-COMMAND = (sys.executable, "-P", "-m", "rankguard.supervisor.council")
+COMMAND = (sys.executable, "-P", "-m", "rankguard.supervisor.nodes.council")
 """-P: a `random.py` in the current folder is not Python's."""
 _PAUSE, _LONGEST = 0.2, 10.0
 """Seconds before it is started again, twice as long each time."""

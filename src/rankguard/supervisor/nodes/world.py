@@ -1,9 +1,9 @@
 """One attempt at a job on several machines, in its coordinator: the one core that holds all ranks.
 
-The same driver, desk, output, page and journal as an attempt on one machine (`attempt.py`), over a launcher whose ranks
+The same driver, desk, output, page and journal as an attempt on one machine (`../attempt.py`), over a launcher whose ranks
 are elsewhere. What only their own machine can know (memory, stacks, the kernel's word, what is left) their agents look
 at and tell. No process of a rank is ours: nothing here may touch a pid that a fact tells.
-Read next: `../launchers/nodes.py`, `../launchers/fleet.py`, `uplink.py` (an agent's end).
+Read next: `../../launchers/nodes.py`, `../../launchers/fleet.py`, `uplink.py` (an agent's end).
 """
 
 import signal
@@ -39,8 +39,8 @@ from rankguard.report.redact import for_telling
 from rankguard.supervisor.ahead import Ahead
 from rankguard.supervisor.desk import Desk
 from rankguard.supervisor.failopen import Part
-from rankguard.supervisor.gathering import Gathering
 from rankguard.supervisor.ground import Ground
+from rankguard.supervisor.nodes.gathering import Gathering
 from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.rehearsal import Rehearsal
 from rankguard.wire import Message
@@ -51,7 +51,7 @@ _STACKS_S = 10.0
 
 
 class WorldAttempt:
-    """As `attempt.LiveAttempt`, for `main.py`."""
+    """As `attempt.LiveAttempt`, for `../main.py`."""
 
     def __init__(self, ground: Ground, before: tuple[Attempt, ...]) -> None:
         assert ground.fleet is not None

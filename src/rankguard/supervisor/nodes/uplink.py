@@ -2,7 +2,7 @@
 
 Of one node's part of a job on several machines (`spec.share`). A local death is acted on by this node's own core; here it
 is only told, with every turn of the loop. No rank waits for the network: output that the link does not take is dropped
-and counted, and the node's own files have it. Read next: `../nodes/link.py`, `../launchers/fleet.py` (the other end).
+and counted, and the node's own files have it. Read next: `../../nodes/link.py`, `../../launchers/fleet.py` (the other end).
 """
 
 import os

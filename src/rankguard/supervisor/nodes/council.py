@@ -1,8 +1,8 @@
-"""`python -m rankguard.supervisor.council`: the coordinator of a watch over several nodes.
+"""`python -m rankguard.supervisor.nodes.council`: the coordinator of a watch over several nodes.
 
 Each node watches its own engine and decides about it by itself (`watchlink.py`). Here their news meet: the first engine that
 fails, a node that is lost and a request to end make all engines end, and when all have ended every node is told the same
-verdict (`../diagnosis/parts.py`). It holds no state that the nodes cannot tell again: a new one in its place knows as much
+verdict (`../../diagnosis/parts.py`). It holds no state that the nodes cannot tell again: a new one in its place knows as much
 as soon as they have joined it.
 
 stdin: one line of JSON, a JobSpec with `nodes`; its end means that node 0's supervisor is gone, and ends this. stdout:

@@ -1,7 +1,7 @@
 """What all nodes are asked, and made one answer of: the stacks of every rank, what all are doing when one is late.
 
 For the coordinator of a job on several machines. A node that does not answer in time is done without.
-Read next: `world.py`, `examination.py` (what an agent does), `snapshots.py`.
+Read next: `world.py`, `../examination.py` (what an agent does), `../snapshots.py`.
 """
 
 import itertools
@@ -60,7 +60,7 @@ class Gathering:
     # ── Stacks, on request ───────────────────────────────────────────────────────────────────────────────────────
 
     def stacks(self, message: Message, now: float, reply: Callable[[Message], None]) -> None:
-        """`{"do": "stacks", "rank": null or N}`, as `snapshots.py` answers it on one machine."""
+        """`{"do": "stacks", "rank": null or N}`, as `../snapshots.py` answers it on one machine."""
         rank, each, size = message.get("rank"), self._fleet.plan.nproc, self._job.spec.nprocs
         if rank is not None and (type(rank) is not int or not 0 <= rank < size):
             reply({"is": "error", "statement": f"there is no rank `{str(rank)[:20]}`; the ranks are 0 to {size - 1}"})
