@@ -93,9 +93,15 @@ def test_what_it_did_to_the_others_is_no_cause(hosts, tmp_path):
 def test_tried_again_on_all_of_them(hosts, tmp_path):
     text = "tell(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
     text += "if os.environ['TORCHELASTIC_RESTART_COUNT'] == '1': sys.exit(0)\n"
-    text += "if RANK == 5: sys.exit(3)\nsignal.pause()\n"
+    text += "if RANK != 5: signal.pause()\n"
+    text += "os.read(os.open(sys.argv[2], os.O_RDONLY), 1)\nsys.exit(3)\n"
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
     with Job(hosts, tmp_path, text) as job:
-        told = job.start("--max-restarts", "1").tellings(16)
+        job.args = (str(gate),)
+        told = job.start("--max-restarts", "1").tellings(8)
+        gate.write_bytes(b"!")  # not before all of the first attempt are there
+        told += job.tellings(8)
         nodes = job.ended()
 
     assert sorted((int(each.words[0]), each.rank) for each in told) == [(n, rank) for n in (0, 1) for rank in WORLD]
