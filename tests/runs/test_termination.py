@@ -370,7 +370,7 @@ def the_last_word_tells(place: Path, run: Path) -> None:
     """As `kubectl describe pod` shows it: how full, how fast, who grew, who was not ready."""
     last = told(place)
     found = re.fullmatch(
-        rf"rankguard: memory (\d+\.\d) of 220\.0 MiB, \+\d+\.\d MiB/s, rank 1 growing, rank 2 not ready run={run.name}",
+        rf"rankguard: memory (\d+\.\d) of 220\.0 MiB, \+\d+\.\d [KM]iB/s, rank 1 growing, rank 2 not ready run={run.name}",
         last["line"],
     )
     assert found, last["line"]
