@@ -33,7 +33,7 @@ while True: signal.pause()
 LEAVES = """
 if RANK == 1:
     child = "import signal; signal.signal(15, 1); print('x', flush=True); signal.pause()"
-    subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE).stdout.read(1)
+    subprocess.Popen([sys.executable, "-c", child], start_new_session=True, stdout=subprocess.PIPE).stdout.readline()
     say("up1")
 else:
     say("up0")
