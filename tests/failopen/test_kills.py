@@ -136,8 +136,8 @@ def test_never_0_after_a_failure_that_was_known():
     """A rank-like process was killed, the engine has its time to settle, and would end with 0."""
     with Engine() as engine:
         engine.watch("--rank-pattern", "^worker-", "--settle", "60", code=0).up()
+        engine.until_journal('"name": "worker-0')
         worker = next(pid for pid, line in engine.alive().items() if "worker-0" in line and "rankguard" not in line)
-        engine.until_journal(f'"pid": {worker}, "name"')
         os.kill(worker, signal.SIGKILL)
         engine.until_journal("to handle it")
         engine.kill("supervisor")
