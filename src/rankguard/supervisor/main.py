@@ -306,6 +306,8 @@ class Supervisor:
         final = self._with_unwritten(final)
         self._files.finish(final)
         self._last_word.write(lambda theirs: _last_word_of(final, theirs))
+        if self._uplink is not None:
+            self._uplink.close()
         # What went wrong just now cannot be in what could not be written.
         told = self._with_unwritten(final).to_dict()
         if self._page is not None:

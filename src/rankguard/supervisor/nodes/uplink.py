@@ -174,7 +174,7 @@ class Uplink:
         if self._dialing is not None:
             due = [self._dialing.next_wake(), self._began + self._share.join_timeout, saying]
             return min(at for at in due if at is not None)
-        if self._link is None:
+        if self._link is None or self.final is not None:
             return None
         return min(self._signs_at + _SIGNS_S, self._link.last_heard + self._share.orphan_timeout, saying)
 
@@ -191,7 +191,7 @@ class Uplink:
                 self._dialing = None
                 self._lose(now, "never", f"it could not be reached within {self._share.join_timeout:g} s: {why}")
             return
-        if self._link is None:
+        if self._link is None or self.final is not None:
             return
         self._flush_facts()
         if now >= self._signs_at + _SIGNS_S:
@@ -268,7 +268,9 @@ class Uplink:
         link.flush()
         for message in link.receive():
             self._take(message, now)
-        if link.closed and self._link is link:
+        if link.closed and self.final is not None:
+            self.close()
+        elif link.closed and self._link is link:
             said = f" ({link.error})" if link.error else ""
             self._lose(now, "closed", f"its end of the connection is closed{said}")
         self._watch_writing()
@@ -280,8 +282,7 @@ class Uplink:
             case "again":
                 self.again = True
             case "finish":
-                self.final = Verdict.from_dict(message["verdict"])
-                self._hang_up()
+                self.final = Verdict.from_dict(message["verdict"])  # the link is let go of once that is in our files
                 # One that had not begun, or that nobody waits for any longer.
                 if self._attempt is not None and not self._attempt.job.finished:
                     self._stop(self._attempt, now, SIGTERM, "the job, which is over", 0.0, at_once=True)
@@ -335,7 +336,7 @@ class Uplink:
 
     def _lose(self, now: float, how: str, statement: str, silent_s: float = 0.0) -> None:
         """Nobody is left who speaks for the whole job: this node's ranks end."""
-        self._hang_up()
+        self.close()
         if self.lost is not None:
             return
         name = self._share.host if how in ("closed", "silent") else shown(self._share.host, self._share.port)
@@ -343,7 +344,8 @@ class Uplink:
         if self._attempt is not None:
             self._attempt.take(self.lost)
 
-    def _hang_up(self) -> None:
+    def close(self) -> None:
+        """Let go. The coordinator waits for that when it has told the verdict of the whole job."""
         if self._dialing is not None:
             self._dialing.close()
             self._dialing = None

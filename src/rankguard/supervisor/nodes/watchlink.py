@@ -180,7 +180,7 @@ class WatchLink:
             self._lose(now, "silent", f"nothing was heard of it for {silent:.1f} s", silent)
             return
         self._seat.replace()
-        self._hang_up()
+        self.close()
         self._how, self._alone_since = ("silent", f"nothing was heard of it for {silent:.1f} s"), now
         self._dial()
 
@@ -243,7 +243,7 @@ class WatchLink:
         for message in link.receive():
             self._take(message, now)
         if link.closed and self._link is link:
-            self._hang_up()
+            self.close()
             said = f" ({link.error})" if link.error else ""
             self._how = "closed", f"its end of the connection was closed{said}"
             self._alone_since = now
@@ -259,7 +259,7 @@ class WatchLink:
                 self._tell(message["do"], str(message["text"]))
             case "finish":
                 self.final = Verdict.from_dict(message["verdict"])
-                self._hang_up()
+                self.close()
             case "signal" if attempt is not None and not attempt.job.finished:
                 at_once = bool(message["at_once"])
                 if attempt.job.stopped_at is None or at_once:
@@ -287,7 +287,7 @@ class WatchLink:
 
     def _lose(self, now: float, how: str, statement: str, silent_s: float = 0.0) -> None:
         """Nobody is left who speaks of the other nodes."""
-        self._hang_up()
+        self.close()
         if self.lost is not None:
             return
         where = f"{self._share.host}:{self._share.port}"
@@ -304,7 +304,7 @@ class WatchLink:
         """The engine here goes on without node 0: that is only told."""
         return self._reports or (how in ("never", "refused") and self._spec.on_lost == "keep")
 
-    def _hang_up(self) -> None:
+    def close(self) -> None:
         if self._dialing is not None:
             self._dialing.close()
             self._dialing = None
