@@ -71,7 +71,6 @@ class NodeRanks:
         self._told: dict[int, float] = {}
         self._trees: dict[int, TreeEmpty] = {}
         self._asked: dict[int, Callable[[Message], None]] = {}
-        self._dropped: dict[int, int] = {}
         self.killed: set[int] = set()
         self.patience: Callable[[], float] = lambda: spec.grace
         """How long ranks that are told to end may take, in seconds; 0: as long as they like."""

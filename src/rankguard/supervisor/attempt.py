@@ -23,15 +23,10 @@ from rankguard.driver import URGENT, Driver
 from rankguard.facts import (
     Degraded,
     Fact,
-    FrontLost,
     JobStarted,
     Judged,
     OomSeen,
-    ReadinessExpected,
-    Resumed,
     StopRequested,
-    Suspended,
-    WardenLost,
 )
 from rankguard.jobspec import Share
 from rankguard.launchers.contract import Surroundings
@@ -59,6 +54,7 @@ from rankguard.supervisor.samples import Samples
 from rankguard.supervisor.snapshots import PRIORITY as NEWS_ASIDE
 from rankguard.supervisor.snapshots import Snapshots
 from rankguard.supervisor.tree import JobTree
+from rankguard.supervisor.wishes import Wishes
 from rankguard.wire import Message
 
 if TYPE_CHECKING:
@@ -81,11 +77,8 @@ class LiveAttempt:
         self._spec = spec = ground.spec.replace(attempt=len(before))
         self._files, self._selector = files, selector = ground.files, ground.selector
         self._wall, few = time.time(), ground.few_fds
-        self.asked_to_end: Fact | None = None
-        """Somebody wants this run to end, or one of our own processes is gone."""
-        self._expected: ReadinessExpected | None = None
-        self._suspended = False
         self.job = Job(for_telling(spec), before)
+        self.wishes = Wishes(self.job, keeps=spec.keeps)
         self.port, self._port_lock = master_port(spec)
         if spec.watch is None:
             how = "given" if self._port_lock is None else "a free one"
@@ -356,29 +349,9 @@ class LiveAttempt:
         return final.replace(warnings=(*final.warnings, *lost))
 
     @property
-    def last(self) -> str | None:
-        """Why no attempt may follow, whatever became of this one."""
-        if self.asked_to_end is not None:
-            return "it was asked to end"
-        wish, ready = self._expected, self.job.all_ready_at is not None
-        if wish is not None and wish.timeout is not None and not ready and clock() >= wish.at + wish.timeout:
-            return "whoever waited for it to be ready does not wait any longer"
-        return None
-
-    @property
     def lasted_s(self) -> float:
         """From its launch to the end of its last rank."""
         return max(0.0, (self.job.ended_at or self.job.now) - (self.job.started_at or self.job.now))
-
-    def carried(self) -> Iterator[Fact]:
-        """What holds for the next attempt as well: readiness is expected, by the same instant; the job is suspended."""
-        now, wish = clock(), self._expected
-        if wish is not None and wish.timeout is not None and self.job.all_ready_at is None:
-            yield ReadinessExpected(now, max(0.0, wish.at + wish.timeout - now))
-        elif self.job.expects_ready:
-            yield ReadinessExpected(now)
-        if self._suspended:
-            yield Suspended(now)
 
     def close(self) -> None:
         """What another attempt makes anew."""
@@ -411,13 +384,7 @@ class LiveAttempt:
 
     def take(self, fact: Fact) -> None:
         """A fact from outside the job, for the core; what concerns further attempts is remembered."""
-        lost = isinstance(fact, FrontLost | WardenLost) and not self._spec.keeps
-        if isinstance(fact, StopRequested) or lost:
-            self.asked_to_end = self.asked_to_end or fact
-        elif isinstance(fact, ReadinessExpected):
-            self._expected = fact
-        elif isinstance(fact, Suspended | Resumed):
-            self._suspended = isinstance(fact, Suspended)
+        self.wishes.note(fact)
         if self.job.finished and self._ground.uplink is not None:
             self._ground.uplink.listen(fact)  # the other nodes have not ended yet
         self.driver.emit(fact)

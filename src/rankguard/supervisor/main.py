@@ -344,11 +344,11 @@ class Supervisor:
         """Attempt after attempt, until one does not fail or is the last; its verdict."""
         while final.outcome == "failed":
             before = self._attempt
-            delay = restarter.after(final, before.last, before.lasted_s)
+            delay = restarter.after(final, before.wishes.last, before.lasted_s)
             if delay is not None:
                 self._tell_page(resting=f"{final.statement}; all ranks are started again")
                 self._rest(delay)
-                if before.asked_to_end is None:
+                if before.wishes.asked_to_end is None:
                     restarter.begin()
                 else:
                     restarter.give_up("it was asked to end before it was started again")
@@ -363,11 +363,13 @@ class Supervisor:
             except SpawnFailed as error:
                 final = final.replace(not_restarted=f"it could not be: {error.statement}")
                 break
-            final = self._attempt.run(before.carried())
+            final = self._attempt.run(before.wishes.carried())
         return restarter.with_what_is_left(final)
 
     def _heals(self, failed: Verdict) -> bool:
-        heals = self._restarter is not None and self._attempt.last is None and self._restarter.heals(failed, clock())
+        heals = (
+            self._restarter is not None and self._attempt.wishes.last is None and self._restarter.heals(failed, clock())
+        )
         self._tell_page(heals=heals)
         return heals
 
@@ -380,7 +382,7 @@ class Supervisor:
         until = clock() + seconds
         if self._page is not None:
             self._page.warn = self._page.gone = self._page.note
-        while self._attempt.asked_to_end is None and clock() < until:
+        while self._attempt.wishes.asked_to_end is None and clock() < until:
             self._turn(until, self._fleet)
 
     def _turn(self, until: float, *parts: "Part | None", goes_on: Callable[[], bool] = lambda: True) -> None:

@@ -8,7 +8,7 @@ Read next: `../../launchers/nodes.py`, `../../launchers/fleet.py`, `uplink.py` (
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rankguard._version import __version__
@@ -19,15 +19,10 @@ from rankguard.diagnosis.verdict import verdict
 from rankguard.driver import Driver
 from rankguard.facts import (
     Fact,
-    FrontLost,
     JobStarted,
     Mustered,
     NodeJoined,
-    ReadinessExpected,
-    Resumed,
     StopRequested,
-    Suspended,
-    WardenLost,
 )
 from rankguard.launchers.nodes import NodeRanks
 from rankguard.linux.signals import Received
@@ -43,11 +38,10 @@ from rankguard.supervisor.ground import Ground
 from rankguard.supervisor.nodes.gathering import Gathering
 from rankguard.supervisor.onscreen import OnScreen
 from rankguard.supervisor.rehearsal import Rehearsal
+from rankguard.supervisor.wishes import Wishes
 from rankguard.wire import Message
 
 clock = time.monotonic
-_STACKS_S = 10.0
-"""Nodes that have not told their stacks by then are done without."""
 
 
 class WorldAttempt:
@@ -58,11 +52,9 @@ class WorldAttempt:
         self._ground, self._fleet = ground, ground.fleet
         self._spec = spec = ground.spec.replace(attempt=len(before))
         self._files, self._wall = ground.files, time.time()
-        self.asked_to_end: Fact | None = None
-        """Somebody wants this run to end, or one of our own processes is gone."""
-        self._expected: ReadinessExpected | None = None
-        self._suspended = self._said_error = False
+        self._said_error = False
         self.job = Job(for_telling(spec), before)
+        self.wishes = Wishes(self.job, keeps=spec.keeps)
         self._screen = OnScreen(spec, ground.consoles, ground.on_terminal)
         self._output = Output(spec, self._screen.sinks, self._warn, ground.few_fds)
         self.driver = Driver(self.job, ground.selector, clock, self._record, self._listen, ground.awake)
@@ -124,29 +116,9 @@ class WorldAttempt:
         return final.replace(warnings=(*final.warnings, *lost))
 
     @property
-    def last(self) -> str | None:
-        """Why no attempt may follow, whatever became of this one."""
-        if self.asked_to_end is not None:
-            return "it was asked to end"
-        wish, ready = self._expected, self.job.all_ready_at is not None
-        if wish is not None and wish.timeout is not None and not ready and clock() >= wish.at + wish.timeout:
-            return "whoever waited for it to be ready does not wait any longer"
-        return None
-
-    @property
     def lasted_s(self) -> float:
         """From its launch to the end of its last rank."""
         return max(0.0, (self.job.ended_at or self.job.now) - (self.job.started_at or self.job.now))
-
-    def carried(self) -> Iterator[Fact]:
-        """What holds for the next attempt as well."""
-        now, wish = clock(), self._expected
-        if wish is not None and wish.timeout is not None and self.job.all_ready_at is None:
-            yield ReadinessExpected(now, max(0.0, wish.at + wish.timeout - now))
-        elif self.job.expects_ready:
-            yield ReadinessExpected(now)
-        if self._suspended:
-            yield Suspended(now)
 
     def close(self) -> None:
         """What another attempt makes anew: nothing but what Python lets go of by itself."""
@@ -162,12 +134,7 @@ class WorldAttempt:
 
     def take(self, fact: Fact) -> None:
         """A fact from outside the job, for the core; what concerns further attempts is remembered."""
-        if isinstance(fact, StopRequested | FrontLost | WardenLost):
-            self.asked_to_end = self.asked_to_end or fact
-        elif isinstance(fact, ReadinessExpected):
-            self._expected = fact
-        elif isinstance(fact, Suspended | Resumed):
-            self._suspended = isinstance(fact, Suspended)
+        self.wishes.note(fact)
         self.driver.emit(fact)
 
     def _on_fact(self, fact: Fact) -> None:
