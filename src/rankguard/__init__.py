@@ -9,13 +9,12 @@ from rankguard._version import __version__
 TYPE_CHECKING = False
 """Not `typing`'s: nothing is loaded before `__main__.py` has put the standard library first."""
 if TYPE_CHECKING:
-    from typing import Any
-
     from rankguard.adopt import Guard, guard, stop, wait_ready
     from rankguard.errors import RankFailed, RankguardBug, ReadyTimeout, SpawnFailed, UsageError
     from rankguard.inside.this_rank import Rank, this_rank
     from rankguard.job import Job, launch
     from rankguard.model import Verdict
+    from rankguard.readrun import Run, read_run
 
 __all__ = [
     "Guard",
@@ -24,12 +23,14 @@ __all__ = [
     "RankFailed",
     "RankguardBug",
     "ReadyTimeout",
+    "Run",
     "SpawnFailed",
     "UsageError",
     "Verdict",
     "__version__",
     "guard",
     "launch",
+    "read_run",
     "stop",
     "this_rank",
     "wait_ready",
@@ -41,17 +42,20 @@ _HOMES = {
     "inside.this_rank": ("Rank", "this_rank"),
     "job": ("Job", "launch"),
     "model": ("Verdict",),
+    "readrun": ("Run", "read_run"),
 }
 
 
-def __getattr__(name: str) -> "Any":
-    for home, names in _HOMES.items():
-        if name in names:
-            from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would take it for a module that has every name
 
-            value = globals()[name] = getattr(import_module(f"rankguard.{home}"), name)
-            return value
-    raise AttributeError(f"module 'rankguard' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                value = globals()[name] = getattr(import_module(f"rankguard.{home}"), name)
+                return value
+        raise AttributeError(f"module 'rankguard' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -56,17 +56,24 @@ def wait_ready(
 ) -> list[Any] | tuple[list[Any], Guard]:
     """Receive one message from each reader, and watch every process meanwhile. In place of `[r.recv() for r in readers]`.
 
-    `readers`: the receiving ends of `multiprocessing.Pipe`. `readers[i]` is taken to belong to `processes[i]`; processes
-    beyond the last reader owe no message, readers beyond the last process belong to the last one. Exactly one message is
-    taken from each. `timeout`: seconds for all together. `names`: what the processes are called in the verdict (default:
-    `Process.name`). `is_ready(payload)`: false means that the process reports a failure by that payload.
+    `processes`: at least one of `multiprocessing.Process`, torch's, `subprocess.Popen`, anything with a `pid`, or a pid.
+    `readers`: the receiving ends of `multiprocessing.Pipe`, as many as there are. `readers[i]` is taken to belong to
+    `processes[i]`; processes beyond the last reader owe no message, readers beyond the last process belong to the last one.
+    Exactly one message is taken from each.
+    `timeout`: seconds for all together; None for no limit.
+    `names`: what the processes are called in the verdict, as many as these; None, or None in a place, for `Process.name`.
+    `is_ready`: called with each payload; false means that the process reports a failure by that payload.
+    `keep`: go on watching: return a `Guard` as well, which has been watching without a gap.
 
-    Returns the payloads in the order of the readers; with `keep=True` also a `Guard` that has been watching without a gap.
+    Returns the payloads in the order of the readers; with `keep=True` a pair of them and the `Guard`.
 
     Raises `RankFailed`, with `verdict.culprit.rank` an index of `processes`, as soon as any process has ended (also with 0,
     also one that has delivered), a pipe has ended or carries something else, or a payload is not ready; `ReadyTimeout`
-    when somebody is late; `UsageError` for what cannot be watched. What `is_ready` raises goes through. The processes are
-    left as they are: `stop` ends them.
+    when somebody is late; `UsageError` for what cannot be watched or read; `OSError` when the descriptors run out, of which
+    each process takes one (pidfd_open(2)). What `is_ready` raises goes through. The processes are left as they are: `stop`
+    ends them.
+
+        infos = rankguard.wait_ready(procs, pipes, timeout=1800, is_ready=lambda info: info["status"] == "ready")
     """
     if timeout is not None and not timeout >= 0:
         raise UsageError(f"timeout must not be negative: {timeout}")
@@ -107,11 +114,20 @@ def guard(
 ) -> Guard:
     """Watch processes while a block runs; any that ends before `stopping` is called is a failure.
 
-    `on_failure(verdict)` is called once, in rankguard's own thread, for the first failure; it may end this process.
-    `on_ending(name, ending)` is called there for each ending, once; a process without a name is `pid 4711`. What they
-    raise is logged (`logging`, "rankguard") and does not end the watch. Without `on_failure`, leaving the block after a
-    failure raises `RankFailed`.
+    `processes`: as of `wait_ready`, and none at all will do, since there is `Guard.add`.
+    `names`: what they are called in the verdict, as many as these; None, or None in a place, for `Process.name`.
+    `on_failure`: called once as `on_failure(verdict)`, in rankguard's own thread, for the first failure; it may end this
+    process.
+    `on_ending`: called there as `on_ending(name, ending)` for each ending, once; a process without a name is `pid 4711`.
 
-    The processes are held from now on and watched from the beginning of the block; a death before that is told as well.
+    What these raise is logged (`logging`, "rankguard") and does not end the watch. Without `on_failure`, leaving the block
+    after a failure raises `RankFailed`. The processes are held from now on and watched from the beginning of the block; a
+    death before that is told as well.
+
+    Raises `UsageError` for what is no process, and `OSError` when the descriptors run out (one for each process).
+
+        with rankguard.guard(procs, on_failure=lambda verdict: print(verdict.statement)) as g:
+            serve()
+            g.stopping()
     """
     return Guard(Watch(adopt(processes, names)), on_failure, on_ending)

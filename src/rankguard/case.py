@@ -60,6 +60,8 @@ class RankCase(Record):
     """What the look on the first failure showed of it (`Looked.dying`)."""
     suspect: bool = False
     """It failed first, or was already dying at the first look: one of those among whom the culprit is."""
+    alive_at: float | None = None
+    """Of a watched engine: the last look that showed it alive, and not dying."""
     late: bool = False
     """Its time to become ready had passed."""
     signalled_at: float | None = None

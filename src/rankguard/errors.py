@@ -15,22 +15,28 @@ class UsageError(ValueError):
 
     def __init__(self, statement: str, hint: str | None = None) -> None:
         super().__init__(statement if hint is None else f"{statement} ({hint})")
-        self.statement, self.hint = statement, hint
+        self.statement = statement
+        """What has no meaning, in one line."""
+        self.hint = hint
+        """What to write in its place; None where there is nothing better to say."""
 
     def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
         return type(self), (self.statement, self.hint)
 
 
 class SpawnFailed(OSError):
-    """The machine or the command is at fault: no rank of the job is running.
-
-    `errno` is the kernel's where there is one; `exit_code` is what the command line ends with: 126 (cannot be
-    executed), 127 (not found), 125 (a limit of this machine).
+    """The machine or the command is at fault: no rank of the job is running. `errno` is the kernel's (errno(3)), None where
+    there is none.
     """
 
     def __init__(self, statement: str, errno: int | None = None, exit_code: int = 125, hint: str | None = None) -> None:
         super().__init__(errno, statement)
-        self.statement, self.exit_code, self.hint = statement, exit_code, hint
+        self.statement = statement
+        """What could not be done and why, in one line."""
+        self.exit_code = exit_code
+        """What the command line ends with: 126 (cannot be executed), 127 (not found), 125 (a limit of this machine)."""
+        self.hint = hint
+        """What to do; None where there is nothing better to say."""
 
     def __str__(self) -> str:
         return self.statement if self.hint is None else f"{self.statement} ({self.hint})"
@@ -40,7 +46,14 @@ class SpawnFailed(OSError):
 
 
 class RankFailed(RuntimeError):
-    """A rank of the user's program failed. `verdict` says which one came first, why, and what proves it."""
+    """A rank of the user's program failed. `verdict` says which one came first, why, and what proves it; `str()` is one block
+    to print: rank, node, pid, phase, how it ended, cause, evidence and its last lines.
+
+        try:
+            payloads = job.wait_ready(timeout=600)
+        except rankguard.RankFailed as failed:
+            print(failed, failed.verdict.culprit.cause.kind)
+    """
 
     def __init__(self, verdict: "Verdict | Callable[[], Verdict]") -> None:
         """`verdict` may be given as a function: the error is then raised at once, and worded when it is looked at."""
@@ -49,6 +62,9 @@ class RankFailed(RuntimeError):
 
     @property
     def verdict(self) -> "Verdict":
+        """Everything that is known: who, why, when, what proves it, what the others did. May take some milliseconds when it
+        is looked at for the first time.
+        """
         if callable(self._verdict):
             self._verdict = self._verdict()
         return self._verdict

@@ -18,7 +18,8 @@ from typing import Any, Self
 from rankguard import inside
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
-from rankguard.jobspec import JobSpec, NodesPlan
+from rankguard.jobspec import JobSpec
+from rankguard.launchargs import address, check, check_seconds, check_text, placed
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import Verdict
 from rankguard.record import prepare
@@ -26,26 +27,35 @@ from rankguard.spec import job_spec, settled
 
 
 class Job:
-    """N ranks, launched. Use it as a block; made by `launch`."""
+    """N ranks, launched. Use it as a block; made by `launch`. Of the process that launched them: in a forked child
+    whatever would wait raises `UsageError`, and `close` does nothing.
+    """
 
     def __init__(
         self, spec: JobSpec, passed: Sequence[int], on_event: Callable[[str, dict[str, Any]], None] | None
     ) -> None:
-        self.run_id, self.run_dir, self.nprocs = spec.run_id, spec.run_dir, spec.nprocs
+        self.run_id = spec.run_id
+        """What `rankguard report` and `read_run` find it by."""
+        self.run_dir = spec.run_dir
+        """Its folder (docs/files.md); None when no files are kept."""
+        self.nprocs = spec.nprocs
+        """How many ranks it has."""
         self._spec, self._on_event = spec, on_event
         self._owner = os.getpid()
         self._payloads: dict[int, Any] = {}
         self.attempt = 0
         """How many attempts have failed so far (`max_restarts`); known as far as the news has been taken."""
         self._failed_by: str | None = None
+        self._restarted: str | None = None
+        """What had failed, once all ranks are started again because of it; null when all are ready again."""
         self._judged: _Judgement | None = None
         self._final: Verdict | None = None
         self._spawned = False
-        self.shipment: object = None
+        self._shipment: object = None
         """The arguments: a semaphore's name is gone with its last reference here, and ranks open it by name."""
         self._client = Client(spec, passed=passed)
         self.http = self._client.http
-        """`HOST:PORT` of the page, the probes and the metrics; null when there are none."""
+        """`HOST:PORT` of the page, the probes and the metrics; None when there are none."""
         prepare(Verdict)  # while our own processes start
 
     # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -53,9 +63,12 @@ class Job:
     def wait_ready(self, timeout: float | None = None) -> list[Any]:
         """Wait until every rank is ready; their payloads, index = rank.
 
+        `timeout`: seconds from now; None: no other limit than `launch`'s.
+
         From now on a rank that ends before it is ready has failed. Raises `RankFailed` for any failure of any rank,
-        one that had reported included, and `ReadyTimeout` after `timeout` seconds; the job is then being stopped.
-        The error comes at once; its `verdict`, when somebody looks at it, may take some milliseconds longer.
+        one that had reported included, and `ReadyTimeout` when somebody is late; the job is then being stopped.
+        The error comes at once; its `verdict`, when somebody looks at it, may take some milliseconds longer. Raises
+        `UsageError` when the job has ended without a failure.
         """
         self._client.send({"do": "expect", "timeout": timeout})
         while True:
@@ -68,7 +81,9 @@ class Job:
             self.poll(None)
 
     async def wait_ready_async(self, timeout: float | None = None) -> list[Any]:  # noqa: ASYNC109  # the contract's name
-        """`wait_ready` for an event loop; the loop is never blocked."""
+        """`wait_ready` for an event loop, which is never blocked: the same `timeout`, the same errors (`RankFailed`,
+        `ReadyTimeout`, `UsageError`).
+        """
         import asyncio  # half of what `import rankguard.job` cost
 
         self._client.send({"do": "expect", "timeout": timeout})
@@ -85,10 +100,26 @@ class Job:
             finally:
                 loop.remove_reader(self.fileno())
 
+    def wait_restart(self) -> str | None:
+        """Once all ranks are ready (`max_restarts`): wait until one has failed and all are started again; what had failed.
+
+        Then `wait_ready` waits for the new attempt. Raises `RankFailed` for a failure after which there is none. Null
+        when all ranks have ended and none has failed. An event loop learns the same by `poll` and `attempt`.
+        """
+        while self._restarted is None:
+            self._raise_known()
+            if self._final is not None:
+                return None
+            self.poll(None)
+        return self._restarted
+
     def wait(self, timeout: float | None = None) -> Verdict:
         """Wait until all ranks have ended and nothing is left of them; the verdict.
 
-        Raises `RankFailed` when a rank failed, and `TimeoutError` after `timeout` seconds (the job goes on).
+        `timeout`: seconds; None: for ever.
+
+        Raises `RankFailed` when a rank failed (`ReadyTimeout` when it was late), and `TimeoutError` after `timeout` seconds:
+        the job goes on.
         """
         until = None if timeout is None else time.monotonic() + timeout
         while self._final is None:
@@ -100,7 +131,12 @@ class Job:
         return self._final
 
     def poll(self, timeout: float | None = 0) -> Verdict | None:
-        """Take the news that is there (waiting at most `timeout` seconds for some); the final verdict once it is out."""
+        """Take the news that is there; the final verdict once it is out, else None.
+
+        `timeout`: how many seconds to wait for some; None: for ever.
+
+        Never raises for a failure of a rank: `verdict` and `wait` tell of it. What `on_event` raises goes through.
+        """
         if self._final is None:
             for message, fds in self._client.receive(timeout):
                 self._take(message, fds)
@@ -109,7 +145,7 @@ class Job:
         return self._final
 
     def fileno(self) -> int:
-        """For an event loop: readable when `poll` has something to take."""
+        """For an event loop: readable when `poll` has something to take. Do not read from it."""
         return self._client.fileno()
 
     @property
@@ -120,11 +156,36 @@ class Job:
     # ── Ending ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def stop(self, grace: float | None = None) -> Verdict:
-        """End the job: SIGTERM, `grace` seconds for all together, SIGKILL, and proof that nothing is left."""
+        """End the job: SIGTERM, some seconds for all together, SIGKILL, and proof that nothing is left.
+
+        `grace`: those seconds; None: `launch`'s.
+
+        Returns the verdict and raises for no failure: that of a job that was well is `interrupted`, or `succeeded`.
+        """
         self._client.stop(signal.SIGTERM, grace=self._spec.grace if grace is None else grace, by="the caller")
         while self._final is None:
             self.poll(None)
         return self._final
+
+    def __repr__(self) -> str:
+        return f"<rankguard.Job {self.run_id}: {self._in_short()}>"
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks. Takes no news: it tells what the caller has been told."""
+        from rankguard.report.notebook import block_html, verdict_html
+
+        verdict = self.verdict
+        return verdict_html(verdict) if verdict is not None else block_html(f"job {self.run_id}: {self._in_short()}")
+
+    def _in_short(self) -> str:
+        verdict = self.verdict
+        if verdict is not None:
+            from rankguard.report.wording import printable
+
+            return printable(verdict.statement)
+        attempt = f", attempt {self.attempt + 1}" if self.attempt else ""
+        ready = f", {len(self._payloads)} ready" if self._payloads else ""
+        return f"{self.nprocs} {'rank' if self.nprocs == 1 else 'ranks'}{ready}{attempt}"
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +196,9 @@ class Job:
         self.close()
 
     def close(self) -> None:
-        """End what still runs and wait until it is gone. Does nothing in a forked child of the caller."""
+        """End what still runs and wait until it is gone; leaving the block does it. Does nothing in a forked child of the
+        caller. Raises `RuntimeError` when rankguard's own processes do not end, which the kernel would have to prevent.
+        """
         if os.getpid() != self._owner:
             return
         try:
@@ -150,7 +213,9 @@ class Job:
     # ── News ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def started(self) -> Self:
-        """Wait until every rank executes. Raises `SpawnFailed`; nothing is then left running."""
+        """Wait until every rank executes, which `launch` does. Raises `SpawnFailed`, nothing being left running, or
+        `RuntimeError` as `close` does.
+        """
         while not self._spawned and self._final is None and self._judged is None:
             self.poll(None)
         culprit = None if self._final is None else self._final.culprit
@@ -163,15 +228,19 @@ class Job:
         return self
 
     def _ready(self) -> list[Any] | None:
-        if self._judged is not None:
-            raise _error(self._judged.kind)(self._judged.verdict)
-        if self._final is not None:
-            self._raise_if_failed(self._final)
+        self._raise_known()
         if len(self._payloads) == self.nprocs:
+            self._restarted = None
             return [self._payloads[rank] for rank in range(self.nprocs)]
         if self._final is not None:
             raise UsageError(f"the job has ended ({self._final.statement}); nobody will become ready")
         return None
+
+    def _raise_known(self) -> None:
+        if self._judged is not None:
+            raise _error(self._judged.kind)(self._judged.verdict)
+        if self._final is not None:
+            self._raise_if_failed(self._final)
 
     def _verdict_of_failure(self) -> Verdict:
         while (verdict := self.verdict) is None:
@@ -192,6 +261,7 @@ class Job:
                 self._failed_by = message["text"]
             case "told" if message["what"] == "restarting":
                 self.attempt += 1
+                self._restarted = message["text"]
                 self._payloads.clear()
             case "told" if message["what"] == "spawned":
                 self._spawned = True
@@ -273,30 +343,61 @@ def launch(  # noqa: PLR0913  # the contract's door
 ) -> Job:
     """Start `nprocs` ranks of `target` and return once all of them execute.
 
-    `target`: a function, called in each rank as `target(rank, *args, **kwargs)` with a `rankguard.Rank`, or a command
-    (`list[str]`). Arguments travel as with `multiprocessing.Process` (spawn). `env`: variables to add for all ranks, or
-    a function of the rank. `stall_timeout`: seconds after which a rank without a sign of progress (output, status,
-    heartbeat) has failed. `grace`: seconds from SIGTERM to SIGKILL after a failure. `run_dir`: where the run's files
-    go. `max_restarts`: how often all ranks are started again after a failure that another attempt can heal, in all or within
-    `restart_window` seconds, after a pause of up to `restart_delay` seconds; errors are raised, and the verdict is given, of the last attempt. `on_event(name, fact)` is told every fact while the caller waits. `console`: `prefix`, `stderr` or `none`.
-    `http`: where to serve probes and metrics, such as `:8080`; `job.http` tells it (docs/probes.md).
-    `start`: `exec`, each rank a new interpreter; `warm`, the modules `preload` are imported once and each rank is forked
-    of that process, where it is safe (else executed; the journal says why); `auto` is `warm` where it pays and nothing
-    speaks against it (docs/warm-start.md), else `exec`. `preload` null: what the function's module imports from installed
-    packages at its top level.
-    `on="ray"`: Ray places the ranks, `nprocs / nnodes` on each of `nnodes` nodes, within `join_timeout` seconds; `resources` is
-    what it sets aside on each (default: a CPU for each rank), `ray_address` its cluster (default: the one that this process
-    is connected to, RAY_ADDRESS, or the one of this machine). Arguments are then values (docs/nodes.md).
+    `target`: a function, called in each rank as `target(rank, *args, **kwargs)` with a `rankguard.Rank`; or a command, a list
+    of words, executed without a shell.
+    `nprocs`: how many ranks, from 1; with `on="ray"` on all nodes together.
+    `args`, `kwargs`: the function's other arguments. They travel as with `multiprocessing.Process` under spawn.
+    `env`: variables to add for all ranks, or a function of the rank's number that tells them. Text only.
+    `start`: `exec`: each rank is a new interpreter. `warm`: the modules of `preload` are imported once and each rank is forked
+    of that process, where it is safe (else executed; the journal says why). `auto`: `warm` where it pays and nothing speaks
+    against it (docs/warm-start.md), else `exec`.
+    `preload`: modules to import once; None: what the function's module imports from installed packages at its top level.
+    `grace`: seconds from SIGTERM to SIGKILL after a failure, for all together.
+    `ready_timeout`: seconds within which every rank must say that it is ready; None: nobody has to, unless somebody waits.
+    `stall_timeout`: seconds after which a rank without a sign of progress (output, status, heartbeat) has failed.
+    `run_dir`: a folder for the run's files (docs/files.md); None: a new one below `RANKGUARD_HOME` or its substitutes.
+    `max_restarts`: how often all ranks are started again after a failure that another attempt can heal. Errors are raised,
+    and the verdict is given, of the last attempt.
+    `restart_window`: seconds within which those restarts count; None: the whole run.
+    `restart_delay`: seconds that the pause before a restart grows to at most (docs/restarts.md).
+    `on_event`: called as `on_event(name, fact)` for every fact, while the caller waits, on the caller's thread.
+    `cwd`: the folder in which ranks start; None: the caller's.
+    `http`: where to serve the page, probes and metrics, such as `:8080`; `job.http` tells it (docs/probes.md).
+    `labels`: words of your own that stand in the verdict.
+    `redact`: regular expressions; what they match is `***` in everything but the ranks' own logs (docs/secrets.md).
+    `console`: where what ranks print is shown: `prefix`, on stdout and stderr with `[RANK]` before each line; `stderr`, all of
+    it there; `none`, in the run's files only.
+    `on`: `local`, or `ray`: Ray places the ranks, `nprocs / nnodes` on each node. Arguments are then values (docs/nodes.md).
+    `nnodes`: on how many nodes of the cluster; None: 1.
+    `ray_address`: the cluster; None: the one that this process is connected to, RAY_ADDRESS, or the one of this machine.
+    `resources`: what Ray sets aside on each node, as `{"GPU": 8}`; None: a CPU for each rank.
+    `join_timeout`: seconds within which Ray has to place all nodes, and they have to join.
 
-    Raises `UsageError` before anything is started, `SpawnFailed` (nothing is left running) when it cannot be.
+    Returns the `Job`; use it as a block, at whose end nothing of it is alive.
+
+    Raises `UsageError`, before anything is started, for what has no meaning, and names the argument that cannot travel;
+    `SpawnFailed` when the machine or the command does not let it be, with nothing left running; `RankFailed` never: that is
+    for `wait_ready` and `wait`. A folder that cannot be had is a `RuntimeWarning`, and no files are kept.
+
+        with rankguard.launch(scheduler, nprocs=8, args=(settings,)) as job:
+            payloads = job.wait_ready(timeout=600)
+            verdict = job.wait()
     """
     if inside.importing_main:
         raise UsageError(
             "launch() was called while a rank imports the main module",
             "put it under `if __name__ == '__main__':`",
         )
-    _check(nprocs, start, max_restarts, restart_window, grace, stall_timeout)
-    nodes = _placed(on, nprocs, nnodes, ray_address, resources, join_timeout)
+    check(nprocs, start, console, max_restarts)
+    check_seconds(
+        grace=grace,
+        ready_timeout=ready_timeout,
+        stall_timeout=stall_timeout,
+        restart_window=restart_window,
+        restart_delay=restart_delay,
+    )
+    check_text(env=env if isinstance(env, Mapping) else None, labels=labels)
+    nodes = placed(on, nprocs, nnodes, ray_address, resources, join_timeout)
     shipment = parcel = None
     if callable(target):
         from rankguard.launchers.function import pack, ship
@@ -312,6 +413,8 @@ def launch(  # noqa: PLR0913  # the contract's door
         command = argv
         if not argv:
             raise UsageError("an empty command")
+        if args or kwargs:
+            raise UsageError("a command takes no args and kwargs", "put them into its list of words")
     packed = shipment or parcel
     try:
         spec, warning = job_spec(
@@ -319,7 +422,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             argv=argv,
             nprocs=nprocs,
             env=env if isinstance(env, Mapping) else None,
-            rank_env=tuple(dict(env(rank)) for rank in range(nprocs)) if callable(env) else (),
+            rank_env=tuple(_env_of(env, rank) for rank in range(nprocs)) if callable(env) else (),
             cwd=cwd,
             run_dir=run_dir,
             python=callable(target),
@@ -336,7 +439,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             max_restarts=max_restarts,
             restart_window=restart_window,
             restart_delay=restart_delay,
-            http=None if http is None else _address(http),
+            http=None if http is None else address(http),
             labels=dict(labels or {}),
             redact=tuple(redact),
             console=console,
@@ -348,7 +451,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             spec = spec.replace(elastic_id=spec.run_id)
         spec = settled(spec, () if packed is None else packed.files, None if nodes is None else nodes.nproc)
         job = Job(spec, () if shipment is None else (shipment.memfd, *shipment.fds), on_event)
-        job.shipment = shipment
+        job._shipment = shipment  # noqa: SLF001  # our own class
     finally:
         if shipment is not None:
             shipment.close()
@@ -359,83 +462,16 @@ def launch(  # noqa: PLR0913  # the contract's door
     return job
 
 
-def _placed(
-    on: str,
-    nprocs: int,
-    nnodes: int | None,
-    ray_address: str | None,
-    resources: Mapping[str, float] | None,
-    join_timeout: float,
-) -> NodesPlan | None:
-    """Several machines; null for this one. Raises `UsageError`."""
-    if on not in ("local", "ray"):
-        raise UsageError(f"on={on!r} is not known", "local or ray")
-    if on == "local":
-        if nnodes not in (None, 1):
-            raise UsageError(
-                f"nnodes={nnodes} expects on='ray'", "`rankguard run --nnodes N` on each node needs no Ray"
-            )
-        if ray_address is not None or resources:
-            raise UsageError("ray_address and resources expect on='ray'", "on='ray'")
-        return None
-    count = 1 if nnodes is None else nnodes
-    if not isinstance(count, int) or count < 1:
-        raise UsageError(f"nnodes must be at least 1, not {nnodes!r}")
-    if nprocs % count:
-        raise UsageError(
-            f"nprocs={nprocs} cannot be shared evenly by nnodes={count}", f"nprocs={-(-nprocs // count) * count}"
-        )
-    if not join_timeout > 0:
-        raise UsageError(f"join_timeout must be more than 0 seconds, not {join_timeout!r}", "join_timeout=600")
-    from rankguard.nodes.rayplace import address_of_this_process
-    from rankguard.nodes.rayplan import INSTALL, ray_is_missing, ray_plan
-
-    if ray_is_missing():
-        raise UsageError("on='ray' expects the package `ray`, which is not installed", INSTALL)
-    address = ray_address or address_of_this_process() or os.environ.get("RAY_ADDRESS")
-    return ray_plan(count, nprocs // count, address, resources or {}, join_timeout=join_timeout)
+def _env_of(env: Callable[[int], Mapping[str, str]], rank: int) -> dict[str, str]:
+    told = dict(env(rank))
+    check_text(**{f"env({rank})": told})
+    return told
 
 
 def _file_of(target: object) -> tuple[str, ...]:
     """Where a function stands, as words of a program: its imports are those that a rank will need."""
     file = getattr(sys.modules.get(getattr(target, "__module__", "")), "__file__", None)
     return (os.path.abspath(file),) if file else ()
-
-
-def _address(text: str) -> str:
-    from rankguard.http.listen import address
-
-    try:
-        return address(text)
-    except ValueError as error:
-        raise UsageError(f"http={text!r}: expected {error}") from None
-
-
-def _check(
-    nprocs: int,
-    start: str,
-    max_restarts: int,
-    restart_window: float | None,
-    grace: float,
-    stall_timeout: float | None,
-) -> None:
-    if not isinstance(nprocs, int) or nprocs < 1:
-        raise UsageError(f"nprocs must be at least 1, not {nprocs!r}")
-    if start not in ("auto", "exec", "warm"):
-        raise UsageError(f"start={start!r} is not known", "auto, exec or warm")
-    if max_restarts < 0:
-        raise UsageError(f"max_restarts must not be negative: {max_restarts}")
-    if restart_window is not None and not restart_window > 0:
-        raise UsageError(
-            f"restart_window must be more than 0 seconds, not {restart_window!r}",
-            "`restart_window=None` counts over the whole run",
-        )
-    if grace < 0:
-        raise UsageError(f"grace must not be negative: {grace}")
-    if stall_timeout is not None and not stall_timeout > 0:
-        raise UsageError(
-            f"stall_timeout must be more than 0 seconds, not {stall_timeout!r}", "stall_timeout=None is no such limit"
-        )
 
 
 def _python() -> tuple[str, ...]:

@@ -423,20 +423,39 @@ class Verdict(Record):
     rankguard: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object, its first keys those that a reader looks for."""
+        """The JSON object, as of `verdict.json`; its first keys are those that a reader looks for."""
         data: dict[str, Any] = to_data(self)
         return {"schema": data.pop("schema"), "rankguard": data.pop("rankguard")} | data
 
     def to_json(self, indent: int | None = None) -> str:
-        """`to_dict` as text."""
+        """`to_dict` as text.
+
+        `indent`: as of `json.dumps`; None: one line.
+        """
         return json.dumps(self.to_dict(), indent=indent)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
-        """The verdict in a `verdict.json`. Raises `ValueError` when its schema is not ours."""
+        """The verdict in a `verdict.json`.
+
+        `data`: its object. Fields that we do not know are passed over, so a newer one can be read.
+
+        Raises `ValueError` when its schema is not ours, and `TypeError` when a field is missing.
+        """
         if data.get("schema") != SCHEMA:
             raise ValueError(f"not a {SCHEMA}: schema is {data.get('schema')!r}")
         return from_data(cls, data)
 
     def __str__(self) -> str:
         return self.statement
+
+    def __repr__(self) -> str:
+        from rankguard.report.notebook import in_short  # wording is loaded when somebody reads it
+
+        return f"<rankguard.Verdict {in_short(self)}>"
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        from rankguard.report.notebook import verdict_html
+
+        return verdict_html(self)

@@ -33,7 +33,7 @@ class Thread(Record):
     """It was not idle, as the interpreter sees it; null is unknown."""
     holds_gil: bool = False
     waits_on: str | None = None
-    """The file that `waits_in` is about: a path, `stdin (pipe:[4711])`, `socket:[4712]`."""
+    """The file that `waits_in` is about: a path, `stdin (pipe:[4711])`, `a TCP socket to 10.0.0.5:443`, `socket:[4712]`."""
     locked_by: int | None = None
     """The process whose lock on that file it waits for."""
     channel: str | None = None

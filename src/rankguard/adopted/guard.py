@@ -54,6 +54,26 @@ class Guard:
 
     # ── The block ────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def __repr__(self) -> str:
+        return f"<rankguard.Guard of {self._in_short()}>"
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        from rankguard.report.notebook import block_html, verdict_html
+
+        verdict = self.verdict()
+        return verdict_html(verdict) if verdict is not None else block_html(f"guard of {self._in_short()}")
+
+    def _in_short(self) -> str:
+        count = sum(not each.forgotten for each in tuple(self._watch.processes))
+        watched = f"{count} {'process' if count == 1 else 'processes'}"
+        if (verdict := self.verdict()) is not None:
+            from rankguard.report.wording import printable
+
+            return f"{watched}: {printable(verdict.statement)}"
+        over = self._ending or self._watch.closed
+        return f"{watched}, {'over' if over else 'watching' if self._thread is not None else 'not armed yet'}"
+
     def __enter__(self) -> Self:
         return self.arm()
 
@@ -73,7 +93,7 @@ class Guard:
         error.add_note(f"rankguard: {verdict.statement}")  # KeyboardInterrupt, SystemExit, CancelledError are obeyed
 
     def arm(self) -> Self:
-        """Begin to watch, if that has not begun yet. The block does it."""
+        """Begin to watch, if that has not begun yet. The block does it. Returns the guard."""
         if not self._inert() and self._thread is None:
             with self._lock:
                 self._begin()
@@ -99,11 +119,11 @@ class Guard:
     # ── Questions and news ───────────────────────────────────────────────────────────────────────────────────────
 
     def verdict(self) -> Verdict | None:
-        """The verdict on the first failure, once it is known."""
+        """The verdict on the first failure, once it is known; else None."""
         return self._watch.verdict
 
     def fileno(self) -> int:
-        """For an event loop: readable as soon as there is a verdict, and from then on. Do not read from it."""
+        """For an event loop: readable as soon as there is a verdict, and from then on (eventfd(2)). Do not read from it."""
         return self._news.fd
 
     def stopping(self) -> None:
@@ -116,7 +136,13 @@ class Guard:
                     self._take_news()
 
     def add(self, process: Any, name: str | None = None) -> None:
-        """Watch one more. Its rank in a verdict is the next number that has not been used."""
+        """Watch one more. Its rank in a verdict is the next number that has not been used.
+
+        `process`: as of `wait_ready`.
+        `name`: what it is called in the verdict; None for `Process.name`.
+
+        Raises `UsageError` for what is no process, and when the guard has ended; `OSError` when the descriptors run out.
+        """
         if not self._inert():
             with self._lock:
                 self._must_watch()
@@ -124,7 +150,10 @@ class Guard:
                 self._take_news()
 
     def forget(self, process: Any) -> None:
-        """Stop watching one: its ending is neither told nor a failure. Raises `UsageError` when it is not watched."""
+        """Stop watching `process`: its ending is neither told nor a failure.
+
+        Raises `UsageError` when it is not watched, or the guard has ended.
+        """
         if not self._inert():
             with self._lock:
                 self._must_watch()

@@ -39,12 +39,17 @@ _ROUNDS = 20
 def stop(processes: Sequence[Any], grace: float = 5.0) -> list[Ending]:
     """End processes and everything below them; how each of `processes` ended, in their order.
 
-    SIGTERM to all, `grace` seconds for all together, SIGKILL to what is left. Returns when each of them and every
-    descendant that was seen is gone; one that the kernel does not end within 10 s after SIGKILL is `alive`. An ending
-    that nobody can tell is an `exit` without a code; so is that of a process that was never started.
+    `processes`: as of `wait_ready`; also such as ended long ago, or were never started.
+    `grace`: seconds from SIGTERM to all until SIGKILL to what is left, for all together.
+
+    Returns when each of them and every descendant that was seen is gone; one that the kernel does not end within 10 s after
+    SIGKILL is `alive`. An ending that nobody can tell is an `exit` without a code; so is that of a process that was never
+    started. Raises `UsageError` for what is no process, and for a `grace` that is negative.
 
     Children of the caller are collected through their own objects (`Process.join`, `Popen.wait`), a bare pid is left to
-    whoever started it. Works on processes that ended long ago. A `guard` over them should be told `stopping()` first.
+    whoever started it. A `guard` over them should be told `stopping()` first.
+
+        endings = rankguard.stop(procs, grace=2.0)
     """
     if not grace >= 0:
         raise UsageError(f"grace must not be negative: {grace}")

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from rankguard.cli.terminal import Said
-from rankguard.cli.torchrun import BACKENDS, Meeting, as_given, names_us
+from rankguard.cli.torchrun import BACKENDS, Meeting, as_given, names_us, placed
 from rankguard.cli.values import Endpoint, host_list
 from rankguard.errors import UsageError
 from rankguard.jobspec import NodesPlan, Share
+from rankguard.linux.ports import hold
 from rankguard.nodes.rayplan import INSTALL, ray_is_missing, ray_plan
 from rankguard.record import Record
 
@@ -76,11 +77,29 @@ def refuse(asked: SimpleNamespace, on: str) -> None:
         raise UsageError(f"`{wanted}`: expected the package `ray`, which is not installed", INSTALL)
 
 
-def nodes(asked: SimpleNamespace, on: str, nproc: int, env: Mapping[str, str]) -> Nodes:
-    """What is asked for, with `nproc` ranks on each node. Raises `UsageError`."""
+def nodes(asked: SimpleNamespace, on: str, nproc: int, env: Mapping[str, str], follows: bool = False) -> Nodes:
+    """What is asked for, with `nproc` ranks on each node. `follows`: not node 0, whatever its address. Raises `UsageError`."""
     if on == "ray":
         return _on_ray(asked, nproc, env)
-    return _joined(asked, nproc, env)
+    return _joined(asked, nproc, env, follows)
+
+
+def led_by_address(asked: SimpleNamespace, env: Mapping[str, str]) -> bool:
+    """Whether it would be node 0 for no better reason than that the endpoint is this machine."""
+    return placed(asked, env) != "ray" and number(asked, env) is None
+
+
+def first_here(plan: NodesPlan) -> tuple[bool, socket.socket | None]:
+    """Of commands that nobody numbered, on the machine of the endpoint: whether this is the first, and what tells it the others.
+
+    To be held for as long as the command runs. The first is node 0, and those after it join it, as under torchrun. When
+    as many as the job has nodes are here already, one more is not of this job: it is to meet what it meets.
+    """
+    for number in range(plan.count):
+        held = hold(f"node-{plan.port}-{plan.token[:16]}-{number}")
+        if held is not None:
+            return number == 0, held
+    return True, None
 
 
 def fields(found: Nodes) -> dict[str, Any]:
@@ -93,7 +112,7 @@ def fields(found: Nodes) -> dict[str, Any]:
 # ── torchrun's habit: the same command on each node ──────────────────────────────────────────────────────────────
 
 
-def _joined(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes:
+def _joined(asked: SimpleNamespace, nproc: int, env: Mapping[str, str], follows: bool) -> Nodes:
     count = asked.nnodes[0]
     met = endpoint(asked, env)
     if met is None:
@@ -103,7 +122,7 @@ def _joined(asked: SimpleNamespace, nproc: int, env: Mapping[str, str]) -> Nodes
         )
     port = met.port or PORT
     node = number(asked, env)
-    if node is None and is_here(met.host):
+    if node is None and not follows and is_here(met.host):
         node = 0
     said: list[Said] = [
         *_without_effect(asked, ("ray_address", "resources"), "no node is placed by Ray"),

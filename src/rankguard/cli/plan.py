@@ -23,8 +23,11 @@ from rankguard.spec import job_spec, settled
 SHUTDOWN_TIMEOUT = 30.0
 
 
-def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
-    """The job, and what is to be said before it starts. Raises `UsageError` and `SpawnFailed`."""
+def plan(asked: SimpleNamespace, *, follows: bool = False) -> tuple[JobSpec, list[Said]]:
+    """The job, and what is to be said before it starts. `follows`: it joins a node 0 that is on this machine, too.
+
+    Raises `UsageError` and `SpawnFailed`.
+    """
     torchrun.refuse(asked)
     on = torchrun.placed(asked, os.environ)
     if on is None:
@@ -44,7 +47,7 @@ def plan(asked: SimpleNamespace) -> tuple[JobSpec, list[Said]]:
         said += torchrun.alone(asked)
         nprocs, meeting, hand = here, torchrun.meeting(asked), hands(asked, here, hidden)
     else:
-        nodes = several.nodes(asked, on, here, os.environ)
+        nodes = several.nodes(asked, on, here, os.environ, follows)
         said += nodes.said
         nprocs, meeting = here * nodes.shown, nodes.meeting
         hand = Hands(None, None, hidden * nodes.shown, asked.ready_timeout, asked.stall_timeout or None)

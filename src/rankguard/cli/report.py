@@ -2,17 +2,19 @@
 what it has left.
 """
 
+import contextlib
 import json
 import os
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.model import Verdict
-from rankguard.runs.folder import Run, address_of, find_run, run_name
+from rankguard.runs.folder import Run, address_of, find_run, run_in, run_name
 from rankguard.runs.live import NotLive, ask
 
 _WAIT_S = 3.0
@@ -24,6 +26,8 @@ def report(words: Sequence[str]) -> int:
     asked = parse("report", words)
     if asked is None:
         return 0
+    if asked.html is not None or "html" in asked.given:
+        return _page(asked)
     name, address = address_of(asked.run)
     try:
         run = find_run(asked.run)
@@ -36,6 +40,29 @@ def report(words: Sequence[str]) -> int:
     if run.is_live() is not False:
         return _live(run.id, run, address, as_json=asked.json)
     return _cut_off(run, as_json=asked.json)
+
+
+def _page(asked: SimpleNamespace) -> int:
+    """The same as one file for a browser (`htmlfile.py`)."""
+    from rankguard.cli.htmlfile import checked, write_page
+
+    file = checked(asked.html, as_json=asked.json)
+    assert file is not None  # the option has a value
+    name, address = address_of(asked.run)
+    try:
+        run = find_run(asked.run)
+    except UsageError:
+        if address is None:
+            raise
+        raise UsageError(
+            f"run {name} keeps no files that a page could be made of", f"rankguard report {name}"
+        ) from None
+    answer: dict[str, Any] = {}
+    if not run.ended and address is not None:
+        with contextlib.suppress(NotLive, TimeoutError):
+            answer = ask(address, {"do": "report"}, _WAIT_S)
+            answer["rules"] = ask(address, {"do": "rules"}, _WAIT_S).get("rules")
+    return write_page(run_in(run.folder) or run, file, answer)
 
 
 def _ended(run: Run, *, as_json: bool) -> int:

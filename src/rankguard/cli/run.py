@@ -21,6 +21,13 @@ def run(words: Sequence[str]) -> int:
     if asked.no_color:
         say.without_color()
     spec, said = plan(asked)
+    _held = None  # to the end
+    if spec.nodes is not None:
+        from rankguard.cli import nodes as several
+
+        if several.led_by_address(asked, os.environ):
+            first, _held = several.first_here(spec.nodes)
+            spec, said = (spec, said) if first else plan(asked, follows=True)
     for line in said:
         if asked.log_format == "json":
             _say_in_json(line)

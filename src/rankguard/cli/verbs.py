@@ -74,8 +74,12 @@ VERBS = {
             ),
         ),
         Verb(
-            "report", "the final report of a run again", "rankguard.cli.report", "[--json] [RUN]", operands=(_RUN,),
-            options=(_option("report", "--json", "the verdict as JSON"),),
+            "report", "the final report of a run again", "rankguard.cli.report", "[--json | --html FILE] [RUN]",
+            operands=(_RUN,),
+            options=(
+                _option("report", "--json", "the verdict as JSON"),
+                _option("report", "--html", "one page for a browser, with all that is known; `-`: to stdout", "FILE"),
+            ),
         ),
         Verb(
             "explain", "the story of a run: each decision with the fact that caused it", "rankguard.cli.explain",

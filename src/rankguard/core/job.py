@@ -46,6 +46,7 @@ class RankState:
 
     __slots__ = (
         "accused",
+        "alive_at",
         "answered",
         "broken",
         "complained",
@@ -90,6 +91,8 @@ class RankState:
         self.accused = False
         self.dying: str | None = None
         self.suspect = False
+        self.alive_at: float | None = None
+        """Of a watched engine: a look showed that it was not dying."""
         self.late = False
         self.reaped = False
         self.deadline: float | None = None
@@ -345,6 +348,7 @@ class Job:
             accused=rank.accused,
             dying=rank.dying,
             suspect=rank.suspect,
+            alive_at=rank.alive_at,
             late=rank.late,
             signalled_at=signalled_at,
             killed_by_us=signalled_at is not None and _before(self._killed_at(rank), rank.exited),

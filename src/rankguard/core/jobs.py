@@ -224,10 +224,11 @@ def looked(job: Job, fact: Looked) -> Orders:
     if job.looked is None or job.spec.nodes is None:  # else an agent looked, on its node alone
         job.looked = fact
     job.noticed_at = job.noticed_at or fact.at
-    for number, memory in fact.memory:
-        job.ranks[number].memory = memory
+    _seen(job, fact)
     fell = False
     for number, how in fact.dying if job.failed_at is not None else ():
+        if number >= len(job.ranks):
+            continue
         rank = job.ranks[number]
         if rank.dying is None:
             rank.dying = how
@@ -252,6 +253,20 @@ def looked(job: Job, fact: Looked) -> Orders:
     what = "others are ending" if job.unresolved else "no rank is seen dying"
     hold = HOLD if job.spec.share is None else LEAVE
     return (wake(job, "hold", fact.at + hold, f"a rank lost a peer, and {what}: the first failure is on its way"),)
+
+
+def _seen(job: Job, fact: Looked) -> None:
+    """Memory, and of an engine, which may kill others until it has had its time, who was alive. One more of its processes
+    may have been found just before: that it joins is told next.
+    """
+    for number, memory in fact.memory:
+        if number < len(job.ranks):
+            job.ranks[number].memory = memory
+    if job.spec.watch is not None:
+        dying = {number for number, _how in fact.dying}
+        for rank in job.ranks:
+            if rank.exited is None and rank.rank not in dying:
+                rank.alive_at = fact.at
 
 
 def signalled(job: Job, fact: Signalled) -> Orders:

@@ -135,6 +135,8 @@ def _root_ended(job: Job, root: RankState, fact: Exited, failure: str | None) ->
     if job.failed_at is not None and failure is None and _by_itself(job, fact.at):
         _withdraw(job, fact.at)
         return ()
+    if job.failed_at is not None and failure is not None and _at_once(job.failed_at, fact):
+        suspect(job, root, fact.at)
     if job.failed_at is not None or failure is None:
         return ()
     suspect(job, root, fact.at)
@@ -147,11 +149,21 @@ def _root_ended(job: Job, root: RankState, fact: Exited, failure: str | None) ->
     )
 
 
+def _at_once(failed_at: float, fact: Exited) -> bool:
+    """It was killed no later than the first of its processes was seen to have been: perhaps they died of its death (the
+    parent-death signal of prctl(2)), perhaps it had killed all of them and then itself.
+    """
+    begun = fact.begun is not None and fact.begun.latest <= failed_at
+    return fact.ending.number == SIGKILL and (begun or fact.at <= failed_at)
+
+
 def _by_itself(job: Job, at: float) -> bool:
     """So engines shut down, and their root ends with 0: they tell their processes to end and kill those that do not, or
     kill all of them at once (SGLang's `kill_process_tree`). One that was killed before the others is something else.
     """
-    ends = sorted((rank.exited for rank in _members(job) if rank.exited is not None), key=lambda each: each.at)
+    ended = (rank.exited for rank in _members(job) if rank.exited is not None)
+    # Of those that were seen at once one that was killed counts as the first: the others may have ended because of it.
+    ends = sorted(ended, key=lambda each: (each.at, _as_told(each.ending)))
     if any(rank.ooms for rank in _members(job)) or any(each.oom for each in ends):
         return False
     if not all(_as_told(each.ending) or each.ending.number == SIGKILL for each in ends):

@@ -118,7 +118,9 @@ def told_status(_job: Job, rank: RankState, fact: StatusTold) -> Orders:
         rank.status = fact
     else:
         known: dict[str, object] = {"text": last.text} if fact.text is None else {}
-        known |= {"done": last.done, "total": last.total, "unit": last.unit} if fact.done is None else {}
+        # How far it was with something else says nothing of what it does now.
+        same = fact.text in (None, last.text)
+        known |= {"done": last.done, "total": last.total, "unit": last.unit} if same and fact.done is None else {}
         known |= {"probe": last.probe} if fact.probe is None else {}
         rank.status = fact.replace(**known) if known else fact
     return ()

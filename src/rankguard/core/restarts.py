@@ -38,14 +38,18 @@ class Restarts:
 
     def heals(self, failed: Verdict, at: float) -> bool:
         """Whether another attempt will follow, as far as is known while ranks still end."""
-        return failed.outcome == "failed" and (self._hopeless(failed) or self._refused(failed, at)) is None
+        return failed.outcome == "failed" and self.refuses(failed, at) is None
+
+    def refuses(self, failed: Verdict, at: float) -> str | None:
+        """Why no attempt follows, whatever others wish; null when one may."""
+        return self._hopeless(failed) or self._refused(failed, at)
 
     def after(self, failed: Verdict, attempt: Attempt, at: float, luck: float) -> Again | str:
         """Once an attempt is over, all of it: what to do, or why nothing. `luck`: from 0 to 1, of the caller's drawing.
 
         An answer of `Again` takes one from the budget.
         """
-        because = self._hopeless(failed) or self._refused(failed, at)
+        because = self.refuses(failed, at)
         if because is not None:
             return because
         self._last = attempt
@@ -82,6 +86,8 @@ class Restarts:
             return f"{cause.exception.type} is in the program itself"
         if culprit.ending.code == _USAGE and any(line.lower().startswith("usage:") for line in culprit.log_tail):
             return "the program was called in a wrong way"
+        if unready(failed) and failed.retry is not None and failed.retry.advice == "no":
+            return f"it was not ready yet, and would not be the next time: {failed.retry.because}"
         last = self._last
         if last is not None and last.unready and unready(failed) and failed.fingerprint == last.fingerprint:
             return "it failed in the same way twice before it was ready"

@@ -8,7 +8,7 @@ strings for people; each has its reason in the case, and each inferred number in
 from typing import TYPE_CHECKING
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.alike import all_raised_alike
+from rankguard.diagnosis.alike import all_raised_alike, attempts_alike
 from rankguard.diagnosis.evidence import peer_death_of
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.memory_story import oom_kill
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LATE = ("stall", "ready-timeout")
 """Kinds of which an examination may tell more (`facts.Examined`)."""
+
+_ENOUGH = 3
 
 OWNERS = {
     Family.MEMORY: "limits",
@@ -91,6 +93,15 @@ def retry(case: Case, rank: RankCase | None, cause: Cause) -> Retry:
     row = _row(case, rank, cause)
     advice, because = row.retry if row is not None and row.retry else RETRY.get(cause.kind, RETRY["unknown"])
     return Retry(advice=advice, because=because)
+
+
+def after_so_many(case: Case, fingerprint: str, told: Retry) -> Retry:
+    """What the attempts before tell, where the failure itself does not: one that was tried `_ENOUGH` times is no accident."""
+    alike = attempts_alike(case, fingerprint)
+    if told.advice != "unknown" or alike < _ENOUGH:
+        return told
+    which = "all" if alike == len(case.attempts) + 1 else "the last"
+    return Retry(advice="no", because=f"{which} {alike} attempts failed alike")
 
 
 def _row(case: Case, rank: RankCase | None, cause: Cause) -> "Row | None":

@@ -26,6 +26,16 @@ def all_raised_alike(case: Case, rank: RankCase | None) -> bool:
     return rank is not None and len(case.ranks) > 1 and len(raised_alike(case.ranks, rank)) == len(case.ranks) - 1
 
 
+def attempts_alike(case: Case, fingerprint: str) -> int:
+    """How many attempts in a row have failed in the same way, this one among them."""
+    count = 1
+    for attempt in reversed(case.attempts):
+        if attempt.fingerprint != fingerprint:
+            break
+        count += 1
+    return count
+
+
 def odd_code(ranks: Sequence[RankCase]) -> RankCase | None:
     """The only one of three or more that ended with another exit code than all others; none of them said why."""
     codes = Counter(map(wordless_code, ranks))

@@ -241,6 +241,15 @@ def _exception(case: Case, rank: RankCase) -> Cause | None:
     )
 
 
+def _told_by_engine(case: Case, rank: RankCase) -> Cause | None:
+    """Its engine's log says that it failed, and the engine then killed everybody (`engine_words.py`)."""
+    if case.spec.watch is None:
+        return None
+    from rankguard.diagnosis.engine_words import complained  # of a watched engine alone
+
+    return complained(case, rank)
+
+
 def _crash(case: Case, rank: RankCase) -> Cause | None:
     number = signal_of(rank)
     if number not in CRASHES or not ended_by_itself(rank):
@@ -342,6 +351,7 @@ CAUSES: tuple[Callable[[Case, RankCase], Cause | None], ...] = (
     _oom_kill,
     _reported,
     _gpu_error,
+    _told_by_engine,
     _by_words,
     _exception,
     _crash,

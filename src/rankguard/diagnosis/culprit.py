@@ -11,10 +11,19 @@ from collections.abc import Sequence
 from rankguard.case import Case, RankCase
 from rankguard.diagnosis.alike import all_raised_alike, odd_code, raised_alike, wordless_code
 from rankguard.diagnosis.causes import cause_of
-from rankguard.diagnosis.evidence import ended_by_us, report_of
+from rankguard.diagnosis.evidence import SIGKILL, ended_by_us, report_of, signal_of
 from rankguard.diagnosis.exit_status import exit_code
 from rankguard.diagnosis.failure_class import VICTIMS, FailureClass, failure_class
-from rankguard.diagnosis.instants import gap, one_node, proven_before, seen_at, span, span_of_exit, stamp
+from rankguard.diagnosis.instants import (
+    gap,
+    one_node,
+    proven_before,
+    seen_at,
+    span,
+    span_of_exit,
+    span_of_signal,
+    stamp,
+)
 from rankguard.diagnosis.memory_story import oom_kill
 from rankguard.diagnosis.words import several
 from rankguard.facts import Examined, Judged
@@ -35,9 +44,16 @@ def choose(case: Case) -> Judged:
 
 
 def _of_ranks(case: Case) -> Judged:
+    if case.spec.watch is not None:
+        from rankguard.diagnosis.engine_words import BASIS, asked_to_end, complaint  # of a watched engine alone
+
+        if told := complaint(case):
+            return _judged(case, next(rank for rank in case.ranks if rank.rank == told.rank), _Choice(basis=BASIS))
     suspects = [rank for rank in case.ranks if rank.suspect] or [
         rank for rank in case.ranks if rank.failed_at is not None
     ]
+    if case.spec.watch is not None:
+        suspects = [rank for rank in suspects if not asked_to_end(rank)] or suspects
     classes = {rank.rank: failure_class(case, rank) for rank in suspects}
     late = [rank for rank in case.ranks if rank.late]
     if (
@@ -155,6 +171,8 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
     spans = {rank.rank: span(case, rank) for rank in candidates}
     if begun or (not together and best is not FailureClass.FAILED):
         spans |= {rank.rank: span_of_exit(rank) for rank in _exits_known(candidates)}
+    if together and best in (FailureClass.KILLED, FailureClass.ABORTED):
+        spans = {rank.rank: span_of_signal(rank, spans[rank.rank]) for rank in candidates}
     left = [
         r
         for r in candidates
@@ -172,6 +190,8 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
         odd, basis = odd_code(left), "seen first"
         if odd is not None:
             first, basis = odd, "the others ended alike, without a word"
+        elif above := _above(case, left):
+            first, basis = above, "the others are below it, and its end may be theirs"
         return _Choice(first=first, either=tuple(r for r in _numbers(left) if r != first.rank), basis=basis)
     end = spans[first.rank][1]
     apart = min(spans[rank.rank][0] - end for rank in candidates if rank is not first)
@@ -180,6 +200,27 @@ def _first(case: Case, candidates: Sequence[RankCase], best: FailureClass) -> _C
     if same := len(raised_alike(candidates, first)):
         basis += f"; {same} other{'s' if same > 1 else ''} raised the same"
     return _Choice(first=first, basis=basis, gap_us=round(apart * 1e6))
+
+
+def _above(case: Case, killed: Sequence[RankCase]) -> RankCase | None:
+    """Of processes of one engine that were killed at once: the one that started all the others, directly or not."""
+    parents = {each.pid: each.parent for each in case.looked.processes} if case.looked else {}
+    if not parents or any(signal_of(rank) != SIGKILL for rank in killed):
+        return None
+    from rankguard.diagnosis.engine_words import heard_of  # of a watched engine alone
+
+    if heard_of(case):
+        return None  # it was the engine that killed them, because another one had failed
+
+    def lines(rank: RankCase) -> set[int]:
+        found, pid = set[int](), rank.pid
+        while pid is not None and pid not in found:
+            found.add(pid)
+            pid = parents.get(pid)
+        return found
+
+    common = set.intersection(*map(lines, killed))
+    return next((rank for rank in killed if rank.pid in common), None)
 
 
 def _beside_the_unheard(case: Case, choice: _Choice, victims: int) -> _Choice:

@@ -34,6 +34,16 @@ def span_of_exit(rank: RankCase) -> Span:
     return (rank.exited.begun.earliest - RUNNABLE_S, rank.exited.begun.latest)
 
 
+def span_of_signal(rank: RankCase, known: Span) -> Span:
+    """When a signal reached it: after the last look that showed it alive, and not dying.
+
+    A look has nothing to say of one that had ended by then, though its end is told after it.
+    """
+    if rank.alive_at is None or rank.alive_at > known[1]:
+        return known
+    return max(known[0], rank.alive_at), known[1]
+
+
 def proven_before(case: Case, a: tuple[int, Span], b: tuple[int, Span]) -> bool:
     """Whether rank a's span lies before rank b's for sure."""
     return a[1][1] + gap(case, a[0], b[0]) <= b[1][0]

@@ -56,6 +56,7 @@ _NATIVE_FRAME = re.compile(r"^\s*(frame #\d+:|#\d+ 0x|@\s+0x)")
 _FATAL = re.compile(r"terminate called|^F\d{4} |Process group watchdog thread terminated")
 _HANDLED = re.compile(
     r"(?i)\b(retry(?! count)|retrying|reconnect\w*|ignor\w+|will try again|DEBUG|INFO)\b|(?<!NCCL )\bWARN(ING)?\b"
+    r"(?!.{0,200}Another worker is running into error)"  # XGBoost ends the process after this warning
 )
 
 # Exception types that mean it whatever their message. Source: CPython's errno subclasses of OSError; torch/distributed;
@@ -108,6 +109,9 @@ _MISTAKES = frozenset(
     ]
 )
 
+# Of those a runtime raises some, too: jaxlib makes a ValueError of what its collectives say (xla, gloo_communicator.cc).
+_NO_MISTAKE = re.compile(r"^(?:UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED): Gloo \w+ failed: ")
+
 # As the root of a chain these are ordinary control flow (an empty queue, a cancelled task), not the first error.
 _CONTROL_FLOW = frozenset(
     ("Empty", "Full", "StopIteration", "StopAsyncIteration", "BlockingIOError", "InterruptedError", "CancelledError")
@@ -147,6 +151,10 @@ _RUNTIMES = _table(
     r"Polled an error from coordination service",
     r"tasks are unhealthy \(stopped sending heartbeats\)",
     r"CoordinationService.{0,120}(UNAVAILABLE|Socket closed|unhealthy)",
+    # xgboost/src/collective: result.cc (SafeColl), loop.cc; comm.cc, before it ends with 255
+    r"/src/collective/result\.(?:cc|h):\d+: ",
+    r"Encountered EOF\. The other end is likely closed",
+    r"Another worker is running into error\.",
     # Open MPI (ULFM, btl/tcp, its daemons), PRRTE, MPICH
     r"MPI_ERR_(PROC_FAILED|REVOKED)",
     r"An MPI communication peer process has unexpectedly disconnected",
@@ -228,7 +236,7 @@ def _is_peer_death(type_name: str, message: str, whole: ExceptionInfo) -> bool:
     name = _name(type_name)
     if name in _TYPES:
         return True
-    if name in _MISTAKES:
+    if name in _MISTAKES and not _NO_MISTAKE.search(message):
         return False
     if name in ("EOFError", "IncompleteReadError"):
         return _is_of_connection(message, whole)

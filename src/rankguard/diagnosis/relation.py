@@ -48,6 +48,13 @@ def relation(case: Case, rank: RankCase, culprit: RankCase | None, *, failed: bo
         return "culprit"
     if rank.lost is not None and failure_class(case, rank) in (FailureClass.NONE, FailureClass.UNRESOLVED):
         return _of_lost(case, rank, failed=failed)
+    if case.spec.watch is not None and failed and _before_we_stopped(rank):
+        from rankguard.diagnosis.engine_words import asked_to_end, complaint  # of a watched engine alone
+
+        if asked_to_end(rank):
+            return "finished"
+        if complaint(case) is not None:
+            return "collateral"  # it was killed by its engine, because of the culprit
     own = failure_class(case, rank)
     if failed and own is not FailureClass.NONE and _before_we_stopped(rank):
         of_peer = own in (*VICTIMS, FailureClass.UNRESOLVED)

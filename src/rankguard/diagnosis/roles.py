@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from rankguard.diagnosis.words import clip
 from rankguard.record import Record
 
-_AT = r"(?P<at>(?:[_-](?:[A-Z]{1,3}\d+|\d+))*)"
-"""`_DP0_PP1_TP3`, `_1`: places along the axes of a parallel engine."""
+_AT = r"(?P<at>(?:[_-](?:(?:ATTN_|MOE_)?[A-Z]{1,3}\d+|\d+))*)"
+"""`_DP0_PP1_TP3`, `_1`, SGLang's `_PP0_ATTN_CP1_MOE_DP0_TP3`: places along the axes of a parallel engine."""
 _AXES = ("TP", "PP", "DP", "EP")
 """Which of several places is the index: the first of these. Experts (EP) are numbered by the others."""
 _NO_ENV: Mapping[str, str] = {}
@@ -54,7 +54,7 @@ class Role(Record):
 RULES: tuple[Rule, ...] = (
     Rule(
         "sglang",
-        rf"^(?:sglang|sglang-jax|sgl_\w+)::(?P<role>(?:\w+?_)?scheduler|gpu_worker|detokenizer(?:_handler)?"
+        rf"^(?:sglang|sglang-jax|sgl_\w+)::(?P<role>(?:\w+?_)?scheduler|gpu_worker|detokenizer(?:_handler|_router)?"
         rf"|data_parallel_controller|router|multimodal_tokenizer){_AT}(?:::.*)?$",
         ranklike=True,
         because="SGLang does not replace a scheduler, detokenizer or controller that has ended",
@@ -118,6 +118,10 @@ RULES: tuple[Rule, ...] = (
             ("pmix", ("PMIX_RANK",)),
             ("pmi", ("PMI_RANK",)),
             ("slurm", ("SLURM_PROCID", "SLURM_STEP_ID")),
+            # pytorch_lightning/strategies/launchers/subprocess_script.py: rank 0 starts the others of its node
+            ("lightning", ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")),
+            # dmlc-core's trackers, whose variables XGBoost's collectives read
+            ("dmlc", ("DMLC_TASK_ID", "DMLC_TRACKER_URI")),
         )
     ),
     Rule(
@@ -248,7 +252,7 @@ def _worded(role: str) -> str:
 
 def _placed(places: str) -> tuple[int | None, str | None]:
     """Index and the other places of `_DP0_PP1_TP3`: 3 and `DP0_PP1`."""
-    told = [(axis, int(number)) for axis, number in re.findall(r"([A-Z]*)(\d{1,9})", places)]
+    told = [(axis, int(number)) for axis, number in re.findall(r"((?:ATTN_|MOE_)?[A-Z]*)(\d{1,9})", places)]
     axes = [axis for axis, _ in told]
     chosen = next((axis for axis in _AXES if axis in axes), axes[0] if axes else None)
     if chosen is None:

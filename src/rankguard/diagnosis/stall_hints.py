@@ -9,6 +9,10 @@ from rankguard.stacks import Stack
 SAY_SO = "`rankguard.this_rank().alive()`, WATCHDOG=1 on NOTIFY_SOCKET, or a line of output"
 
 
+_CONNECTED = "a TCP socket to "
+_RECEIVES = frozenset(["read", "recvfrom", "recvmsg"])
+
+
 def holder(rank: RankCase, found: Examined | Mustered) -> str | None:
     """Who can do something about it, where something outside the program holds the rank (`Verdict.owner`)."""
     stack = stack_of(found, rank.rank)
@@ -24,8 +28,10 @@ def holder(rank: RankCase, found: Examined | Mustered) -> str | None:
 def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]:
     """The most useful first."""
     stack = stack_of(found, rank.rank) if rank else None
-    hints = [held_hint(case, rank, stack) if rank and stack else None]
-    hints[0] = hints[0] or _if_slow(case, rank, found)
+    held = held_hint(case, rank, stack) if rank and stack else None
+    hints = [held]
+    if held is None:
+        hints = [_peer_hint(case, rank, stack) if rank and stack else None, _if_slow(case, rank, found)]
     if found.saved is not None:
         all_ = "all ranks" if case.spec.watch is None else "all its processes"
         hints.append(f"read what {all_} were doing: {found.saved}")
@@ -55,6 +61,15 @@ def held_hint(case: Case, rank: RankCase, stack: Stack) -> str | None:
     if main.waits_on is not None and main.waits_on.startswith("stdin"):
         return f"{name} waits for input that nobody gives: `--stdin none` lets it read an end of file instead"
     return None
+
+
+def _peer_hint(case: Case, rank: RankCase, stack: Stack) -> str | None:
+    """Whoever is at the other end of the connection may be at fault, or only slow."""
+    main = stack.main
+    if main.waits_on is None or main.waits_in not in _RECEIVES or not main.waits_on.startswith(_CONNECTED):
+        return None
+    peer = main.waits_on.removeprefix(_CONNECTED)
+    return f"see why {peer} sends nothing: {whose(case, rank)} waits for it without a time-out of its own"
 
 
 def _if_slow(case: Case, rank: RankCase | None, found: Examined) -> str:

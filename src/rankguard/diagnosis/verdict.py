@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime
 
 from rankguard.case import Case, RankCase
-from rankguard.diagnosis.advice import hints, owner, retry
+from rankguard.diagnosis.advice import after_so_many, hints, owner, retry
 from rankguard.diagnosis.causes import cause_of
 from rankguard.diagnosis.culprit import choose
 from rankguard.diagnosis.evidence import SIGHUP, SIGINT, SIGKILL, code_of, ending, exception_of, signal_of
@@ -81,14 +81,15 @@ def _failed(case: Case, version: str, judged: Judged) -> Verdict:
     culprit = _culprit(case, rank, cause)
     advice = hints(case, rank, cause, judged)
     made = _common(case, version, rank, failed=True)
+    print_ = fingerprint(culprit.phase, cause, _frames(case, rank, cause), culprit.ending.signal)
     return made.replace(
         outcome="failed",
         exit_code=exit_code(case, rank, cause.kind),
         statement=cause.statement,
         summary=failed_summary(case, culprit, made.ranks, advice),
-        fingerprint=fingerprint(culprit.phase, cause, _frames(case, rank, cause), culprit.ending.signal),
+        fingerprint=print_,
         owner=owner(case, rank, cause),
-        retry=retry(case, rank, cause),
+        retry=after_so_many(case, print_, retry(case, rank, cause)),
         failed_at=_iso(case, _failed_at(case, rank)),
         culprit=culprit,
         either=judged.either,

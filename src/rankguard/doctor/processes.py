@@ -133,9 +133,10 @@ def _signalfd(_machine: Machine) -> Answer:
 
 def _senders(_machine: Machine) -> Answer:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    theirs.send(b"x")
-    _data, ancillary, _flags, _address = ours.recvmsg(1, socket.CMSG_SPACE(12))
+    with ours, theirs:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        theirs.send(b"x")
+        _data, ancillary, _flags, _address = ours.recvmsg(1, socket.CMSG_SPACE(12))
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and struct.unpack("iII", data)[
             0

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterator
 
 from rankguard.drills.catalogue import DRILLS, Drill
+from rankguard.testing.faults.cells import run
 from rankguard.testing.faults.checks import checked
-from rankguard.testing.faults.play import run
 from rankguard.testing.faults.stage import Stage
 from rankguard.testing.faults.surroundings import Surroundings, look
 

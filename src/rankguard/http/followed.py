@@ -2,7 +2,8 @@
 
 A line is one of the journal (`../core/story.py`), or one beside it that the supervisor adds: `{"page": {…}}` holds what
 no fact tells: whether a failure is followed by another attempt (`heals`), the pause before that (`resting`), why there is
-none (`given_up`), what the ranks hold in memory (`samples`), the verdict (`final`), and that it answers (`answers`).
+none (`given_up`), what the ranks hold in memory (`samples`), each look at that (`look`), what is to be hidden in their
+output (`rules`, which is in no answer), the verdict (`final`), and that it answers (`answers`).
 Read next: `probes.py`, `metrics.py` and `events.py`, which are views of this.
 """
 
@@ -10,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rankguard._version import __version__
 from rankguard.core import story
@@ -19,7 +20,12 @@ from rankguard.core.machine import step
 from rankguard.facts import Perished
 from rankguard.jobspec import JobSpec
 from rankguard.model import Attempt, Verdict
+from rankguard.page.chronicle import Chronicle
 from rankguard.record import from_data
+
+if TYPE_CHECKING:
+    from rankguard.page.course import Point
+    from rankguard.report.redact import Redactor
 
 
 class Followed:
@@ -38,7 +44,15 @@ class Followed:
         """Of attempts that are over."""
         self.examinations = self.stalls = 0
         """Of attempts that are over."""
+        self.chronicle = Chronicle()
+        """Of this attempt."""
+        self.course: list[Point] = []
+        """Looks at the ranks' memory, thinned as they age."""
+        self.recalled = False
+        """Those from before us have been read of the run's folder."""
         self.aside: dict[str, Any] = {}
+        self._rules: dict[str, list[str]] | None = None
+        self._redactor: Redactor | None = None
         self.answers = 0
         """How often the supervisor has given a sign of life."""
         self._known: tuple[float, int, Verdict] | None = None
@@ -50,6 +64,10 @@ class Followed:
         entry = json.loads(line)
         if "page" in entry:
             told = entry["page"]
+            if "look" in told:
+                self.look(told.pop("look"))
+            if "rules" in told:
+                self._rules, self._redactor = told.pop("rules"), None
             self.answers += "answers" in told
             self.aside |= told
             self._known = None
@@ -57,11 +75,35 @@ class Followed:
         self.lines += 1
         return self._of_journal(entry)
 
+    @property
+    def knows_secrets(self) -> bool:
+        """What ranks have printed can be shown without what is to be hidden."""
+        return self._rules is not None
+
+    def redact(self, text: str) -> str:
+        """Without the secrets of the run. Raises `ValueError` where these are not known."""
+        if self._redactor is None:
+            if self._rules is None:
+                raise ValueError("the secrets of the run are not known")
+            from rankguard.report.redact import knowing
+
+            self._redactor = knowing(self._rules)
+        return self._redactor.text(text)
+
+    def look(self, *entries: dict[str, Any]) -> None:
+        """Looks at the ranks' memory, as `memory.jsonl` has them (`../page/course.py`)."""
+        from rankguard.page.course import CELLS, POINTS, kept, points_of
+
+        self.course += points_of(entries, self.course)
+        cells = sum(len(point.held) for point in self.course[-1:]) * len(self.course)
+        if len(self.course) > 2 * POINTS or cells > 8 * CELLS:
+            self.course = [self.course[at] for at in kept([point.at for point in self.course], len(self.course) // 2)]
+
     def _of_journal(self, entry: dict[str, Any]) -> str:
         if "fact" in entry:
             fact = story.fact_of(entry)
             if fact is not None and self.job is not None:
-                step(self.job, fact)
+                self.chronicle.take(self.job, fact, step(self.job, fact))
                 if isinstance(fact, Perished):
                     self.perished[fact.role] += 1
                 self._facts += 1
@@ -71,6 +113,7 @@ class Followed:
         if "failed" in entry and self.job is not None:
             self._over()
             self.job = story.again(self.job, from_data(Attempt, entry["failed"]))
+            self.chronicle = Chronicle()
             self._facts += 1
             return "attempt"
         if "spec" in entry and self.spec is None:

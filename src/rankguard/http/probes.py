@@ -142,9 +142,13 @@ def _waiting(job: Job) -> str:
         return f"starting: {job.spawned} of {_ranks(job)} {'executes' if job.spawned == 1 else 'execute'}"
     missing = [rank for rank in job.ranks[: job.spec.nprocs] if rank.ready_at is None]
     names = job.spec.names
-    who = many([(rank.rank, names[rank.rank] if names else None) for rank in missing], 4)
-    said = next((rank.status.text for rank in missing if rank.status is not None and rank.status.text), None)
-    told = f" ({printable(said, 80)})" if said else ""
+    named = [(rank.rank, names[rank.rank] if names else None) for rank in missing]
+    who = many(named, 4)
+    said = next(((at, r.status.text) for at, r in enumerate(missing) if r.status is not None and r.status.text), None)
+    told = ""
+    if said is not None:
+        whose = f"{many([named[said[0]]], 1)}: " if len(missing) > 1 else ""
+        told = f" ({whose}{printable(said[1], 80)})"
     return f"starting: {job.ready} of {_ranks(job)} ready; waiting for {who}{told}"
 
 

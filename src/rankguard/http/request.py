@@ -3,21 +3,36 @@
 HTTP/1.0 and 1.1 (RFC 9112), GET and HEAD, no bodies: a probe, a scraper, a browser and `curl` need no more.
 """
 
+import re
 from typing import NamedTuple
 
 MOST = 8192
 """Bytes of a request line and all headers."""
+_NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?")
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class Request(NamedTuple):
-    """What is asked. `keep`: the connection may be used again; `seen`: the last event that the client has."""
+    """What is asked. `keep`: the connection may be used again; `seen`: the last event that the client has; `query`: what
+    follows a `?`, as it came; `page`: the client shows pages (its Accept names text/html).
+    """
 
     head: bool
     path: str
     keep: bool
     host: str = ""
     seen: int | None = None
+    query: str = ""
+    page: bool = False
+
+    def number(self, name: str, most: float) -> float | None:
+        """The value of `name` in the query, at most `most`; null where there is none. Raises `Refused` for one that is no number."""
+        values = [value for key, _, value in (part.partition("=") for part in self.query.split("&")) if key == name]
+        if not values:
+            return None
+        if len(values) > 1 or not _NUMBER.fullmatch(values[0]) or float(values[0]) > most:
+            raise Refused(400, f"expected one number for {name}")
+        return float(values[0])
 
 
 class Refused(Exception):  # an answer, not a fault
@@ -41,7 +56,7 @@ def parse(data: bytearray) -> tuple[Request, int] | None:
     if end - skipped > MOST:
         raise Refused(431, f"the request is longer than {MOST} bytes")
     first, *rest = bytes(data[skipped:end]).split(b"\r\n")
-    head, path, version = _request_line(first)
+    head, path, query, version = _request_line(first)
     headers = dict(_header(line) for line in rest)
     if (
         any(name in headers for name in (b"transfer-encoding", b"upgrade"))
@@ -60,13 +75,15 @@ def parse(data: bytearray) -> tuple[Request, int] | None:
             keep,
             headers.get(b"host", b"").decode("latin-1"),
             int(seen) if seen.isdigit() and len(seen) < 16 else None,
+            query,
+            b"text/html" in headers.get(b"accept", b"").lower(),
         ),
         end + 4,
     )
 
 
-def _request_line(line: bytes) -> tuple[bool, str, int]:
-    """Whether it is a HEAD, the path without its query, the minor version."""
+def _request_line(line: bytes) -> tuple[bool, str, str, int]:
+    """Whether it is a HEAD, the path, its query, the minor version."""
     words = line.split(b" ")
     if len(words) != 3 or not words[0] or not _TOKEN.issuperset(words[0]):
         raise Refused(400, "expected `GET /path HTTP/1.1`")
@@ -81,7 +98,8 @@ def _request_line(line: bytes) -> tuple[bool, str, int]:
         target = b"/" + target[7:].partition(b"/")[2]
     if not target.startswith(b"/") or any(byte < 0x21 or byte > 0x7E for byte in target):
         raise Refused(400, "expected a path")
-    return method == b"HEAD", target.partition(b"?")[0].decode("ascii"), int(version[-1:])
+    path, _, query = target.decode("ascii").partition("?")
+    return method == b"HEAD", path, query, int(version[-1:])
 
 
 def _header(line: bytes) -> tuple[bytes, bytes]:

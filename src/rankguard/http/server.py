@@ -138,12 +138,14 @@ class Server:
 
     def _take(self, data: bytes) -> None:
         *whole, self._rest = (self._rest + data).split(b"\n")
-        told = []
+        told, began = [], self._run.aside.get("final") is None
         for line in whole:
             kind = self._run.take(line)
             if kind is not None:
                 told.append(event(self._run.lines, kind, line))
                 self._history.add(self._run.lines, told[-1])
+        if began and self._run.aside.get("final") is not None and self._streams and self._run.job is not None:
+            told.append(self._routes.last())  # nobody may come in time to ask for it
         if told and self._streams:
             self._tell(b"".join(told))
 

@@ -21,22 +21,31 @@ __all__ = ["Rank", "this_rank"]
 
 
 class Rank:
-    """The process that runs this, as a rank of its job. Made by `this_rank()`."""
+    """The process that runs this, as a rank of its job. Made by `this_rank()`; given to a function that `launch` runs.
+
+    Outside rankguard, in a program that is run by hand, every call does nothing, and it is rank 0 of 1. May be used from
+    any thread, from signal handlers and in forked children. In another process it is that process's own.
+    """
 
     __slots__ = ("_line", "local_rank", "rank", "world_size")
 
     def __init__(self) -> None:
         self.rank = _number("RANK", 0)
+        """Its number in the job, from 0 (`RANK`)."""
         self.local_rank = _number("LOCAL_RANK", 0)
+        """Its number on this machine, from 0 (`LOCAL_RANK`)."""
         self.world_size = _number("WORLD_SIZE", 1)
+        """How many ranks the job has (`WORLD_SIZE`)."""
         address = os.environ.get("NOTIFY_SOCKET", "") if os.environ.get("RANKGUARD_RUN_ID") else ""
         self._line = Line(address)
 
     def ready(self, payload: object = None) -> None:
-        """Says that this rank can do its work. `payload`, anything that JSON can say, goes to whoever waits (`wait_ready`).
+        """Says that this rank can do its work.
+
+        `payload`: anything that JSON can say, up to 64 MiB of it; it goes to whoever waits (`Job.wait_ready`).
 
         Blocks until the supervisor has room for the message, for ten seconds at most; then raises `TimeoutError`.
-        Raises `UsageError` for a payload that is not JSON or is longer than 64 MiB.
+        Raises `UsageError` for a payload that is not JSON or is too long. Sends systemd's `READY=1` (sd_notify(3)).
         """
         if not self._line:
             return
@@ -54,7 +63,11 @@ class Rank:
             raise TimeoutError(f"the supervisor of rank {self.rank} has not taken its readiness within {WAIT_MOST:g} s")
 
     def status(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """What this rank is doing, and how far it is. Never blocks: dropped when the supervisor is behind."""
+        """What this rank is doing, and how far it is. Never blocks: dropped when the supervisor is behind.
+
+        `text`: one line, of which 4,096 characters are told.
+        `done`, `total`: how much is done, and of how much, in a unit of your own; None: not known.
+        """
         if not self._line:
             return
         message = f"STATUS={_one_line(text)}"
@@ -65,12 +78,14 @@ class Rank:
         self._drop_if_full(message.encode("utf-8", "replace"))
 
     def alive(self) -> None:
-        """A sign of life. Never blocks: dropped when the supervisor is behind."""
+        """A sign of life, for `stall_timeout`. Never blocks: dropped when the supervisor is behind. About 10 µs."""
         if self._line:
             self._drop_if_full(b"WATCHDOG=1")
 
     def failed(self, text: str) -> None:
         """Says that this rank has failed, before it ends, or while it cannot. It goes on: ending is up to it.
+
+        `text`: why, which becomes the verdict's statement; of 16,384 characters at most.
 
         Blocks for ten seconds at most; then it says on stderr that it could not be told, and goes on.
         """
@@ -108,7 +123,12 @@ _ranks: dict[int, Rank] = {}
 
 
 def this_rank() -> Rank:
-    """The rank that this process is; one object per process."""
+    """The rank that this process is; one object for each process. Never raises: outside rankguard it is rank 0 of 1.
+
+    rank = rankguard.this_rank()
+    rank.status("loading shards", done=3, total=8)
+    rank.ready({"max_tokens": 4096})
+    """
     pid = os.getpid()
     found = _ranks.get(pid)
     if found is None:

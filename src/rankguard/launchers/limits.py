@@ -14,8 +14,8 @@ FDS_OF_OURS = 30
 """Front, watch and journal, and what one start needs for a moment."""
 FDS_OF_PAGE = 8
 """With `--http`: its socket, its feed, its pidfd and output, the journal for one that is started again."""
-FDS_OF_COMFORT = 8
-"""The control socket and its callers, py-spy: done without when there are too few."""
+FDS_OF_COMFORT = 10
+"""The control socket and its callers, py-spy, the file of looks at memory: done without when there are too few."""
 
 
 def fds_for(nprocs: int) -> tuple[int, int]:

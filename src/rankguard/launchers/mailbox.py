@@ -97,7 +97,7 @@ class Mailbox:
         if message.progress is not None:
             done, total, unit = message.progress
             self._pending = StatusTold(now, self.rank, text, done, total, unit)
-        elif before is not None:
+        elif before is not None and before.text in (None, text):
             self._pending = before.replace(at=now, text=text)
         else:
             self._pending = StatusTold(now, self.rank, text)

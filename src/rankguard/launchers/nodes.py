@@ -68,6 +68,8 @@ class NodeRanks:
         self._spawned: set[int] = set()
         self._ended: set[int] = set()
         self._held: dict[int, Message] = {}
+        self.looked: Callable[[int], object] = bool
+        """Told the number of a node whose agent has told what its ranks hold."""
         self._told: dict[int, float] = {}
         self._trees: dict[int, TreeEmpty] = {}
         self._asked: dict[int, Callable[[Message], None]] = {}
@@ -226,6 +228,7 @@ class NodeRanks:
         for data in message["signs"]:
             sign = self._in_world(node, record_from_wire(Sign, data))
             self._signs[sign.rank] = sign
+        self.looked(node.number)
 
     # ── The driver's orders (`contract.Launcher`) ────────────────────────────────────────────────────────────────
 

@@ -106,8 +106,10 @@ class WatchedTree:
         self.ranks.kernel.watch(self._tree.by_pid)
 
     def _from_tree(self, fact: Fact) -> None:
-        """A process that left with a code has most likely said why, in the output that all share."""
-        if isinstance(fact, Exited) and fact.ending.code:
+        """A process that left with a code has most likely said why, in the output that all share; of one that was killed
+        its engine may have.
+        """
+        if isinstance(fact, Exited) and fact.ending.code != 0:
             tail = self.ranks.hear(ROOT, fact.at)
             fact = fact.replace(log_tail=redacted_tail(tail, self._around.redact))
         self._emit_of_tree(fact)

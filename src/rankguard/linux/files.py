@@ -3,16 +3,17 @@
 import os
 
 
-def read_text(path: str) -> str | None:
-    """The text of a small file of the kernel; null when it cannot be read."""
+def read_text(path: str, most: int = 1 << 30) -> str | None:
+    """The text of a file of the kernel, of a long one some more than `most` bytes; null when it cannot be read."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
         parts = []
-        while part := os.read(fd, 65536):
+        while most > 0 and (part := os.read(fd, 65536)):
             parts.append(part)
+            most -= len(part)
         return b"".join(parts).decode(errors="replace")
     except OSError:
         return None

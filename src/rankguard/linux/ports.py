@@ -18,7 +18,7 @@ def hold_free_port() -> tuple[int, socket.socket]:
     span = high - low
     first = int.from_bytes(os.urandom(4)) % span  # `random` would cost a start 4 ms of imports
     for port in (low + (first + n) % span for n in range(min(512, span))):
-        lock = _lock(port)
+        lock = hold(f"master-port-{port}")
         if lock is None:
             continue
         if _is_free(port):
@@ -27,22 +27,23 @@ def hold_free_port() -> tuple[int, socket.socket]:
     raise OSError("no free port below the ephemeral range")
 
 
+def hold(name: str) -> socket.socket | None:
+    """A name of this network namespace, held until the socket is closed; null where another process holds it."""
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        held.bind(f"\0rankguard-{name}")
+    except OSError:
+        held.close()
+        return None
+    return held
+
+
 def _ephemeral_start() -> int:
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
             return int(file.read().split()[0])
     except (OSError, ValueError, IndexError):
         return 32768
-
-
-def _lock(port: int) -> socket.socket | None:
-    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    try:
-        lock.bind(f"\0rankguard-master-port-{port}")
-    except OSError:
-        lock.close()
-        return None
-    return lock
 
 
 def _is_free(port: int) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import partial
 from itertools import islice
 
-from rankguard.linux import tree
+from rankguard.linux import sockets, tree
 from rankguard.linux.files import listed, read_text
 from rankguard.stacks import Stack, Thread
 
@@ -98,18 +98,21 @@ def _thread(pid: int, tid: int) -> Thread | None:
     channel = (read_text(f"{folder}/wchan") or "0").strip()
     channel = "" if channel == "0" else channel
     waits_in = call or channel or (None if number is None else f"system call {number}")
-    on = _file_of(pid, int(words[1], 16)) if call in _OF_A_FILE and len(words) > 1 else None
+    on = _file_of(pid, int(words[1], 16), whom=tid == pid) if call in _OF_A_FILE and len(words) > 1 else None
     locked_by = _lock_holder(pid) if call in ("fcntl", "flock") else None
     kernel = channel if state == "D" and channel else None
     return Thread(tid, name, state, waits_in=waits_in, waits_on=on, locked_by=locked_by, channel=kernel)
 
 
-def _file_of(pid: int, fd: int) -> str | None:
-    """`/shared/cache.lock`, `stdin (pipe:[4711])`, `socket:[4712]`; null where it may not be seen."""
+def _file_of(pid: int, fd: int, *, whom: bool) -> str | None:
+    """`/shared/cache.lock`, `stdin (pipe:[4711])`, `socket:[4712]`; null where it may not be seen. With `whom` the other end
+    of a connection, which costs a look through all of them: `a TCP socket to 10.0.0.5:443`.
+    """
     try:
         target = os.readlink(f"/proc/{pid}/fd/{fd}")
     except OSError:
         return None
+    target = sockets.named(pid, target) if whom else target
     return f"{_STANDARD[fd]} ({target})" if fd in _STANDARD else target
 
 

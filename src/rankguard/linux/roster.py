@@ -45,6 +45,8 @@ _TITLES = 64
 """Titles read again in one look."""
 _TITLE_SOON_S, _TITLE_LATE_S, _TITLE_AGE = 0.05, 5.0, 100
 """A title is read again when a hundredth of the process's age has passed, within these bounds."""
+_YOUNG_S = 2.0
+"""Until then an exec may not be seen by the title: what is forked and executes its parent's own command line."""
 _PART, _ENVIRON = 16 << 10, 64
 """Bytes of an environment that are read at once, and how many times."""
 _VALUE = 200
@@ -190,13 +192,16 @@ class Roster:
         return title_of(pid), self._environment(pid)
 
     def refresh(self, process: Entry, now: float) -> None:
-        """Read its title now; `on_title` if it is another one."""
+        """Read its title now, and what may have changed with it; `on_title` if it is another one."""
         if process.ended:
             return
         title = title_of(process.pid)
         process.title_at = now + min(_TITLE_LATE_S, max(_TITLE_SOON_S, (now - process.first_seen) / _TITLE_AGE))
-        if title and title != process.title:
-            process.title, process.env = title, {**process.env, **self._environment(process.pid)}
+        if not title or (title == process.title and now - process.first_seen > _YOUNG_S):
+            return
+        env = {**process.env, **self._environment(process.pid)}
+        if (title, env) != (process.title, process.env):
+            process.title, process.env = title, env
             self._changed_at = now
             self._on_title(process, now)
 

@@ -107,6 +107,10 @@ class RunFiles:
         except OSError as error:
             self._failed(name, error)
 
+    def lacks(self, name: str, error: OSError) -> None:
+        """A file that somebody else writes is not complete."""
+        self._failed(name, error)
+
     def _failed(self, name: str, error: OSError) -> None:
         self.error = self.error or f"the run's files are not complete: `{name}`: {error.strerror}"
 

@@ -59,7 +59,7 @@ class Output:
             for rank in range(spec.nprocs)
         ]
         self._panes = self._open_lanes(consoles)
-        self.remarks = Remarks(spec.nprocs)
+        self.remarks = Remarks(spec.nprocs, engine=spec.watch is not None)
         self._tails: list[deque[bytes]] = [deque(maxlen=TAIL) for _ in range(spec.nprocs)]
         self._waiting: dict[_Stream, None] = {}
         self._filters = tuple(_filter(spec, which, not few_fds) for which in (0, 1))

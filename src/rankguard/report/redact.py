@@ -33,7 +33,7 @@ from rankguard.report.sensitive import (
     worth_learning,
 )
 
-__all__ = ["HIDDEN", "Redactor", "for_telling", "is_secret", "job_redactor", "without_secrets"]
+__all__ = ["HIDDEN", "Redactor", "for_telling", "is_secret", "job_redactor", "knowing", "without_secrets"]
 
 Learn = Callable[[str, str], None]
 _CUT = 8
@@ -116,6 +116,15 @@ class Redactor:
                 self._learn(name, value)
         return {name: self._value(name, value) for name, value in mapping.items()}
 
+    def rules(self) -> dict[str, list[str]]:
+        """What it hides beside the general rules, for another of our processes (`knowing`): secrets, all of it."""
+        return {"patterns": [each.pattern for each in self._patterns], "known": list(self._learnt)}
+
+    def learn(self, values: Iterable[str]) -> None:
+        """Values to be hidden wherever they turn up."""
+        self._learnt |= {value: Known(value) for value in values}
+        self._longest_first = None
+
     def _value(self, name: str, value: str) -> str:
         if not value or not is_secret(name, value):
             return self._text(value, self._learn)
@@ -183,6 +192,13 @@ class Redactor:
             if at >= 0 and len(value) > _CUT and value.endswith(head[: at + _CUT]):
                 return self._without_known(HIDDEN + s[at + _CUT :])
         return s
+
+
+def knowing(rules: Mapping[str, Sequence[str]]) -> Redactor:
+    """One that hides what another one does, by its `rules`."""
+    redactor = Redactor(rules["patterns"])
+    redactor.learn(rules["known"])
+    return redactor
 
 
 def job_redactor(spec: JobSpec) -> Redactor:

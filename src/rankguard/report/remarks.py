@@ -23,14 +23,22 @@ _COLLECTIVE = (
 )
 
 
-class Remarks:
-    """Of all ranks of a job."""
+_COMPLAINT = b" hit an exception: "
 
-    def __init__(self, nprocs: int) -> None:
+
+class Remarks:
+    """Of all ranks of a job. `engine`: of one that is watched."""
+
+    def __init__(self, nprocs: int, *, engine: bool = False) -> None:
+        self._engine = engine
+        self._complaints: list[bytes] = []
         self._kept: list[deque[bytes] | None] = [None] * nprocs
 
     def take(self, rank: int, part: bytes) -> None:
         """Lines that a rank has printed."""
+        if self._engine and _COMPLAINT in part and len(self._complaints) < KEPT:
+            told = [line[:LONGEST] for line in part.split(b"\n") if _COMPLAINT in line]
+            self._complaints += told[: KEPT - len(self._complaints)]
         if not any(mark in part for mark in _MARKS):
             return
         for line in part.split(b"\n"):
@@ -42,5 +50,6 @@ class Remarks:
                     kept.append(line[:LONGEST])
 
     def of(self, rank: int) -> tuple[str, ...]:
-        """The last of them, oldest first."""
-        return tuple(line.decode(errors="replace").rstrip("\r") for line in self._kept[rank] or ())
+        """The first complaints, then the last of the others, oldest first."""
+        lines = (*self._complaints, *(self._kept[rank] or ()))
+        return tuple(line.decode(errors="replace").rstrip("\r") for line in lines)

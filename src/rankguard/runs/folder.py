@@ -4,13 +4,14 @@ A folder never mixes two runs: one that holds an earlier run gives it a folder o
 live run or somebody else uses is left alone. Read next: `report/files.py` (what is in a folder), `cli/runs.py`.
 """
 
+import errno
 import json
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rankguard.errors import UsageError
 from rankguard.linux.lock import is_held
@@ -21,7 +22,7 @@ TOLD = "told"
 """A mark: that this run ended without a verdict has been told at the start of the next one."""
 JOURNAL, VERDICT, STATE = "events.jsonl", "verdict.json", "state.json"
 OURS = re.compile(
-    r"(verdict|state)\.json(\.new)?|samples\.json(\.new)?|told|events\.jsonl|control|rank-\d{1,9}|node-0|stacks-\d{1,9}\.txt|filtered_std(out|err)(\.\d{1,9})?\.log|fault\.txt"
+    r"(verdict|state)\.json(\.new)?|samples\.json(\.new)?|memory\.jsonl(\.new)?|tails\.json(\.new)?|told|events\.jsonl|control|rank-\d{1,9}|node-0|stacks-\d{1,9}\.txt|filtered_std(out|err)(\.\d{1,9})?\.log|fault\.txt"
 )
 """Every name that a run makes in its folder. `node-0` is a run's, too: of this machine's agent, on several machines."""
 _MOST = 64 << 20
@@ -42,7 +43,22 @@ def homes() -> Iterator[Path]:
         yield Path(home)
     state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     yield Path(state, "rankguard", "runs")
-    yield Path(os.environ.get("TMPDIR") or "/tmp", f"rankguard-{os.getuid()}")  # noqa: S108  # its mode is 0700
+    if _may_be_ours(shared := _among_others()):
+        yield shared
+
+
+def _among_others() -> Path:
+    """The home in a place where everybody can make files: ours alone, or not used."""
+    return Path(os.environ.get("TMPDIR") or "/tmp", f"rankguard-{os.getuid()}")  # noqa: S108
+
+
+def _may_be_ours(folder: Path) -> bool:
+    """Not there yet, or nobody else's: whoever has made it beforehand could take our files away and put others there."""
+    try:
+        status = os.lstat(folder)
+    except OSError:
+        return True  # whoever makes it finds out
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def make_run_dir(run_id: str, asked: str | None = None, parent: str | None = None) -> tuple[str | None, str | None]:
@@ -62,10 +78,15 @@ def make_run_dir(run_id: str, asked: str | None = None, parent: str | None = Non
     refused: list[str] = []
     for folder in candidates:
         try:
+            if asked is None and parent is None:
+                folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(folder, os.W_OK | os.X_OK):
+            if folder.parent == _among_others() and not _may_be_ours(folder.parent):
+                refused.append(f"`{folder.parent}`: others can write to it")  # it has come to be meanwhile
+            elif os.access(folder, os.W_OK | os.X_OK):
                 return str(folder.absolute()), "; ".join(said) or None
-            refused.append(f"`{folder}`: not writable")
+            else:
+                refused.append(f"`{folder}`: not writable")
         except OSError as error:
             refused.append(f"`{folder}`: {error.strerror}")
     return None, f"no files are kept of this run: {'; '.join(refused)}"
@@ -115,14 +136,14 @@ class Run(Record):
     def read(self) -> dict[str, Any]:
         """Its verdict; the state of a run that is still going; empty when there is neither, or it is not ours."""
         for name in (VERDICT, STATE):
-            data = _json(self.folder / name)
+            data = json_in(self.folder / name)
             if isinstance(data, dict) and isinstance(data.get("schema"), str) and isinstance(data.get("outcome"), str):
                 return data
         return {}
 
     def spec(self) -> dict[str, Any]:
         """What was asked for, from the journal's first line; empty when that cannot be read."""
-        told = _json(self.folder / JOURNAL, first_line=True)
+        told = json_in(self.folder / JOURNAL, first_line=True)
         spec = told.get("spec") if isinstance(told, dict) else None
         return spec if isinstance(spec, dict) else {}
 
@@ -222,21 +243,30 @@ def _longer(matches: list[Run]) -> str:
 
 def _id_in(folder: Path) -> str | None:
     """The id of the run whose files these are: the journal says it first, then the verdict."""
-    told = _json(folder / JOURNAL, first_line=True)
+    told = json_in(folder / JOURNAL, first_line=True)
     found = told["spec"].get("run_id") if isinstance(told, dict) and isinstance(told.get("spec"), dict) else None
     if found is None:
-        told = _json(folder / VERDICT)
+        told = json_in(folder / VERDICT)
         found = told.get("run_id") if isinstance(told, dict) else None
     return found if isinstance(found, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", found) else None
 
 
-def _json(path: Path, *, first_line: bool = False) -> Any:
+def opened(path: Path) -> BinaryIO:
+    """A file of a run, for reading. Raises `OSError` for one that is missing, a link, or no regular file: a FIFO would be
+    waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return file
+
+
+def json_in(path: Path, *, first_line: bool = False) -> Any:
     """What a file holds; None for one that is missing, cut off, too large, or no file at all."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
+        with opened(path) as file:
             return json.loads(file.readline(_MOST) if first_line else file.read(_MOST))
     except (OSError, ValueError, RecursionError):
         return None

@@ -139,7 +139,16 @@ class LiveAttempt:
         self.driver.muster = guard("the look at a collective", self._muster, self.driver.muster)
         self.desk.later["stacks"] = guard("stacks", self._snapshots.ask, nothing)
         self._samples = Samples(
-            self.job, ground.memory, files, clock, self.driver.emit, self._groups, groups_before, few_fds=few
+            self.job,
+            ground.memory,
+            files,
+            clock,
+            self.driver.emit,
+            self._groups,
+            groups_before,
+            course=ground.course,
+            heard_at=heard_at,
+            few_fds=few,
         )
         self.desk.sampled = guard(failopen.SAMPLES, self._samples.told, dict)
         self.driver.remember = guard(failopen.SAMPLES, self._samples.remember, self.driver.remember)
@@ -186,7 +195,7 @@ class LiveAttempt:
             around,
             self._selector,
             from_root=emit,
-            from_tree=self.driver.emit,
+            from_tree=Marked(self.driver.emit, lambda _rank: self._output.remarks.of(0), self._ground.redact).of_engine,
             naming=naming(plan),
             heir=os.getpid(),
             spare=lambda: self._tree.spared | AT_WORK,

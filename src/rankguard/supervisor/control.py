@@ -21,7 +21,8 @@ CLIENTS = 8
 ASK_BYTES = 4096
 PRIORITY = 5
 """Behind all news of ranks."""
-ASKS = frozenset({"report", "progress", "stacks"})
+ASKS = frozenset({"report", "progress", "stacks", "rules"})
+"""`rules`: what is to be hidden in the ranks' output, for a process of ours that shows it (`cli/htmlfile.py`)."""
 
 Ask = Callable[[Message, float, Callable[[Message], None]], None]
 

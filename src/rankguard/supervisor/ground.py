@@ -20,6 +20,7 @@ from rankguard.wire import Wire
 if TYPE_CHECKING:
     from rankguard.launchers.fleet import Fleet
     from rankguard.supervisor.keeping import Keeping
+    from rankguard.supervisor.memorylog import MemoryLog
     from rankguard.supervisor.nodes.uplink import Uplink
     from rankguard.supervisor.nodes.watchlink import WatchLink
     from rankguard.supervisor.page import Page
@@ -55,6 +56,7 @@ class Ground(NamedTuple):
     heals: Callable[[Verdict], bool]
     """Whether a failure is followed by another attempt, as far as is known now."""
     failopen: FailOpen
+    course: "MemoryLog"
     keeping: "Keeping | None" = None
     page: "Page | None" = None
     uplink: "Uplink | WatchLink | None" = None

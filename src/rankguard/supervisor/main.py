@@ -45,6 +45,7 @@ from rankguard.supervisor.consoles import consoles, losses, terminal_of
 from rankguard.supervisor.control import Control
 from rankguard.supervisor.failopen import DEAF, DESK, FailOpen
 from rankguard.supervisor.ground import Ground
+from rankguard.supervisor.memorylog import MemoryLog
 from rankguard.wire import Message, Wire
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Supervisor:
         self._files = files = RunFiles(spec.run_dir, lock.hold)
         if files.folder is None:  # two runs never share one
             spec = spec.replace(run_dir=None)
-        redactor = job_redactor(spec)
+        self._redactor = redactor = job_redactor(spec)
         self._run_id = spec.run_id
         self._selector = EpollSelector()
         self._page = self._make_page(spec, passed.pop(0), files) if spec.http is not None else None
@@ -155,6 +156,10 @@ class Supervisor:
         self._last_word = TerminationLog(spec.termination_log, redactor.text)
         self._uplink = self._make_uplink(spec)
         self._fleet = self._make_fleet(spec)
+        self._course = MemoryLog(files, spec.nprocs, few_fds=few_fds)
+        if self._page is not None:
+            self._course.tell = self._page.look
+            self._page.aside(rules=redactor.rules())
         self._ground = Ground(
             spec=spec,
             wire=wire,
@@ -182,6 +187,7 @@ class Supervisor:
             page=self._page,
             uplink=self._uplink,
             fleet=self._fleet,
+            course=self._course,
         )
         self._attempt = self._make_attempt(())
         self._control = Control(self._private_dir, self._selector, self._ask, few_fds=few_fds)
@@ -304,6 +310,7 @@ class Supervisor:
                 console.flush_within(FLUSH_S)
         final = final.replace(warnings=(*final.warnings, *losses(self._consoles)))
         final = self._with_unwritten(final)
+        self._course.close()
         self._files.finish(final)
         self._last_word.write(lambda theirs: _last_word_of(final, theirs))
         if self._uplink is not None:
@@ -313,6 +320,9 @@ class Supervisor:
         if self._page is not None:
             self._page.finish(told)
         self._wire.send({"is": "finished", "verdict": told})
+        self._wire.flush()
+        if final.outcome == "failed":
+            self._keep_tails(final)
         if self._page is not None:
             self._page.close()
         if self._fleet is not None:
@@ -333,6 +343,12 @@ class Supervisor:
                 self._attempt = self._make_attempt(failed)
                 final = self._attempt.run()
         return uplink.final or uplink.alone(final, self._attempt.job)
+
+    def _keep_tails(self, final: Verdict) -> None:
+        from rankguard.supervisor.tails import keep_tails  # no start waits for it
+
+        with contextlib.suppress(Exception):  # it is a comfort, and all else is done
+            keep_tails(self._files, self._attempt.job, final, self._ground.redact)
 
     def _with_unwritten(self, final: Verdict) -> Verdict:
         """What could not be written, of the run's files and of the last word."""
@@ -434,7 +450,10 @@ class Supervisor:
                 self._selector.unregister(self._wire)
 
     def _ask(self, message: Message, now: float, reply: Callable[[Message], None]) -> None:
-        """Of another terminal."""
+        """Of another terminal, whose user is ours."""
+        if message["do"] == "rules":  # for a page that it makes of the files of ranks
+            reply({"is": "rules", "rules": self._redactor.rules()})
+            return
         self._attempt.desk.ask(message, now, reply)
 
     def _lost(self, fd: int, fact: Fact) -> None:

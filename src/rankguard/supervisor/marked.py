@@ -30,3 +30,9 @@ class Marked:
             said = fact.report.text if fact.report else "\n".join((*fact.remarks, *fact.log_tail[-15:]))
             fact = fact.replace(timed_out=collective_timeout(said) is not None)
         self._emit(fact)
+
+    def of_engine(self, fact: Fact) -> None:
+        """A fact of a watched tree, whose processes share one output: its remarks may be about any of them."""
+        if isinstance(fact, Exited) and fact.ending.code != 0:
+            fact = fact.replace(remarks=redacted_tail(self._remarks(fact.rank), self._redact))
+        self._emit(fact)

@@ -100,6 +100,11 @@ class Page:
         self._send_aside(told)
 
     @_harmless
+    def look(self, line: bytes) -> None:
+        """A look at the ranks' memory, as it is in `memory.jsonl`: sent with what comes next, and in a second at the latest."""
+        self._keep(b'{"page":{"look":' + line.rstrip() + b"}}\n")
+
+    @_harmless
     def _append(self, text: str) -> None:
         """Lines of the journal, from before they are acted on: they are sent when there is time (`wake`)."""
         data = text.encode(errors="replace")

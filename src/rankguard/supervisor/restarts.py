@@ -30,8 +30,8 @@ class Restarter:
     def after(self, final: Verdict, last: str | None, lasted_s: float) -> float | None:
         """An attempt is over: the seconds to wait before the next, or null when it was the last. `last`: why it is."""
         self._left = (*self._left, *final.teardown.left)
-        if last is not None:
-            self.give_up(last)
+        if last is not None:  # whoever was told that there is no further attempt has asked for the end because of that
+            self.give_up(self._budget.refuses(final, time.monotonic()) or last)
             return None
         attempt = attempt_of(final, len(self.failed), lasted_s)
         answer = self._budget.after(final, attempt, time.monotonic(), random.random())  # noqa: S311  # no secret

@@ -2,7 +2,8 @@
 
 A few ranks at a time, so that a large job's look delays no news; `--sample` says how often, and when a limit comes near
 it is oftener. What the last look saw is told to whoever asks (`told`), added to the look on a failure (`remember`), and
-in `samples.json` while the run lives, for whoever comes after everything was killed at once.
+in `samples.json` while the run lives, for whoever comes after everything was killed at once. All looks, thinned as they
+age, are in `memory.jsonl` (`memorylog.py`).
 
 It decides nothing: whether to warn is in `../diagnosis/projection.py`, what was to blame in `memory_story.py`.
 Read next: `../linux/footprint.py` (one rank), `../linux/memory_news.py` (the kernel's own word), `../runs/remains.py`.
@@ -27,6 +28,7 @@ from rankguard.linux.memory_news import MemoryNews
 from rankguard.model import Memory, MemoryState
 from rankguard.record import to_data
 from rankguard.report.files import RunFiles
+from rankguard.supervisor.memorylog import MemoryLog
 from rankguard.wire import Message
 
 NAME = "samples.json"
@@ -70,10 +72,12 @@ class Samples:
         groups: JobGroups,
         around: dict[str, Group],
         *,
+        course: MemoryLog,
+        heard_at: Callable[[int], float | None],
         few_fds: bool = False,
     ) -> None:
         self._job, self._domain, self._files, self._clock, self._emit = job, domain, files, clock, emit
-        self._groups = groups
+        self._groups, self._course, self._heard_at = groups, course, heard_at
         self._every = max(_LEAST_S, job.spec.sample) if job.spec.sample else 0.0
         self._keep = bool(self._every) and not few_fds and may_keep(job.spec.nprocs, 2)
         self._of_tree = job.spec.watch is not None
@@ -254,6 +258,7 @@ class Samples:
         for number in range(min(len(self._job.ranks), _AT_ONCE)):
             self._look(number, now)
         self._take_states(now)
+        self._note_course(now)
         self._due = now + self._shortest
 
     def _conclude(self, now: float) -> None:
@@ -265,6 +270,7 @@ class Samples:
         for state, outlook_ in self._take_states(now):
             self._tell_of(now, state, outlook_)
         self._say_near()
+        self._note_course(now)
         share, left = self._nearest()
         near = left is not None and left < 10 * self._every
         self._pause = max(self._shortest, (left or 0) / 10) if near else min(self._every, self._pause * 2)
@@ -273,6 +279,17 @@ class Samples:
         if now - self._written_at >= CALM_S or near or share > 0.9 or abs(held - self._written) > self._written / 8:
             self._written = held
             self._write(now)
+
+    def _note_course(self, now: float) -> None:
+        """What was seen just now, for whoever wants to see the whole course."""
+        since, heard = self._course.last_at, 0
+        for rank in self._job.ranks[: self._job.spec.nprocs]:  # the processes of an engine share its output
+            at = self._heard_at(rank.rank)
+            if at is not None and at > since:
+                heard |= 1 << rank.rank
+        held = {number: found.held or 0 for number, found in self._found.items() if self._lives(number, found)}
+        state = self._past[-1][1] if self._past else MemoryState()
+        self._course.add(now, held, state.used_bytes, state.limit_bytes, state.limit_from, heard)
 
     def _take_states(self, now: float) -> tuple[tuple[MemoryState, Outlook], ...]:
         """How full the limits are, and what that says."""

@@ -2,7 +2,10 @@
 
 
 class Clock:
-    """`Clock()` tells the instant 0; `advance` and `move_to` set it forward, never back."""
+    """A clock that is called as `time.monotonic` is, and stands still between `advance` and `move_to`. Never goes back.
+
+    `now`: the instant it begins at, in seconds.
+    """
 
     def __init__(self, now: float = 0.0) -> None:
         self._now = now
@@ -11,7 +14,7 @@ class Clock:
         return self._now
 
     def advance(self, seconds: float) -> float:
-        """Move forward by `seconds` and tell the new instant."""
+        """Move forward by `seconds` and tell the new instant. Raises `ValueError` when they are negative."""
         return self.move_to(self._now + seconds)
 
     def move_to(self, instant: float) -> float:

@@ -44,7 +44,12 @@ _LATE = 1e-9
 
 
 def play(scenario: str) -> str:
-    """The transcript of a scenario; lines of an old transcript in it (they begin with a blank) are left out."""
+    """The transcript of a scenario.
+
+    `scenario`: its text; lines of an old transcript in it (they begin with a blank) are left out.
+
+    Raises `ScenarioError`, which names the line, for words that have no meaning and a course of events that cannot be.
+    """
     player: Player | None = None
     told: list[str] = []
     for number, line in enumerate(scenario.splitlines(), 1):
@@ -118,15 +123,20 @@ def new_spec(nprocs: int) -> JobSpec:
 
 
 class Player:
-    """One job under a scenario. `facts` and `orders` hold all that has happened, for tests that look closer."""
+    """One job under a scenario, a line at a time.
+
+    `spec`: what the job is asked to be.
+    """
 
     def __init__(self, spec: JobSpec) -> None:
         self.job = Job(spec)
+        """The state of the core, for tests that look closer."""
         self.steps: list[tuple[Fact, tuple[Order, ...]]] = []
+        """Each fact with the orders that it gave, oldest first."""
         self._due: dict[str, float] = {}
 
     def play(self, line: str) -> list[str]:
-        """Play one line and tell what came of it. Raises `ScenarioError` for what cannot be."""
+        """Play one `line` and tell what came of it, a line each. Raises `ScenarioError` for what cannot be."""
         before, suspects = self._phases(), set(self.job.suspects)
         told: list[str] = []
         for fact in parse(line, lambda name: self.job.generations.get(name, 0)):
@@ -148,7 +158,7 @@ class Player:
         return [*told, f"= {_named('suspect', fresh)}"] if fresh else told
 
     def overdue(self, at: float) -> str | None:
-        """The first deadline that ought to have come by then."""
+        """The name of the first deadline that ought to have come by the instant `at`; None when there is none."""
         if job_phase(self.job) is JobPhase.FINISHED:
             return None
         late = [(when, name) for name, when in self._due.items() if when < at - _LATE]

@@ -40,7 +40,7 @@ class Stuck(RuntimeError):
 
 
 class Script(Record):
-    """What one rank does; without a script of its own it runs until it is told to end. Seconds."""
+    """What one rank does; without a script of its own it runs until it is told to end. Durations are seconds."""
 
     starts: float = 0.01
     """From the order to its first instruction."""
@@ -237,8 +237,11 @@ class ScriptedRanks:
 
 
 class ScriptedRun:
-    """A job, its driver, its scripted ranks and what is to come from outside: pairs of an instant and a fact's maker.
+    """A job, its driver and its scripted ranks.
 
+    `spec`: what the job is asked to be.
+    `scripts`: what ranks do, by their numbers; the others run until they are told to end.
+    `outside`: what is to come from outside: pairs of an instant and a maker of a fact.
     `awake`: seconds that the loop was at work or waiting for a processor (`driver.py`); by default it never was.
     """
 
@@ -250,8 +253,11 @@ class ScriptedRun:
         awake: Callable[[], float] = float,
     ) -> None:
         self.clock = Clock()
+        """Moved by the selector, in place of waiting."""
         self.job = Job(spec)
+        """The state of the core."""
         self.steps: list[tuple[Fact, tuple[Order, ...]]] = []
+        """Each fact with the orders that it gave, in the order in which the driver took them."""
         self.told: list[Fact | Order] = []
         """What a listener was told, in that order."""
         agenda = _Agenda(self.clock)
@@ -262,7 +268,7 @@ class ScriptedRun:
             agenda.at(when, URGENT, partial(self._from_outside, make))
 
     def until_finished(self) -> list[tuple[Fact, tuple[Order, ...]]]:
-        """Run to the end. Raises `Stuck` when there is none."""
+        """Run to the end; the `steps`. Raises `Stuck` when there is none."""
         self.driver.emit(JobStarted(self.clock(), WALL))
         self.driver.run(lambda _now: None)
         return self.steps

@@ -62,7 +62,9 @@ class WorldAttempt:
         self._ranks = NodeRanks(
             spec, self._fleet, clock, emit=self._on_fact, output=self._output, on_payload=self.desk.payload
         )
-        self._ranks.patience = self._patience
+        self._ranks.patience, self._ranks.looked = self._patience, self._note_course
+        self._looked: set[int] = set()
+        self._heard: dict[int, float] = {}
         self.driver.launcher = self.driver.tree = self._ranks
         self.desk.asks |= self._screen.answer(self._glimpses(), self._output)
         self._gathering = Gathering(
@@ -189,6 +191,20 @@ class WorldAttempt:
 
     def _warn(self, statement: str) -> None:
         self.driver.warn(statement)
+
+    def _note_course(self, node: int) -> None:
+        """What all ranks hold, once all agents have told it anew. Limits are each machine's own, and have no place here."""
+        self._looked.add(node)
+        if len(self._looked) < len(self._ranks.held()):
+            return
+        self._looked.clear()
+        heard = 0
+        for rank in range(self.job.spec.nprocs):
+            at = self._heard_at(rank)
+            if at is not None and at != self._heard.get(rank):
+                self._heard[rank] = at
+                heard |= 1 << rank
+        self._ground.course.add(clock(), dict(self._sampled().get("ranks", ())), None, None, None, heard)
 
     def _sampled(self) -> Message:
         """What all ranks held when their agents looked last."""

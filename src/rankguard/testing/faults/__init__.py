@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rankguard.testing.faults.catalogue import FAULTS
+    from rankguard.testing.faults.cells import Outcome, play, play_apart
     from rankguard.testing.faults.checks import Expect, checked
     from rankguard.testing.faults.fault import PHASES, STARTS, Cell, Fault, command
-    from rankguard.testing.faults.play import Outcome, play, play_apart
     from rankguard.testing.faults.surroundings import Surroundings, look
 
 __all__ = [
@@ -28,7 +28,7 @@ _HOMES = {
     "catalogue": ("FAULTS",),
     "checks": ("Expect", "checked"),
     "fault": ("PHASES", "STARTS", "Cell", "Fault", "command"),
-    "play": ("Outcome", "play", "play_apart"),
+    "cells": ("Outcome", "play", "play_apart"),
     "surroundings": ("Surroundings", "look"),
 }
 

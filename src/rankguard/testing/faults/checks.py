@@ -15,24 +15,28 @@ Codes = int | tuple[int, ...]
 
 
 class Expect(Record):
-    """What the verdict and the exit status must be. `culprits`: ranks that may be named; null for no rank at all.
-
-    `others`: what every other rank must be called. `also`: (what, test of the verdict) of one fault's own.
-    """
+    """What the verdict and the exit status must be. Where several are given, each is right."""
 
     kind: Words | None
-    """Null where nobody is called a failure."""
+    """Of the cause; None where nobody is called a failure."""
     status: Codes
+    """What the command ends with."""
     confidence: Words = "proven"
+    """Of the cause."""
     culprits: tuple[int, ...] | None = (1,)
+    """Ranks that may be named; None for no rank at all."""
     others: tuple[str, ...] = ("stopped",)
+    """What every other rank may be called (`relation`)."""
     ended_by: int | None = None
     """The signal that ends the command itself, in place of an exit status."""
     also: tuple[tuple[str, Callable[[Verdict], bool]], ...] = ()
+    """Of one fault's own: what is looked at, and a test of the verdict."""
     outcome: str = "failed"
+    """Of the verdict."""
     family: Words | None = None
+    """Of the cause. None: not looked at, as with all below."""
     phase: str | None = None
-    """The culprit's, when it failed. Null: not looked at, as with all below."""
+    """The culprit's, when it failed."""
     signal: str | None = None
     """What ended the culprit; `""` for no signal."""
     evidence: tuple[str, ...] = ()
@@ -44,7 +48,13 @@ class Expect(Record):
 
 
 def checked(expect: Expect, verdict: Verdict, status: int, left: list[str]) -> Iterator[tuple[bool, str]]:
-    """(as it should be, what was looked at) for each check."""
+    """(as it should be, what was looked at) for each check.
+
+    `expect`: what must be, of the fault in its circumstance (`Fault.expect`).
+    `verdict`: the object of `verdict.json`; empty where there is none.
+    `status`: the command's exit status; minus the signal that ended it.
+    `left`: processes that were left, each in a few words.
+    """
     culprit = verdict.get("culprit") or {}
     cause = culprit.get("cause") or {}
     if not verdict:

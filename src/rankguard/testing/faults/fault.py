@@ -1,6 +1,6 @@
 """The nouns of the laboratory: what a fault is (`Fault`), and one circumstance in which it is made (`Cell`).
 
-Read next: `catalogue/` (which there are), `actor.py` (how the ranks play), `play.py` (one cell, from start to checks).
+Read next: `catalogue/` (which there are), `actor.py` (how the ranks play), `cells.py` (one cell, from start to checks).
 """
 
 import os
@@ -26,26 +26,35 @@ function."""
 
 
 class Cell(Record):
-    """One circumstance in which a fault is made. `victim` is the rank that fails, `at` one of `PHASES`."""
+    """One circumstance in which a fault is made."""
 
     at: str = "all-ready"
+    """When the victim fails: one of `PHASES`."""
     ranks: int = 3
+    """How many there are."""
     victim: int = 1
+    """The rank that fails."""
     start: str = "exec"
+    """How the ranks come to be: one of `STARTS`."""
     here: Surroundings = Surroundings()
+    """What this machine allows: `look()`. Without it: everything."""
 
 
 class Fault(Record):
     """One way in which a rank fails, how it is made, and what must come of it."""
 
     name: str
+    """What `rankguard drill` and `FAULTS` call it."""
     what: str
     """One line, as the list of drills shows it."""
     part: str
     """`module:function` below `parts/`: what the victim does. A function `others_FUNCTION` is done by the others."""
     expect: Callable[[Cell], Expect]
+    """What must come of it in a circumstance."""
     phases: tuple[str, ...] = PHASES
+    """Those in which it has a meaning."""
     starts: tuple[str, ...] = STARTS
+    """Those in which it has one."""
     options: Callable[[Cell], tuple[str, ...]] = lambda _cell: ()
     """What `rankguard run` is told beside the number of ranks."""
     needs: Callable[[Surroundings], str | None] = lambda _here: None
@@ -55,13 +64,14 @@ class Fault(Record):
     program: "Callable[[Stage, Cell, tuple[str, ...]], tuple[str, ...]] | None" = None
     """The program's words in place of the usual ones (which it is given), for ranks that are not simply Python."""
     least_ranks: int = 2
+    """Fewer ranks do not show it."""
     alone: bool = False
     """Cells of others that run at the same time on this machine may be disturbed: memory, processes, disk."""
     bound_s: float = 25.0
     """How long the whole of it may take, start and stop included. On a quiet machine a tenth of it is enough for most."""
 
     def why_not(self, cell: Cell) -> str | None:
-        """Why this cell cannot be made; null when it can."""
+        """Why `cell` cannot be made; None when it can."""
         if cell.at not in self.phases:
             return f"it has no meaning {WHEN[cell.at]}"
         if cell.start not in self.starts:
@@ -88,6 +98,8 @@ def words(name: str, cell: Cell, folder: str | PathLike[str]) -> tuple[str, ...]
 def command(name: str, cell: Cell, folder: str | PathLike[str]) -> list[str]:
     """A fault's program as any launcher can start it, once for each rank, with RANK and WORLD_SIZE set.
 
+    `name`: of the fault, a key of `FAULTS`.
+    `cell`: when the victim fails, and which rank that is.
     `folder`: an empty one, where the ranks meet.
     """
     return [sys.executable, *words(name, cell, folder)]

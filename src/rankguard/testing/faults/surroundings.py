@@ -21,6 +21,7 @@ class Surroundings(Record):
     """The facts that a verdict's grade depends on, and those that make a fault possible."""
 
     root: bool = True
+    """We are root."""
     own_groups: bool = True
     """Each rank gets a memory group of its own: its counter proves an OOM kill."""
     counters: bool = True
@@ -30,7 +31,9 @@ class Surroundings(Record):
     cores: bool = True
     """A crash can write a core into the working folder."""
     machine: str = "x86_64"
+    """As `platform.machine()` says it."""
     python: tuple[int, int] = (3, 11)
+    """The version that the ranks run under."""
 
 
 def look() -> Surroundings:

@@ -10,3 +10,4 @@ from rankguard.testing.faults.fault import Fault
 _HOMES = (endings, crashes, processes, memory, files, hangs, output, collectives)
 
 FAULTS: dict[str, Fault] = {fault.name: fault for home in _HOMES for fault in home.FAULTS}
+"""Every fault by its name (docs/drills.md tells of each)."""
