@@ -22,6 +22,11 @@ ATTACKS = (
     b"GET / HTTP/1.1\r\nX: " + b"a" * 8000,
     b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5,
     bytes(range(256)) * 40,
+    b"GET /view.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10,
+    b"".join(b"GET /memory.json?since=%d HTTP/1.1\r\nHost: localhost\r\n\r\n" % n for n in range(40)),
+    b"GET /log.json?rank=0 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 10,
+    b"GET /log.json?rank=../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html\r\n\r\n" * 10,
 )
 
 

@@ -21,10 +21,13 @@ def test_from_the_first_instant_to_the_end(tmp_path: Path) -> None:
     with Served(tmp_path, 2, "--ready-timeout", "60") as job:
         assert job.probes() == STARTING
 
-        job.tell(0, "ready")
         job.tell(1, "status loading 41 %")
-        job.until(fact="Ready", rank=0)
         job.until(fact="StatusTold", rank=1)
+        told = "starting: 0 of 2 ranks ready; waiting for ranks 0, 1 (rank 1: loading 41 %)\n"
+        assert job.get("/readyz").text == told
+
+        job.tell(0, "ready")
+        job.until(fact="Ready", rank=0)
         assert job.probes() == STARTING
         assert job.get("/readyz").text == "starting: 1 of 2 ranks ready; waiting for rank 1 (loading 41 %)\n"
 

@@ -22,7 +22,11 @@ def refused(data: bytes) -> int:
     ("data", "expected"),
     [
         (b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n", Request(False, "/livez", True, "localhost")),
-        (b"HEAD /livez?x=1 HTTP/1.1\r\n" + HOST + b"\r\n", Request(True, "/livez", True, "localhost")),
+        (b"HEAD /livez?x=1 HTTP/1.1\r\n" + HOST + b"\r\n", Request(True, "/livez", True, "localhost", query="x=1")),
+        (
+            b"GET / HTTP/1.1\r\n" + HOST + b"Accept: text/html,*/*;q=0.8\r\n\r\n",
+            Request(False, "/", True, "localhost", page=True),
+        ),
         (b"GET / HTTP/1.0\r\n\r\n", Request(False, "/", False)),
         (b"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", Request(False, "/", True)),
         (b"GET / HTTP/1.1\r\n" + HOST + b"connection: x , CLOSE\r\n\r\n", Request(False, "/", False, "localhost")),

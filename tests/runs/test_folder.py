@@ -13,7 +13,7 @@ from tests.runs.jobs import TELL, Jobs
 
 from rankguard.linux.lock import hold, is_held
 from rankguard.report.files import RunFiles
-from rankguard.runs.folder import make_run_dir
+from rankguard.runs.folder import known_runs, make_run_dir
 
 WAITS = f"r, w = os.pipe()\n{TELL}; os.read(r, 1)"
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root: a file system of its own, or another user")
@@ -35,14 +35,14 @@ def test_the_next_run_in_a_folder_puts_the_one_before_aside(jobs: Jobs, tmp_path
     aside = out / "earlier" / first
     assert told.returncode == 0
     assert run_id(aside) == first != run_id(out)
-    assert sorted(path.name for path in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir() if path.name != "memory.jsonl") == [  # of a run of a second
         "earlier",
         "events.jsonl",
         "mine.txt",
         "rank-0",
         "verdict.json",
     ]
-    assert sorted(path.name for path in aside.iterdir()) == [
+    assert sorted(path.name for path in aside.iterdir() if path.name != "memory.jsonl") == [
         "events.jsonl",
         "rank-0",
         "rank-1",
@@ -258,3 +258,33 @@ def test_they_are_removed_with_it(of_nodes: Path, jobs: Jobs) -> None:
 
     assert told.returncode == 0, told.stderr
     assert not of_nodes.exists()
+
+
+@pytest.mark.parametrize("strange", ["open to all", "of another user", "a link"])
+def test_a_home_among_others_that_somebody_has_made_beforehand_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strange: str
+) -> None:
+    """`/tmp/rankguard-UID`: its owner could take our files away, and have us read his."""
+    for name, place in (("RANKGUARD_HOME", "/proc/none"), ("XDG_STATE_HOME", "/proc"), ("TMPDIR", str(tmp_path))):
+        monkeypatch.setenv(name, place)
+    shared = tmp_path / f"rankguard-{os.getuid()}"
+    made, _warning = make_run_dir("aaaaaaaa")
+    assert (made, stat.S_IMODE(shared.stat().st_mode)) == (str(shared / "aaaaaaaa"), 0o700)
+    assert known_runs() == []
+    (shared / "aaaaaaaa" / "verdict.json").write_text("{}")
+    assert [run.id for run in known_runs()] == ["aaaaaaaa"]
+
+    if strange == "open to all":
+        shared.chmod(0o777)
+    elif strange == "of another user":
+        if os.getuid() != 0:
+            pytest.skip("needs root: a folder of another user")
+        os.chown(shared, 65534, 65534)
+    else:
+        shared.rename(tmp_path / "elsewhere")
+        shared.symlink_to(tmp_path / "elsewhere")
+
+    made, warning = make_run_dir("bbbbbbbb")
+    assert made is None
+    assert warning.startswith("no files are kept of this run: ")
+    assert known_runs() == []

@@ -1,0 +1,162 @@
+"""Reports of real runs, opened from disk with the network off: who, why, when and what to do, without scrolling."""
+
+import os
+import re
+from typing import Any
+
+import pytest
+
+SCREEN = 800
+
+
+def seen_at_once(page: Any, selector: str) -> str:
+    """The text of what stands whole on the first screen."""
+    box = page.locator(selector).bounding_box()
+    assert box is not None, selector
+    assert box["y"] + box["height"] <= SCREEN, (selector, box)
+    return str(page.locator(selector).inner_text())
+
+
+def facts(page: Any) -> dict[str, str]:
+    names, values = (page.locator(f"#verdict .facts > {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    return dict(zip(names, values, strict=True))
+
+
+def parts(page: Any) -> list[str]:
+    """Those that are shown."""
+    shown = "all => all.filter(one => !one.hidden).map(one => one.id)"
+    return list(page.locator("main > section").evaluate_all(shown))
+
+
+@pytest.mark.cgroup
+def test_out_of_memory(read: Any, runs: Any) -> None:
+    page = read(runs.report("oom"))
+
+    who = seen_at_once(page, "h1")
+    culprit = re.fullmatch(r"rank (\d) of 8 was killed by the kernel's OOM killer while starting", who)
+    assert culprit, who
+    assert seen_at_once(page, ".chips").split() == ["oom-kill", "●", "proven", "exit", "137"]
+    assert "raise the memory limit from 624 MiB" in seen_at_once(page, ".todo")
+    assert "Retry: no, the same memory limit would be met again" in seen_at_once(page, ".todo")
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \+01:00", facts(page)["When"])
+    assert facts(page)["Ended by"] == "SIGKILL"
+    assert re.fullmatch(r"all together [\d.]+ MiB of 624 MiB, the ranks' .*", facts(page)["Memory"])
+    assert re.search("(kernel log|cgroup)", seen_at_once(page, ".proof"))
+    assert facts(page)["Afterwards"].startswith("stopped ranks")
+
+    assert page.locator(".tile").count() == 8
+    assert page.locator(".tile[data-sign=culprit]").get_attribute("data-rank") == culprit[1]
+    assert page.locator("#memory .plot canvas").count() == 2
+    assert page.locator("#memory .lead").inner_text().startswith(f"Rank {culprit[1]} was killed ")
+    first = page.locator(".deaths > li").first
+    assert first.get_attribute("data-sign") == "culprit"
+    began = page.evaluate(
+        "rg.data.view.deaths.find((each) => each.relation === 'culprit').began_s"
+    )  # where the kernel tells
+    gone = re.search(r"first.*gone \+[\d.]+ (ms|µs)", first.inner_text(), re.DOTALL)
+    assert (gone is None) == (began is None), first.inner_text()
+    assert page.locator("#startup .waterfall > li").count() == 8
+
+
+def test_a_hang(read: Any, runs: Any) -> None:
+    page = read(runs.report("hang"))
+
+    assert seen_at_once(page, "h1").startswith(
+        "rank 2 of 8 has shown no sign of progress for 2 s: it waits in fetch_next_shard"
+    )
+    assert seen_at_once(page, ".chips").split()[:3] == ["stall", "◐", "likely"]
+    assert re.search(r"see why 127\.0\.0\.1:\d+ sends nothing", seen_at_once(page, ".todo"))
+    assert "if it is only slow, let it say so" in seen_at_once(page, ".todo")
+    assert "fetch_next_shard" in seen_at_once(page, ".proof")
+    assert "step 11 loss 0.083" in seen_at_once(page, ".last")
+    assert seen_at_once(page, "#ranks .legend").split("\n")[0] == "1 failed first"
+
+    odd, rest = page.locator(".stack").all()
+    assert odd.locator("h3").inner_text().split("\n")[0] == "rank 2"
+    assert "the odd one out" in odd.inner_text()
+    assert "fetch_next_shard" in odd.locator(".frames li").first.inner_text()
+    assert rest.locator("h3").inner_text() == "ranks 0, 1, 3-7"
+    assert "was last" in page.locator("#startup .lead").inner_text()
+
+
+def test_a_restart_storm(read: Any, runs: Any) -> None:
+    page = read(runs.report("storm"))
+
+    assert "rank 3 of 8 raised RuntimeError: checkpoint shard 3 of 8 is corrupt" in seen_at_once(page, "h1")
+    assert "no, all 4 attempts failed alike" in seen_at_once(page, ".todo")
+    assert facts(page)["Restarts"] == "no: it was started again 3 times, as often as --max-restarts allows"
+    assert "attempt 1 failed after" in facts(page)["Before"]
+    rows = page.locator("#attempts tbody tr").all_inner_texts()
+    assert [re.search(r"found (\d+)", row)[1] for row in rows] == ["4000", "4001", "4002", "4003"]  # type: ignore[index]
+    assert "restart 3 of 3" in rows[2]
+
+
+def test_success(read: Any, runs: Any) -> None:
+    page = read(runs.report("success"))
+
+    assert page.locator("#verdict").get_attribute("data-state") == "succeeded"
+    assert page.locator(".tile[data-sign=finished]").count() == 4
+    assert page.locator(".todo").count() == page.locator(".proof").count() == 0
+    assert "All ready" in facts(page)
+    assert "stacks" not in parts(page)
+    assert "attempts" not in parts(page)
+
+
+def test_one_rank(read: Any, runs: Any) -> None:
+    page = read(runs.report("one"))
+
+    assert seen_at_once(page, "h1").startswith("rank 0 of 1 raised RuntimeError: loss is NaN at step 12")
+    assert page.locator(".tile").count() == 1
+
+
+@pytest.mark.parametrize(("name", "size", "culprit"), [("many64", 64, "37"), ("many256", 256, "141")])
+def test_many_ranks(read: Any, runs: Any, name: str, size: int, culprit: str) -> None:
+    report = runs.report(name)
+    assert report.stat().st_size < 1_000_000
+    page = read(report)
+
+    assert page.locator(".tile").count() == size
+    grid = page.locator("#ranks").bounding_box()
+    assert grid["height"] < SCREEN - 100  # all of them at once
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).length"
+    assert page.locator(".tile .top b").evaluate_all(cut) == 0
+    assert page.locator(".tile[data-sign=culprit] b").inner_text() == culprit
+    assert page.locator(".deaths > li").count() < 15
+    assert page.locator("#startup .waterfall > li").count() == 16
+    page.click("#startup [data-act=all]")
+    assert page.locator("#startup .waterfall > li").count() > 16
+    assert page.locator("#output select option").first.inner_text() == f"rank {culprit}, failed first"
+    assert "step 12 loss" in page.locator("#output .log").first.inner_text()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a host name of one's own takes root")
+def test_several_nodes(read: Any, runs: Any) -> None:
+    page = read(runs.report("nodes"))
+
+    assert page.locator("#ranks .group h3").all_inner_texts() == ["gpu-node-0 4 ranks", "gpu-node-1 4 ranks"]
+    assert page.locator("#ranks .group").nth(1).locator(".tile b").all_inner_texts() == ["4", "5", "6", "7"]
+    assert facts(page)["Where"].startswith("gpu-node-1, pid ")
+
+
+def test_times_are_the_readers(read: Any, runs: Any) -> None:
+    page = read(runs.report("success"), timezone_id="Asia/Kolkata")
+
+    for time in page.locator("time").all():
+        assert time.inner_text().endswith("+05:30")
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+ UTC", page.locator("#verdict time").first.get_attribute("title")
+    )
+
+
+def test_what_the_policy_forbids_is_forbidden(read: Any, runs: Any) -> None:
+    """That nothing was violated means little unless something would be."""
+    page = read(runs.report("success"), violates=True)
+
+    violated = page.evaluate("""() => new Promise((done) => {
+        document.addEventListener("securitypolicyviolation", (event) => done(event.violatedDirective));
+        const script = document.createElement("script");
+        script.textContent = "window.harmed = 1";
+        document.body.append(script);
+    })""")
+    assert violated.startswith("script-src")
+    assert page.evaluate("window.harmed") is None
