@@ -1,10 +1,15 @@
-"""Programs of MPI under Open MPI's `mpirun`, whose daemons put the ranks into process groups of their own."""
+"""Programs of MPI under Open MPI's `mpirun`, whose daemons put the ranks into process groups of their own; and as ranks.
+
+A program that nobody has started as one of several is a world of its own to MPI (a singleton). Open MPI starts a daemon
+for each, which is to go with its rank.
+"""
 
 import os
 import sys
 
 import pytest
 from tests.ecosystem.engine import PROGRAMS, Latencies, program_of, until
+from tests.torch._runs import innocent, who
 
 pytest.importorskip("mpi4py")
 
@@ -54,3 +59,25 @@ def test_a_rank_below_orted_is_killed(watch, mpirun, tmp_path):
             until("orted runs", lambda: engine.processes("orted"))
             latencies.took.append(kill_one(engine, 3))
     latencies.check()
+
+
+# ── Ranks that use MPI each for itself ───────────────────────────────────────────────────────────────────────────
+
+
+def test_singletons_to_the_end(run):
+    with run(3, PROGRAMS / "mpi_singleton.py", "end") as job:
+        verdict = job.end()
+
+    assert (job.status, verdict["outcome"]) == (0, "succeeded"), job.stderr()
+    assert sorted(line.partition(", ")[2] for line in job.output) == [f"0 of 1 to MPI: sum {n}" for n in range(3)]
+
+
+def test_a_singleton_is_killed(run):
+    with run(3, PROGRAMS / "mpi_singleton.py", "wait") as job:
+        for _ in range(3):
+            job.until("to MPI")
+        job.kill(1)
+        verdict = job.end()
+
+    assert who(verdict) == (1, "killed", "operator", "proven", 137)
+    assert innocent(verdict)
