@@ -26,21 +26,26 @@ SCHEMA = json.loads((Path(rankguard.__file__).parent / "schema/verdict-1.json").
 
 
 class Run:
-    """A job of `n` ranks. `group`: the memory cgroup that it is started in, launcher and all."""
+    """A job of `n` ranks. `group`: the memory cgroup that it is started in, launcher and all; `env`: more variables."""
 
-    def __init__(self, folder, n, *words, group=None, options=()):
+    def __init__(self, folder, n, *words, group=None, options=(), cwd=ROOT, env=None):
         self.folder = Path(folder, "run")
-        command = [sys.executable, "-m", "rankguard", "run", "-n", n, "--run-dir", self.folder, *options, *words]
+        self._start(["-m", "rankguard", "run", "-n", n, "--run-dir", self.folder, *options, *words], group, cwd, env)
+
+    def _start(self, words, group, cwd=ROOT, env=None, *, together=False):
+        """`together`: what it says on stderr is among the lines of its output."""
+        command = [sys.executable, *words]
         if group is not None:
             command = ["/bin/sh", "-c", 'echo 0 > "$0"/cgroup.procs && exec "$@"', group, *command]
-        self._stderr = Path(folder, "stderr")
+        self._stderr = self.folder.with_name("stderr")
         with self._stderr.open("w") as stderr:
             self._process = subprocess.Popen(
                 [str(word) for word in command],
-                cwd=ROOT,
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=stderr,
+                stderr=subprocess.STDOUT if together else stderr,
             )
         self._unread, self.output = b"", []
         self.status = self.verdict = None
@@ -71,8 +76,8 @@ class Run:
         return [e for e in self.journal() if e.get("fact") == name and rank in (None, e.get("rank"))]
 
     def pid(self, rank):
-        [spawned] = self.facts("Spawned", rank)
-        return spawned["pid"]
+        """Of the attempt that runs."""
+        return self.facts("Spawned", rank)[-1]["pid"]
 
     def kill(self, rank, number=signal.SIGKILL):
         """The instant of the signal, on the clock of the journal."""
@@ -83,14 +88,20 @@ class Run:
 
     def end(self):
         """Wait for the end; the verdict, which must keep the schema, name the exit status and leave nobody alive."""
+        self.wait()
+        self.read_verdict()
+        assert (self.status, survivors(self.run_id())) == (self.verdict["exit_code"], [])
+        return self.verdict
+
+    def wait(self):
+        """Wait for the end of its output, then of the command."""
         for _ in self._lines():
             pass
         self.status = self._process.wait()
-        alive = survivors(self.run_id())
+
+    def read_verdict(self):
         self.verdict = json.loads((self.folder / "verdict.json").read_text())
         jsonschema.validate(self.verdict, SCHEMA)
-        assert (self.status, alive) == (self.verdict["exit_code"], [])
-        return self.verdict
 
     def run_id(self):
         with open(self.folder / "events.jsonl") as lines:
