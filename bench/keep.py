@@ -15,7 +15,6 @@ from bench.rows import FILES
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-PICTURE = "![the times as a picture](bench/results/bench.svg)"
 KEPT = 3
 SCHEMA = "rankguard.bench/1"
 
@@ -76,8 +75,7 @@ def with_table(text: str, run: dict[str, Any]) -> str:
     _old, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"README.md: expected {BEGIN} and {END}")
-    promised = table.markdown(line for line in _lines(run) if line.reach)
-    return f"{before}{BEGIN}\n{promised}\n{PICTURE}\n\n{_where(run)}{END}{after}"
+    return f"{before}{BEGIN}\n{table.short(_lines(run))}\n{_where(run)}{END}{after}"
 
 
 def _where(run: dict[str, Any]) -> str:

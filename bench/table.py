@@ -12,6 +12,8 @@ HEAD = (
     "to reach",
     "reached",
 )
+LAUNCHERS = ("torchrun", "mpirun", "torch.multiprocessing.spawn", "SGLang")
+"""Peers that somebody may use instead."""
 REACHED = {True: "yes", False: "**no**", None: "–"}
 
 
@@ -24,6 +26,25 @@ def markdown(lines: Iterable[Line]) -> str:
         reached = REACHED[line.reached] if line.reach else ""
         rows.append((line.row, work, cell(line.ours, line.unit), beside, line.reach, reached))
     return "".join(f"| {' | '.join(cell.replace('|', '·') for cell in row)} |\n" for row in rows)
+
+
+def short(lines: Iterable[Line]) -> str:
+    """For a first look: medians beside those of other launchers, and what was promised and not reached."""
+    promised = [line for line in lines if line.reach]
+    beside = [line for line in promised if any(peer.name in LAUNCHERS for peer in line.peers)]
+    rows: list[tuple[str, ...]] = [("", "work", "rankguard", *LAUNCHERS), ("---",) * (3 + len(LAUNCHERS))]
+    for line in beside:
+        peers = {peer.name: peer for peer in line.peers}
+        others = (_median(peers[name], line.unit) if name in peers else "–" for name in LAUNCHERS)
+        rows.append((line.row, line.what, f"**{_median(line.ours, line.unit)}**", *others))
+    missed = [
+        f"{line.row}, {line.what}: {_median(line.ours, line.unit)} ({line.reach})"
+        for line in promised
+        if line.reached is False
+    ]
+    told = f"{sum(line.reached is True for line in promised)} of {len(promised)} figures are what they were to be"
+    told += f"; not yet: {'; '.join(missed)}.\n" if missed else ".\n"
+    return "".join(f"| {' | '.join(cell.replace('|', '·') for cell in row)} |\n" for row in rows) + f"\n{told}"
 
 
 def terminal(line: Line) -> str:
@@ -57,6 +78,10 @@ def cell(series: Series, unit: str) -> str:
         return f"{sum(series.values):.0f} of {len(series.values)}{failed}"
     least, most = (_number(value) for value in series.span)
     return f"**{_number(series.median)}**{' ' * bool(unit)}{unit} [{least} – {most}], {len(series.values)}{failed}"
+
+
+def _median(series: Series, unit: str) -> str:
+    return cell(series, unit).partition(" [")[0].replace("**", "")
 
 
 def _short(text: str) -> str:

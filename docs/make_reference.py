@@ -64,7 +64,7 @@ def _anchor(verb: Verb) -> str:
 def _of_run() -> Iterator[str]:
     run = VERBS["run"]
     yield "## rankguard run\n"
-    yield f"    {usage_of(run)}\n"
+    yield f"```text\n{usage_of(run)}\n```\n"
     for topic, what in TOPICS.items():
         yield f"### {topic}: {what}\n"
         yield from _table(("option", "meaning (default)"), map(_cells, (o for o in OPTIONS if o.topic == topic)))
@@ -76,7 +76,7 @@ def _of_others() -> Iterator[str]:
             continue
         yield f"## rankguard {verb.name}\n"
         yield f"{verb.summary[0].upper()}{verb.summary[1:]}.\n"
-        yield f"    {usage_of(verb)}\n"
+        yield f"```text\n{usage_of(verb)}\n```\n"
         if verb.about:
             yield verb.about + "\n"
         told = [(f"`{operand.name}`", operand.help) for operand in verb.operands]
