@@ -45,6 +45,7 @@ def _loaded(use: str) -> tuple[list[str], set[str]]:
         ("rankguard.launch", HEAVY | NOT_LAUNCHING),
         ("rankguard.wait_ready", HEAVY | {"concurrent.futures"}),
         ("rankguard.guard, rankguard.stop", HEAVY),
+        ("rankguard.read_run", HEAVY | NOT_LAUNCHING),
         ("rankguard.this_rank", HEAVY | NOT_LAUNCHING | {"typing", "json"}),
         ("rankguard.launch(['true'], console='none').wait()", HEAVY | NOT_LAUNCHING),
     ],

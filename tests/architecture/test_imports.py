@@ -43,11 +43,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "private": NOUNS,
     "driver": DRIVER,
     "nodes": (NOUNS - {"orders", "case"}) | {"wire"},  # both ends of a link, and what is told over it
-    "supervisor": DRIVER | {"keep", "private", "nodes"},
-    "runs": DRIVER | {"runs", "private", "_version"},
+    "supervisor": DRIVER | {"keep", "private", "nodes", "page"},
+    "runs": DRIVER | {"runs", "private", "_version", "http", "page"},
     "adopted": DRIVER | {"adopted"},  # drives the core in the caller's thread, for processes that others started
     "lost": DRIVER,  # the front's verdict when nobody else is left to give one
-    "http": NOUNS | {"core", "diagnosis", "report", "linux"},
+    "page": NOUNS | {"core", "diagnosis", "report"},
+    "http": NOUNS | {"core", "diagnosis", "report", "linux", "page"},
     "kept": DRIVER | {"lost"},  # the same, of an engine that was kept
     "warden": set(),
     "keep": {"warden"},  # the rest of the warden, for `--on-lost keep`
@@ -57,6 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     ("errors", "report"): "str(RankFailed) is the report's wording, loaded when somebody reads it",
+    ("model", "report"): "a notebook's view of a verdict, as above",
     ("warden", "keep"): "loaded while all is well by those wardens alone that may have to keep an engine",
     ("warden", "supervisor"): "in the child that becomes the supervisor; the warden itself loads nothing of ours",
 }
@@ -170,6 +172,12 @@ def test_pure_parts_touch_nothing(unit: str) -> None:
     """The step is deterministic: time, signals and randomness are data, given to it."""
     wrong = [str(i) for i in imports() if i.unit == unit and i.target.split(".")[0] in IMPURE]
     assert wrong == []
+
+
+def test_what_a_page_is_given_is_made_of_what_was_told() -> None:
+    """Facts, verdict and lines in, an object out; only the page itself is read from our own files."""
+    pure = [i for i in imports() if i.unit == "page" and i.file.name != "assemble.py"]
+    assert [str(i) for i in pure if i.target.split(".")[0] in IMPURE] == []
 
 
 def test_only_the_standard_library_is_imported() -> None:

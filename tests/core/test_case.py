@@ -2,6 +2,7 @@
 
 import pytest
 
+from rankguard.facts import StatusTold
 from rankguard.model import Phase
 from rankguard.testing import Player
 from rankguard.testing.player import spec_of
@@ -94,20 +95,27 @@ def test_what_a_rank_said_is_merged():
 0.000 start
 0.000 rank 0 spawned
 1.000 rank 0 says "loading" done=3 total=8 unit=shards
-2.000 rank 0 says "still loading"
+2.000 rank 0 says "loading"
 3.000 oom-log 0
 4.000 oom-log nobody"""
     )
 
     status = told.ranks[0].status
-    assert (status.at, status.text, status.done, status.total, status.unit) == (
-        2.0,
-        "still loading",
-        3.0,
-        8.0,
-        "shards",
-    )
+    assert status == StatusTold(2.0, 0, "loading", 3.0, 8.0, "shards")
     assert (len(told.ranks[0].ooms), len(told.other_ooms)) == (1, 1)
+
+
+def test_how_far_a_rank_was_with_one_thing_is_not_said_of_the_next():
+    told = case(
+        """job nprocs=1
+0.000 start
+0.000 rank 0 spawned
+1.000 rank 0 says "loading" done=3 total=8 unit=shards
+2.000 rank 0 says "serving"
+3.000 oom-log nobody""",
+    )
+
+    assert told.ranks[0].status == StatusTold(2.0, 0, "serving")
 
 
 def test_a_request_during_a_held_stop_is_no_request_before_the_failure():

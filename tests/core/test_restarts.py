@@ -5,7 +5,7 @@ from tests.report import samples
 
 from rankguard.core.policy import STEADY
 from rankguard.core.restarts import Again, Restarts, backoff, unready
-from rankguard.model import Attempt, ExceptionInfo, Survivor, Verdict
+from rankguard.model import Attempt, ExceptionInfo, Retry, Survivor, Verdict
 
 
 def failed(kind: str = "killed", *, phase: str = "running", fingerprint: str = "a", **of_culprit: object) -> Verdict:
@@ -82,6 +82,16 @@ def test_the_same_failure_twice_before_ready():
     assert ask(budget, failed(phase="starting")) == "it failed in the same way twice before it was ready"
     assert not budget.heals(failed(phase="starting"), 0.0)
     assert budget.heals(failed(phase="starting", fingerprint="b"), 0.0)
+
+
+def test_what_the_verdict_itself_calls_hopeless_before_ready():
+    retry = Retry(advice="no", because="the same memory limit would be met again")
+    early, late = (failed("oom-kill", phase=phase).replace(retry=retry) for phase in ("starting", "ready"))
+
+    expected = "it was not ready yet, and would not be the next time: the same memory limit would be met again"
+    assert ask(Restarts(9), early) == expected
+    assert not Restarts(9).heals(early, 0.0)
+    assert isinstance(ask(Restarts(9), late), Again)  # it did work, and may for as long again
 
 
 @pytest.mark.parametrize("phase", ["ready", "running"])

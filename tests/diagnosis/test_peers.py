@@ -62,8 +62,22 @@ JAX = """\
 E0929 17:42:48.594192 1044529 coordination_service_agent.cc:332] Polled an error from coordination service (this can be an error from this or another task).
 F0929 17:42:48.594200 1044529 client.h:77] Terminating process because the JAX distributed service detected fatal errors. This most likely indicates that another task died; see the other task logs for more details.
 """
+XGBOOST = (  # R: xgboost 3.2, after another worker had ended
+    "[09:17:13] /workspace/src/collective/result.cc:83: [histogram.h:197|09:17:13]:\n\n"
+    "- [allreduce.cc:135|09:17:13]: Ring Allreduce failed.\n"
+    "- [allreduce.cc:101|09:17:13]: Ring scatter reduce failed, current iteration:0\n"
+    "- [loop.cc:101|09:17:13]: Encountered EOF. The other end is likely closed.\nStack trace:\n"
+)
+XGBOOST_ENDED = (  # R: a worker has called `collective.signal_error()`; the others end with 255
+    "[09:21:40] WARNING: /workspace/src/collective/comm.cc:245: Another worker is running into error.\n"
+)
+JAX_GLOO = "UNKNOWN: Gloo AllGather failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1436"  # R
 
 VICTIMS = {
+    "xgboost": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nxgboost.core.XGBoostError: '
+    + XGBOOST
+    + "".join(f"  [bt] ({n}) /x/libxgboost.so(+0x1103{n}) [0x7f0d7351031e]\n" for n in range(9)),
+    "xgboost, told to end": XGBOOST_ENDED,
     "gloo": GLOO_LOG,
     "nccl": NCCL_LOG,
     "nccl abort": NCCL_ABORT,
@@ -101,6 +115,8 @@ NO_VICTIMS = {
     + 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nTypeError: no\n',
     "survived": "recv: Connection reset by peer\nretrying in 1 s\nconnected\nstep 1\nstep 2\nstep 3\n",
     "warned": "WARNING: Connection reset by peer, will try again\n",
+    "xgboost, its own": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nxgboost.core.XGBoostError: [09:17:13] /workspace/src/objective/regression_obj.cu:48: label must be in [0,1]\n',
+    "xgboost, not yet there": "UserWarning: [09:17:05] WARNING: /workspace/src/collective/socket.cc:143: Failed to connect to:127.0.0.1:9091\n",
     "far above": TCPSTORE + "step\n" * 30,
     "cuda error in nccl": "RuntimeError: NCCL error in: ProcessGroupNCCL.cpp:1331, unhandled cuda error (run with NCCL_DEBUG=INFO for details)\n",
     "input at its end": 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nEOFError: EOF when reading a line\n',
@@ -158,6 +174,10 @@ EXCEPTIONS = [
     (error("ValueError", "no reply", chain=("ConnectionResetError: x",)), False),
     (error("ValueError", "no reply", chain=("ConnectionResetError: x",), traceback="…\nThe above exception was the direct cause of the following exception:\n…"), True),
     (error("ValueError", "x", chain=("KeyError: 3",)), False),
+    # runtimes that raise what is a mistake elsewhere
+    (error("ValueError", JAX_GLOO), True),
+    (error("ValueError", f"unable to parse {JAX_GLOO}"), False),
+    (error("XGBoostError", XGBOOST, module="xgboost.core"), True),
 ]  # fmt: skip
 
 

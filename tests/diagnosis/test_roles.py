@@ -20,6 +20,8 @@ SPAWN = "/usr/bin/python3 -c from multiprocessing.spawn import spawn_main; spawn
         ("sglang::gpu_worker_TP0_PP1", "gpu_worker", 0, "PP1"),
         ("sglang::semi_pd_scheduler_DECODE_DP0_TP1", "semi_pd_scheduler_DECODE", 1, "DP0"),
         ("sglang::detokenizer", "detokenizer", None, None),
+        ("sglang::detokenizer_router", "detokenizer_router", None, None),
+        ("sglang::scheduler_PP0_ATTN_CP1_MOE_DP0_TP3", "scheduler", 3, "PP0_ATTN_CP1_MOE_DP0"),
         ("sglang::data_parallel_controller", "data_parallel_controller", None, None),
         ("sglang::router", "router", None, None),
         ("sglang-jax::scheduler_TP1", "scheduler", 1, None),
@@ -103,6 +105,8 @@ def test_whom_an_engine_replaces_or_need_not_have(title, role):
         ({"PMIX_RANK": "5"}, "pmix", 5),
         ({"PMI_RANK": "0"}, "pmi", 0),
         ({"SLURM_PROCID": "7", "SLURM_STEP_ID": "0"}, "slurm", 7),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "4321"}, "lightning", 1),
+        ({"DMLC_TASK_ID": "2", "DMLC_TRACKER_URI": "10.0.0.1"}, "dmlc", 2),
         ({"PMI_RANK": "what"}, "pmi", None),
     ],
 )

@@ -275,6 +275,20 @@ def test_a_lock_of_its_own():
     assert told.hints[0] == "rank 1 waits for a lock that it has itself: it opened the file twice"
 
 
+def test_whoever_waits_for_the_other_end_of_a_connection_is_told_which():
+    main = Thread(
+        1, "MainThread", "S", (Frame("fetch", TRAIN, 3),), "recvfrom", waits_on="a TCP socket to 10.0.0.5:443"
+    )
+    waits = Stack(1, "python", (main,))
+
+    told = verdict(unready({(0, 2): reduce(), (1,): waits}, late=range(3)), "0")
+
+    assert told.hints[0] == "see why 10.0.0.5:443 sends nothing: rank 1 waits for it without a time-out of its own"
+    assert "it sleeps in `recvfrom` on a TCP socket to 10.0.0.5:443" in [
+        each.statement for each in told.culprit.cause.evidence
+    ]
+
+
 def test_a_ring_of_locks_is_to_blame_as_a_whole():
     told = stalled({(0,): lock(rank(1).pid), (1,): lock(rank(0).pid), (2, 3): reduce()})
 

@@ -434,6 +434,26 @@ def raised(*frames, type_name="ValueError", message="x"):
     return verdict(case(failed), "").fingerprint
 
 
+def test_what_has_failed_three_times_alike_is_not_to_be_tried_again() -> None:
+    failed = suspect(1, report=reported(1, error=error("ValueError", "no")))
+    print_ = verdict(case(failed), "").fingerprint
+
+    def advice(*before: str | None) -> tuple[str, str]:
+        attempts = tuple(
+            Attempt(attempt=number, cause="exception", fingerprint=each, lasted_s=1.0)
+            for number, each in enumerate(before)
+        )
+        told = verdict(case(failed, attempts=attempts), "").retry
+        return told.advice, told.because
+
+    assert advice()[0] == advice(print_)[0] == advice(print_, print_, "another")[0] == "unknown"
+    assert advice(print_, print_) == ("no", "all 3 attempts failed alike")
+    assert advice("another", print_, print_) == ("no", "the last 3 attempts failed alike")
+    oom = oom_case()
+    same = Attempt(attempt=0, cause="oom-kill", fingerprint=verdict(oom, "").fingerprint, lasted_s=1.0)
+    assert verdict(oom.replace(attempts=(same, same)), "").retry.because == "the same memory limit would be met again"
+
+
 def test_fingerprints() -> None:
     base = raised("/a/run.py:1 main", "/a/train.py:12 loop", "/a/model.py:7 step")
 

@@ -27,6 +27,12 @@ def ready_then_wait(rank: rankguard.Rank) -> None:
     signal.pause()
 
 
+def ready_with_pid(rank: rankguard.Rank) -> None:
+    """Serve for ever, and say as which process."""
+    rank.ready(os.getpid())
+    signal.pause()
+
+
 def kill_one(rank: rankguard.Rank, who: int, number: int) -> None:
     """One rank dies while the others load."""
     if rank.rank == who:

@@ -10,6 +10,7 @@ import sys
 import threading
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.job import targets
@@ -294,3 +295,30 @@ def test_functions_of_main_and_its_guard(tmp_path: Path) -> None:
     assert (good.returncode, good.stdout) == (0, "['abab', 'abab']\n")
     assert bad.returncode != 0
     assert "__name__ == '__main__'" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"nprocs": 0}, "nprocs must be at least 1, not 0"),
+        ({"console": "loud"}, "console='loud' is not known (prefix, stderr or none)"),
+        ({"start": "cold"}, "start='cold' is not known (auto, exec or warm)"),
+        ({"grace": -1}, "grace must not be negative: -1"),
+        ({"ready_timeout": -1}, "ready_timeout must not be negative: -1"),
+        ({"restart_delay": float("nan")}, "restart_delay must not be negative: nan"),
+        (
+            {"stall_timeout": 0},
+            "stall_timeout must be more than 0 seconds, not 0 (stall_timeout=None is no such limit)",
+        ),
+        ({"args": (1,)}, "a command takes no args and kwargs (put them into its list of words)"),
+        ({"env": {"TOKEN": b"secret"}}, "env holds 'TOKEN' with a bytes: expected text (str(…))"),
+        ({"env": lambda rank: {"RANK_ID": rank}}, "env(0) holds 'RANK_ID' with a int: expected text (str(…))"),
+        ({"labels": {"step": 3}}, "labels holds 'step' with a int: expected text (str(…))"),
+        ({"http": "x"}, "http='x': expected HOST:PORT, such as :8080 or 0.0.0.0:8080"),
+    ],
+)
+def test_what_has_no_meaning_is_told_before_anything_is_started(asked: dict[str, Any], said: str) -> None:
+    with pytest.raises(rankguard.UsageError) as raised:
+        rankguard.launch(["true"], **asked)
+
+    assert str(raised.value) == said

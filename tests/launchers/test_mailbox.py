@@ -1,8 +1,9 @@
-"""What a rank tells of its collectives becomes part of its report; a program may send anything."""
+"""What a rank tells becomes facts: its status, and of its collectives what is part of its report; it may send anything."""
 
 import pytest
 
 from rankguard.collective import Entry, Recorded
+from rankguard.facts import StatusTold
 from rankguard.launchers.mailbox import Mailbox
 from rankguard.linux.notify import Message
 
@@ -32,3 +33,21 @@ def test_what_has_another_shape_is_left_out_and_there_is_never_too_much():
 @pytest.mark.parametrize("told", [None, "x", 7, {}, [], [[]], [["0", 1, 0, 5]]])
 def test_no_list_of_groups(told):
     assert recorded(told) == ()
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (Message(1, status="loading"), StatusTold(2.0, 3, "loading", 3, 8, "")),
+        (Message(1, alive=True), StatusTold(2.0, 3, "loading", 3, 8, "")),
+        (Message(1, status="serving"), StatusTold(2.0, 3, "serving")),
+        (Message(1, status="serving", progress=(1, 2, "")), StatusTold(2.0, 3, "serving", 1, 2, "")),
+    ],
+)
+def test_progress_is_of_what_the_status_says(second, expected):
+    mailbox = Mailbox(3)
+    mailbox.take(Message(1, status="loading", progress=(3, 8, "")), 1.0, lambda _text: None)
+
+    mailbox.take(second, 2.0, lambda _text: None)
+
+    assert mailbox.flush(2.0) == [expected]

@@ -251,6 +251,21 @@ def test_only_the_variables_that_are_asked_for_are_read(tree, loop):
     assert told.seen[pid].env == {"RANK": "3", "PMI_RANK": "1" * 200}
 
 
+def test_an_exec_of_the_same_command_line_is_seen_by_its_environment(tree, loop):
+    """A program that starts itself again, as Lightning does: what was forked just now has the title that it will have."""
+    told = Told(loop, Census(tree.root, heir=os.getpid(), spare=tree.others), variables=("LOCAL_RANK",))
+    pid = tree.fork("a")
+    tree.tell("a", "title", "worker")
+    loop.until(lambda: pid in told.seen and told.seen[pid].title == "worker")
+    told.titles.clear()
+
+    tree.tell("a", "exec", "LOCAL_RANK=1", "worker")
+    loop.until(lambda: told.titles)
+
+    assert told.titles == [(pid, "worker")]
+    assert told.seen[pid].env == {"LOCAL_RANK": "1"}
+
+
 def test_those_that_come_and_go_are_never_told(tree, loop, watched):
     pid = tree.fork("a")
     loop.until(lambda: pid in watched.seen)
