@@ -117,11 +117,17 @@ class Jobs:
                 live.process.kill()  # its warden ends the rest
             live.process.communicate()
             if live.litter is not None:
-                shutil.rmtree(live.litter)
+                remove(live.litter)
                 for group in glob.glob(f"/sys/fs/cgroup/**/rankguard-{live.id}*", recursive=True):
                     for folder, _folders, _files in os.walk(group, topdown=False):
                         with contextlib.suppress(OSError):
                             os.rmdir(folder)
+
+
+def remove(folder: Path) -> None:
+    """A folder in which somebody may still make files: one that was made meanwhile is removed with the next try."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def until(true: Callable[[], object], seconds: float = 30.0) -> None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import stat
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
-from tests.runs.jobs import TELL, Jobs
+from tests.runs.jobs import TELL, Jobs, remove
 
 from rankguard.linux.lock import hold, is_held
 from rankguard.report.files import RunFiles
@@ -179,7 +178,7 @@ def test_a_folder_of_another_user_is_not_used_by_one_who_is_not_root() -> None:
 def test_a_folder_that_goes_while_the_job_runs_costs_the_files_only(jobs: Jobs, tmp_path: Path) -> None:
     out = tmp_path / "out"
     live = jobs.start(2, WAITS, "--run-dir", str(out))
-    shutil.rmtree(out)
+    remove(out)
 
     told = jobs.ask("stacks", "--rank", "0", _run_id_of(live.ours()[2]))
     live.process.terminate()
