@@ -30,7 +30,6 @@ def untimed(error: str) -> str:
     return re.sub(r" \(tried for \d+ s\)$", "", error)
 
 
-
 @pytest.fixture
 def stranger(loop: Loop):
     """Connects to a port and does as it likes."""
