@@ -91,10 +91,12 @@ class Terminal:
             data = data[os.write(self.fd, data) :]
 
     def resize(self, rows: int, columns: int) -> None:
-        """Change the size; the kernel sends SIGWINCH to the foreground group. What has been read was shown before."""
+        """Change the size; the kernel sends SIGWINCH to the foreground group. What was written before is shown before."""
         self._show()
-        self._screen.resize(rows, columns)
+        while self._read(0):
+            self._show()
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._screen.resize(rows, columns)
 
     def hang_up(self) -> None:
         """Close the window: the kernel sends SIGHUP and SIGCONT, and every read and write on the tty fails with EIO."""

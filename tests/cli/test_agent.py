@@ -22,11 +22,12 @@ from rankguard.record import to_data
 from rankguard.spec import job_spec
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit({code}))
 with open(sys.argv[1], "w") as fifo:
     fifo.write(f"{{os.getpid()}} {{len(sys.stdin.read())}}\\n")
-signal.pause()
+while True:
+    time.sleep(0.02)  # a signal that comes just before a pause() would be waited for in vain
 """
 
 
@@ -63,22 +64,25 @@ def waiting(tmp_path):
     """`waiting(code)` → a program whose ranks tell who they are and end with `code` on SIGTERM; `told()` → their pidfds."""
     fifo, program, fds = tmp_path / "fifo", tmp_path / "program.py", []
     os.mkfifo(fifo)
+    # Open all the time: who closes it after the first rank's line takes it from the second, whose line is then lost.
+    told_here = os.open(fifo, os.O_RDWR)
 
     def write(code: int) -> tuple[str, ...]:
         program.write_text(PROGRAM.format(code=code))
         return sys.executable, str(program), str(fifo)
 
     def told(count: int) -> list[int]:
-        lines = []
-        while len(lines) < count:
-            lines += fifo.read_text().splitlines()
+        said = b""
+        while said.count(b"\n") < count:
+            said += os.read(told_here, 4096)
+        lines = said.decode().splitlines()
         assert [line.split()[1] for line in lines] == ["0"] * count  # no rank has the agent's stdin
         fds.extend(os.pidfd_open(int(line.split()[0])) for line in lines)
         return fds
 
     write.told = told
     yield write
-    for fd in fds:
+    for fd in (*fds, told_here):
         os.close(fd)
 
 

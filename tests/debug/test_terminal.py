@@ -45,7 +45,7 @@ def resized(*_):
     if size.columns == 101: sys.exit()
 signal.signal(28, resized)
 print("up", os.get_terminal_size().columns, flush=True)
-while True: signal.pause()
+while True: time.sleep(0.02)  # a signal that comes just before a pause() would be waited for in vain
 """
     with desk.session(2, "if RANK:" + text.replace("\n", "\n  "), "--debug", "1") as term:
         term.expect("up 80")
@@ -188,13 +188,17 @@ def test_kill_int_is_no_ctrl_c(desk: Desk) -> None:
 
 def test_the_terminal_can_be_opened_again(desk: Desk) -> None:
     """`torch.distributed.breakpoint` does so; a session leader that opens it does not take it away from the shell."""
-    text = (
-        "if RANK: print('read', open('/dev/stdin').readline(), open('/proc/self/stat').read().split()[6], flush=True)"
-    )
+    gate = desk.fifo()  # the command has the terminal until it ends: not before it was looked at
+    text = f"""
+if RANK:
+    print('read', open('/dev/stdin').readline(), open('/proc/self/stat').read().split()[6], flush=True)
+    open({gate!r}).read()
+"""
     with desk.session(2, text, "--debug", "1") as term:
         term.send("again\r")
         term.expect(re.compile(rb"read again\r\n 0\r\n"))
         assert term.foreground() == term.pid
+        Path(gate).write_text("")
 
         assert term.wait() == 0
 

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -104,10 +103,14 @@ def test_reprs_are_one_line():
         assert repr(sample()).isprintable()
 
 
-def test_a_job_and_a_guard_tell_how_they_stand():
-    with rankguard.launch([sys.executable, "-c", "raise SystemExit(3)"], console="none") as job:
+def test_a_job_and_a_guard_tell_how_they_stand(tmp_path):
+    os.mkfifo(
+        tmp_path / "gate"
+    )  # it fails once it was looked at: the news of a failure may come with that of the start
+    with rankguard.launch(["sh", "-c", f"read gone < {tmp_path}/gate; exit 3"], console="none") as job:
         before = repr(job)
         Page(job._repr_html_())
+        (tmp_path / "gate").write_text("\n")
         with pytest.raises(rankguard.RankFailed):
             job.wait()
         told = repr(job), Page(job._repr_html_()).text

@@ -22,7 +22,7 @@ class Shared:
         os.set_blocking(self.fd, False)
         self.asked = False
         self.now = 0.0
-        self.seen = pyte.HistoryScreen(40, 10, history=1000)
+        self.seen = pyte.HistoryScreen(40, 10, history=100_000)
         self.stream = pyte.ByteStream(self.seen)
         self.resize(10, 40)
         self.console = Console(self.tty)
