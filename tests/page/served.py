@@ -31,6 +31,8 @@ for line in open(f"{folder}/rank-{this.rank}.fifo"):  # one that is opened for r
 
 
 SERVE = Path(rankguard.__file__).parent / "http" / "serve.py"
+PATIENCE = 60.0
+"""For a machine on which others work, too; reached only when a test fails."""
 
 
 class Response(NamedTuple):
@@ -49,7 +51,7 @@ class Pages:
     port: int
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
     def send(self, data: bytes) -> bytes:
         """All that comes back for these bytes until the server ends the connection."""
@@ -154,7 +156,7 @@ class Served(Pages):
 
     def end(self) -> int:
         """Wait for its end; the exit status."""
-        _out, err = self.process.communicate(timeout=60)
+        _out, err = self.process.communicate(timeout=PATIENCE)
         self.stderr += err
         return self.process.returncode
 
@@ -165,7 +167,7 @@ class Served(Pages):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
             self.process.send_signal(signal.SIGINT)
-            self.process.communicate(timeout=30)
+            self.process.communicate(timeout=PATIENCE)
         assert self.process.stderr is not None
         self.process.stderr.close()
         for fifo in self._fifos:
@@ -198,7 +200,7 @@ class Fed(Pages):
 
     def __exit__(self, *_error: object) -> None:
         self.feed.close()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE)
 
 
 def response(data: bytes) -> Response:
@@ -215,7 +217,7 @@ def cmdline(pid: int) -> bytes:
         return b""
 
 
-def wait_for_end(pidfd: int, seconds: float = 10) -> bool:
+def wait_for_end(pidfd: int, seconds: float = PATIENCE) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

@@ -1,6 +1,7 @@
 """Started, ready and alive are three questions, asked of real jobs at each point of their lives."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ import pytest
 from tests.page.served import Served, wait_for_end
 
 import rankguard
+from rankguard.http import probes
+from rankguard.http.followed import Followed
 
 STARTING, READY = (503, 503, 200), (200, 200, 200)
 
@@ -204,19 +207,26 @@ def test_launch_serves_as_well() -> None:
 
 @pytest.mark.slow
 def test_what_stalls_is_alive_until_that_is_certain(tmp_path: Path) -> None:
-    with Served(tmp_path, 2, "--stall-timeout", "2", "--grace", "60", "--ready-timeout", "60") as job:
+    warm = ("--start", "warm")  # silence is counted from a rank's start, in which an interpreter may take seconds
+    with Served(tmp_path, 2, *warm, "--stall-timeout", "2", "--grace", "60", "--ready-timeout", "60") as job:
         for rank in range(2):
             job.tell(rank, "deaf")
             job.tell(rank, "ready")
-        job.until(order="Examine")
-        assert job.probes() == READY
-
         job.until(fact="Judged")
         assert job.probes() == (503, 503, 503)
         assert job.metric("rankguard_stalls_total") == 1
         for rank in range(2):
             job.tell(rank, "exit 0")
         assert job.end() == 124
+
+    run, asked = Followed(), []  # half a second may be over before anybody asks: what would have been answered
+    for line in (job.run_dir / "events.jsonl").read_bytes().splitlines():
+        run.take(line)
+        asked.append(
+            (json.loads(line).get("order"), probes.started(run).yes, probes.ready(run).yes, probes.live(run).yes)
+        )
+    assert ("Examine", True, True, True) in asked
+    assert asked[-1][1:] == (False, False, False)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,23 @@ if this.rank == 1: raise ValueError("bad shape")
 time.sleep(60)
 """
 ENGINE = """
-import os, signal, subprocess, sys, time
-workers = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", f"worker_TP{n}"]) for n in range(2)]
+import json, os, signal, subprocess, sys, time
+workers = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"worker_TP{n}"]) for n in range(2)]
 print("engine up", flush=True)
-time.sleep(2)
+
+def seen(pid):
+    '''It is known as one of the engine's, and what it holds has been looked at.'''
+    told = [json.loads(line) for line in open(sys.argv[1] + "/events.jsonl") if line.endswith("}\\n")]
+    rank = next((fact["rank"] for fact in told if fact.get("fact") == "Joined" and fact["pid"] == pid), None)
+    try:
+        return f'"{rank}":' in open(sys.argv[1] + "/memory.jsonl").read()
+    except FileNotFoundError:
+        return False
+
+while not seen(workers[1].pid):
+    time.sleep(0.05)
 os.kill(workers[1].pid, signal.SIGSEGV)
-time.sleep(60)
+time.sleep(600)
 """
 HOSTILE = r"""
 import os, sys, rankguard
@@ -53,11 +65,10 @@ sys.stdout.buffer.flush()
 raise ValueError(bad)
 """
 WAITS = """
-import sys, time, rankguard
-rankguard.this_rank().ready()
+import time, rankguard
 print("my secret is correct-horse-battery", flush=True)
-open(sys.argv[1] + f"/{rankguard.this_rank().rank}", "w").close()
-time.sleep(60)
+rankguard.this_rank().ready()
+time.sleep(600)
 """
 
 
@@ -66,6 +77,7 @@ def _run(folder: Path, program: str, *options: str, verb: str = "run", env: dict
     path.write_text(program)
     command = [sys.executable, "-m", "rankguard", verb, "--run-dir", str(folder / "run"), *options]
     command += ["--", sys.executable, str(path)] if verb == "watch" else [str(path), str(folder)]
+    command += [str(folder / "run")] if verb == "watch" else []
     return subprocess.run(command, capture_output=True, env=env, check=False).returncode
 
 
@@ -100,7 +112,8 @@ def test_an_oom_kill(tmp_path: Path) -> None:
 
 
 def test_a_hang(tmp_path: Path) -> None:
-    assert _run(tmp_path, STALL, "-n", "4", "--stall-timeout", "1.5") == 124
+    # Warm: silence is counted from a rank's start, in which an interpreter may take seconds.
+    assert _run(tmp_path, STALL, "-n", "4", "--stall-timeout", "1.5", "--start", "warm") == 124
     view = _page(tmp_path / "run")[0]["view"]
 
     assert view["verdict"]["culprit"]["cause"]["kind"] == "stall"
@@ -164,12 +177,14 @@ def test_one_that_lives_and_is_then_cut_off(tmp_path: Path) -> None:
         "--run-dir",
         str(tmp_path / "run"),
         str(tmp_path / "program.py"),
-        str(tmp_path),
     ]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as front:
         assert front.stderr is not None
-        while b"ready" not in front.stderr.readline():
-            pass
+        while b"all 2 ranks ready" not in (line := front.stderr.readline()):
+            assert line
+        for rank in range(2):
+            while not (tmp_path / "run" / f"rank-{rank}" / "attempt-0" / "stdout.log").read_text().endswith("\n"):
+                time.sleep(0.01)  # it was printed before, and is kept as soon as there is time
         data, page = _page(tmp_path / "run")
         assert (data["view"]["live"], data["view"]["state"], data["view"]["report"]) == (True, "ready", None)
         assert "correct-horse" not in page
@@ -178,10 +193,11 @@ def test_one_that_lives_and_is_then_cut_off(tmp_path: Path) -> None:
         warden = _child(front.pid, b"warden.py")
         supervisor = _child(warden, b"warden.py")
         ranks = [os.pidfd_open(pid) for pid in _children(supervisor)]
-        for pid in (front.pid, warden, supervisor):
-            os.kill(pid, signal.SIGKILL)
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none tells of another's end
+            for pid in (supervisor, warden, front.pid):
+                os.kill(pid, number)
         for pidfd in ranks:
-            assert select.select([pidfd], [], [], 10)[0]
+            assert select.select([pidfd], [], [], 60)[0]
             os.close(pidfd)
     data, page = _page(tmp_path / "run", env=env)
 
