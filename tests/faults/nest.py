@@ -140,16 +140,22 @@ class Nest:
             return {}
         return {int(pid): kind for kind, pid in (line.split() for line in text.splitlines())}
 
-    def until(self, name: str, lines: int = 1, limit: float = 20.0) -> None:
+    def until(self, name: str, lines: int = 1, limit: float = 60.0) -> None:
         """Wait until the ranks have written so many lines into the file `name` of the working folder."""
         assert self.front is not None
         path, until = Path(self.folder, name), time.monotonic() + limit
-        while not path.exists() or path.read_bytes().count(b"\n") < lines:
+        while True:
+            over = self.front.poll()  # first: whoever has ended has written before
+            if path.exists() and path.read_bytes().count(b"\n") >= lines:
+                return
             assert time.monotonic() < until, f"no {lines} lines in `{name}` after {limit} s: {self.alive()}"
-            assert self.front.poll() is None, f"the front has ended with {self.front.returncode}: {self.said()}"
+            assert over is None, f"the front has ended with {over}: {self.said()}"
 
-    def ended(self, limit: float = 12.0) -> tuple[int, str]:
-        """Wait for the end: exit status and stderr. Nothing may be left then."""
+    def ended(self, limit: float = 25.0) -> tuple[int, str]:
+        """Wait for the end: exit status and stderr. Nothing may be left then.
+
+        `limit`: less than the 30 s after which most ranks here end by themselves, and else for hangs alone.
+        """
         assert self.front is not None
         try:
             _out, err = self.front.communicate(timeout=limit)

@@ -1,7 +1,6 @@
 """Signals from outside, to the front and to our other processes."""
 
 import os
-import time
 
 import pytest
 from tests.faults.nest import Nest
@@ -14,7 +13,7 @@ def shell(trap, *options):
 
 SAVES = shell("trap 'sleep 0.3; exit 0' TERM INT HUP")
 LATE = shell("trap 'sleep 9; exit 0' TERM INT HUP", "--shutdown-timeout", "0.5")
-SLOW = shell("trap 'echo got >>got; sleep 9; exit 0' TERM INT HUP")
+SLOW = shell("trap 'echo got >>got; sleep 600; exit 0' TERM INT HUP", "--shutdown-timeout", "600")
 FAILS = shell("trap 'exit 7' TERM")
 PLAIN = ("-n", "2", "--no-python", "sh", "-c", "echo up >>up; exec sleep 30")
 
@@ -49,10 +48,8 @@ def test_a_second_interrupt_ends_all_at_once():
         nest.until("up", 2)
         os.kill(front.pid, 2)
         nest.until("got", 2)
-        began = time.monotonic()
         os.kill(front.pid, 2)
-        assert nest.ended()[0] == 130
-        assert time.monotonic() - began < 3
+        assert nest.ended()[0] == 130  # nothing else would have ended them for ten minutes
 
 
 def test_usr1_is_forwarded_and_stops_nothing():

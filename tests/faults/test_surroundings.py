@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import resource
 import shutil
 import signal
@@ -149,10 +150,11 @@ def test_few_processes_for_a_plain_user(limit):
 
 def test_nohup():
     with Nest() as nest:
-        words = "trap 'echo hup >>hup' HUP; echo up >>up; kill -HUP $$; sleep 0.2; exit 3"
+        words = "trap 'echo hup >>hup' HUP; echo up >>up; kill -HUP $$; until [ -e go ]; do sleep 0.02; done; exit 3"
         front = nest.run("-n", "1", "--no-python", "sh", "-c", words, wrap=("nohup",))
         nest.until("up")
         front.send_signal(signal.SIGHUP)
+        Path(nest.folder, "go").touch()
         assert nest.ended()[0] == 3
         assert not os.path.exists(f"{nest.folder}/hup")
 
@@ -176,12 +178,10 @@ def test_exit_status_as_pid_1(script, expected):
 @needs_root
 def test_strays_are_reaped_as_pid_1():
     script = 'for i in 1 2 3; do sleep 0 & done; (setsid sleep 0.1 &); exec "$@"'
-    look = "sleep 0.4; ps -eo stat= | grep -c Z >zombies; exit 0"
+    look = "while ps -eo comm= | grep ^sleep; do :; done"  # alive, or dead and not reaped
     with Nest() as nest:
         nest.run("-n", "1", "--no-python", "sh", "-c", look, wrap=(*NAMESPACE, "sh", "-c", script, "sh"))
         assert nest.ended()[0] == 0
-        with open(f"{nest.folder}/zombies") as file:
-            assert file.read() == "0\n"
 
 
 @needs_root
@@ -256,4 +256,5 @@ def test_a_run_folder_that_is_removed_meanwhile_is_told():
         nest.run("-n", "1", "--no-python", "sh", "-c", gone)
         code, said = nest.ended()
         assert code == 3
-        assert "the run's files are not complete: `verdict.json`" in said or "`state.json`" in said
+        # Which file was the next to be written is told: the last one, if no other came before.
+        assert re.search(r"the run's files are not complete: `(state|samples|verdict)\.json`", said), said

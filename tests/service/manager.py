@@ -29,7 +29,7 @@ class Manager:
         self.senders.add(struct.unpack("iII", ancillary[0][2])[0])
         return True
 
-    def until(self, line: str, seconds: float = 10.0) -> None:
+    def until(self, line: str, seconds: float = 60.0) -> None:
         """Take what comes until something begins so."""
         seen, until = len(self.said), time.monotonic() + seconds
         while not any(said.startswith(line) for said in self.said[seen:]):
