@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doctor.machine import command
+from tests.doctor.machine import command, examine
 
 from rankguard.linux.hierarchies import own_groups
 
@@ -63,6 +64,22 @@ def test_folders_whose_sockets_refuse(short_tmp: Path) -> None:
     held.close()
 
 
+def test_a_process_of_anybody_may_have_a_name_that_is_no_text(short_tmp: Path) -> None:
+    """An empty folder is dead when no supervisor lives, which is asked of every process."""
+    empty = short_tmp / "tmp" / "rg-empty001"
+    empty.mkdir(parents=True)
+    os.utime(empty, (LONG_AGO, LONG_AGO))
+    code = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\xff', 0, 0, 0); print(); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as named:
+        assert named.stdout is not None
+        named.stdout.readline()
+        found = examine(short_tmp)
+        named.communicate(b"\n")
+
+    assert found.checks["leftovers"]["state"] != "unknown", found.checks["leftovers"]
+
+
 def test_folders_of_drills_that_are_gone(short_tmp: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
@@ -87,15 +104,15 @@ def test_groups_without_a_process(short_tmp: Path) -> None:
     gone.wait()
     dead = Path(group.path if group else "/nowhere", f"rankguard-drill-{gone.pid}")
     used = Path(group.path if group else "/nowhere", f"rankguard-drill-{gone.pid}-used")
+    sleeper = subprocess.Popen(["sleep", "1000"])
     try:
-        dead.mkdir()
-        (dead / "rank-0").mkdir()
-        used.mkdir()
-        sleeper = subprocess.Popen(["sleep", "1000"])
-        (used / "cgroup.procs").write_text(str(sleeper.pid))
-    except OSError as error:
-        pytest.skip(f"no control group can be made: {error}")
-    try:
+        try:
+            dead.mkdir()
+            (dead / "rank-0").mkdir()
+            used.mkdir()
+            (used / "cgroup.procs").write_text(str(sleeper.pid))
+        except OSError as error:
+            pytest.skip(f"no control group can be made: {error}")
         clean(short_tmp)
 
         assert (dead.exists(), used.exists()) == (False, True)

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from rankguard.linux.files import listed, lstat
+from rankguard.linux.files import listed, lstat, read_text
 from rankguard.linux.hierarchies import below, own_groups, processes, remove_group
 from rankguard.linux.kmsg import in_init_pid_namespace
 from rankguard.linux.leftovers import SHM, entries, in_use, sysv_segments
@@ -152,11 +152,8 @@ def _refuses(path: str) -> bool:
 
 
 def _any_supervisor() -> bool:
-    for pid in filter(str.isdecimal, listed("/proc")):
-        with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
-            if file.read().strip() == "rankguard-sup":
-                return True
-    return False
+    pids = filter(str.isdecimal, listed("/proc"))
+    return any((read_text(f"/proc/{pid}/comm") or "").strip() == "rankguard-sup" for pid in pids)
 
 
 def _pid_in(name: str) -> int | None:
