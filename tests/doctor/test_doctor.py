@@ -1,6 +1,8 @@
 """The doctor as a whole: every finding has its shape, its page, its cure; nothing hangs and nothing is left."""
 
+import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from tests.doctor.machine import command, examine
+from tests.terminal import PATIENCE
 
 from rankguard.doctor.catalogue import CHECKS
 from rankguard.doctor.check import Answer, Check, Machine, ok
@@ -130,22 +133,22 @@ def _die(_machine: Machine) -> Answer:
 def test_a_check_that_hangs_raises_or_dies_costs_its_own_answer(wait_for_exit) -> None:
     checks = [
         Check("hangs", "g", "", _hang, limit_s=0.5, essential=True),
-        Check("raises", "g", "", _raise),
-        Check("dies", "g", "", _die),
-        *(Check(f"fine-{n}", "g", "", lambda _machine: ok("x" * 200_000)) for n in range(20)),
+        Check("raises", "g", "", _raise, limit_s=60.0),  # time enough on a busy machine
+        Check("dies", "g", "", _die, limit_s=60.0),
+        *(Check(f"fine-{n}", "g", "", lambda _machine: ok("x" * 200_000), limit_s=60.0) for n in range(20)),
     ]
-    began = time.monotonic()
 
     found = {each.id: each for each in examined(checks, Machine(2, os.getpid()))}
 
-    assert time.monotonic() - began < 20
     assert [found[name].state for name in ("hangs", "raises", "dies")] == ["unknown"] * 3
-    assert found["hangs"].found.startswith("no answer within ")
+    waited = re.fullmatch(r"no answer within (\S+) s", found["hangs"].found)
+    assert waited is not None
+    assert 0.5 <= float(waited[1]) <= 5.0  # up to ten times as long where a fork takes long
     assert found["raises"].found == "the check itself failed: ValueError: DB_PASSWORD=***"
     assert not found["hangs"].essential  # what is not known does not keep anybody from running ranks
     assert all(found[f"fine-{n}"].state == "ok" for n in range(20))
     for pid in _processes("sleep 1000"):
-        wait_for_exit(pid, 5)
+        wait_for_exit(pid)
     assert all(len(line) <= 80 for line in as_text(list(found.values()), "n", color=False))
 
 
@@ -157,40 +160,39 @@ def test_killed_at_any_moment_it_leaves_nothing(tmp_path: Path) -> None:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.poll(60 + 60 * n)  # at another moment each time
-        below = _below(doctor.pid)
         doctor.kill()
         doctor.wait()
         os.close(pidfd)
-        until = time.monotonic() + 5
-        while any(_alive(pid) for pid in below) or _groups(doctor.pid):
-            assert time.monotonic() < until, ([pid for pid in below if _alive(pid)], _groups(doctor.pid))
+        until = time.monotonic() + PATIENCE
+        while (alive := _of_session(doctor.pid)) or _groups(doctor.pid):
+            assert time.monotonic() < until, (alive, _groups(doctor.pid))
+            select.select([], [], [], 0.01)
     assert [*(tmp_path / "tmp").iterdir(), *(tmp_path / "home").iterdir()] == []
 
 
 def _groups(pid: int) -> list[str]:
-    name = f"rankguard-doctor-{pid}"
-    return [top for top, folders, _files in os.walk("/sys/fs/cgroup") if any(f.startswith(name) for f in folders)]
+    names = {f"rankguard-doctor-{pid}", f"rankguard-doctor-{pid}.sup"}
+    return [top for top, folders, _files in os.walk("/sys/fs/cgroup") if names & set(folders)]
 
 
-def _below(pid: int) -> list[int]:
-    try:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+def _of_session(leader: int) -> list[int]:
+    """What lives of a session whose leader has gone: whatever it had started, at whichever moment."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            if int(fields[3]) == leader and fields[0] not in "ZX":
+                found.append(int(pid))
+    return found
 
 
 def _processes(line: str) -> list[int]:
     found = []
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            if Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip() == line and _ours(pid):
+            if Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").strip() == line and _ours(
+                pid
+            ):
                 found.append(int(pid))
         except OSError:
             continue
@@ -200,7 +202,7 @@ def _processes(line: str) -> list[int]:
 def _ours(pid: str) -> bool:
     """A descendant of this process."""
     while pid not in ("0", "1", str(os.getpid())):
-        pid = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+        pid = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1]
     return pid == str(os.getpid())
 
 
