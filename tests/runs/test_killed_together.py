@@ -8,24 +8,35 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.linux._evidence_helpers import MIB, limited_group
 from tests.run.test_memory import HOLD, inside
-from tests.runs.jobs import Jobs, until
+from tests.runs.jobs import Jobs, state, until
 
 LIMIT = 220
-GROWS = (
+GROW = (
     HOLD
+    + """
+def grow(mib):
+    for _ in range(mib // 4):
+        hold(4)
+        time.sleep(0.02)
+    while True:
+        hold(1)
+        time.sleep(0.1)
+"""
+)
+"""At once to so much, and then by 10 MiB a second: who looks on has seconds until the limit is met, however slow it is."""
+GROWS = (
+    GROW
     + """
 import rankguard
 rankguard.this_rank().status('allocating host cache' if RANK else 'loading')
 os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')
-while RANK == 1:
-    hold(2)
-    time.sleep(0.02)
+if RANK == 1: grow(112)
 signal.pause()
 """
 )
@@ -55,20 +66,40 @@ def members(path: str) -> set[int]:
     return found
 
 
-def kill_all(path: str) -> None:
-    """Each is held before any dies, so that nobody can act."""
-    if os.path.exists(f"{path}/cgroup.kill"):
-        Path(path, "cgroup.kill").write_text("1")
-        return
+def kill_all(path: str, when: Callable[[], object] = lambda: True) -> None:
+    """Each is held before any dies, so that nobody can act. `when`: what has to be true at that instant, so it is asked
+    again while all are held; as long as it is not, they go on.
+    """
+    while True:
+        until(when)
+        held = _hold(path)
+        if when():
+            break
+        _tell(held, signal.SIGCONT)
+    _tell(held, signal.SIGKILL)
+
+
+def _hold(path: str) -> set[int]:
+    """All of them, once each of them has come to stand."""
     held: set[int] = set()
     while more := members(path) - held:
-        for pid in more:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+        _tell(more, signal.SIGSTOP)
         held |= more
-    for pid in held:
+    until(lambda: not any(map(_goes_on, held)))
+    return held
+
+
+def _goes_on(pid: int) -> bool:
+    """D: in a call to the kernel, perhaps for memory that there is none of; it stands when that returns."""
+    with contextlib.suppress(OSError):
+        return state(pid) not in "TDZX"
+    return False
+
+
+def _tell(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
 def start(jobs: Jobs, group: str) -> tuple[subprocess.Popen[str], Path]:
@@ -103,6 +134,12 @@ def the_live_run_tells(jobs: Jobs, run: Path) -> None:
     until(lambda: any("memory limit is reached" in text for text in json.loads(state.read_text())["warnings"]))
 
 
+def grows(run: Path, share: float) -> bool:
+    """By the last look, which is all that is left: memory is as full as that, and rank 1 grows."""
+    look = json.loads((run / "samples.json").read_text())
+    return look["memory"]["firm_bytes"] > share * LIMIT * MIB and [rank for rank, _ in look["growing"][:1]] == [1]
+
+
 def the_files_tell(jobs: Jobs, run: Path) -> None:
     row = next(row for row in json.loads(jobs.ask("runs", "--json").stdout) if row["run"] == run.name)
     assert (row["outcome"], row["live"]) == (None, False)
@@ -129,11 +166,9 @@ def tidy(folder: str) -> None:
 
 def test_the_next_run_tells_of_one_that_was_killed_as_a_whole(jobs: Jobs, group: str) -> None:
     job, run = start(jobs, group)
-    samples = run / "samples.json"
-    until(lambda: samples.exists() and json.loads(samples.read_text())["memory"]["firm_bytes"] > 0.7 * LIMIT * MIB)
     the_live_run_tells(jobs, run)
     left = litter(run)
-    kill_all(group)
+    kill_all(group, when=lambda: grows(run, 0.7))
     assert job.wait() == -signal.SIGKILL
     job.communicate()
     until(lambda: not members(group))

@@ -14,20 +14,26 @@ from tests.linux._evidence_helpers import MIB
 from tests.run.command import Ranks
 from tests.run.test_memory import HOLD, inside
 from tests.runs.jobs import TELL, Jobs, until
-from tests.runs.test_killed_together import LIMIT, group, kill_all, litter, members, tidy  # noqa: F401  # a fixture
+from tests.runs.test_killed_together import (  # noqa: F401  # a fixture
+    GROW,
+    LIMIT,
+    group,
+    kill_all,
+    litter,
+    members,
+    tidy,
+)  # fmt: skip
 
 from rankguard.launchers.limits import fds_for
 
 UNREADY = (
-    HOLD
+    GROW
     + """
 import rankguard
 me = rankguard.this_rank()
 if RANK != 2: me.ready()
 os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')
-while RANK == 1:
-    hold(4)
-    time.sleep(0.02)
+if RANK == 1: grow(128)
 signal.pause()
 """
 )
@@ -101,6 +107,17 @@ def told(place: Path) -> dict:
     line, selection, *_ = text.decode().splitlines()
     assert line.startswith("rankguard: ")
     return json.loads(selection) | {"line": line}
+
+
+def line(place: Path) -> str:
+    """The first line of what is there, or nothing."""
+    return place.read_text().partition("\n")[0]
+
+
+def share(place: Path) -> float:
+    """How much of the limit is in use, as the last word has it."""
+    found = re.match(r"rankguard: memory (\d+\.\d) of ", line(place))
+    return float(found[1]) / LIMIT if found else 0.0
 
 
 def options(place: Path) -> tuple[str, str]:
@@ -287,19 +304,12 @@ def test_what_is_short_and_then_is_not(begin, place: Path, tmp_path: Path) -> No
 
 
 def test_everything_is_killed_when_memory_runs_out(begin, group: str, place: Path) -> None:  # noqa: F811
-    """Rankguard is in the group that runs out of memory, and every member of it is killed, as `memory.oom.group` has it.
-
-    The OOM is the kernel's own. Where its killer can be held back (cgroup v1: `memory.oom_control`), whoever asks for
-    more memory stands still, and the test kills all; the next test has the kernel do that, on cgroup2.
+    """Rankguard is in the group that runs out of memory, and every member of it is killed, as `memory.oom.group` has it:
+    by the test, while rank 1 grows. The next test has the kernel do that, on cgroup2.
     """
-    control = Path(group, "memory.oom_control")
-    if not control.exists():
-        pytest.skip("only cgroup v1 can hold the OOM killer back")
-    control.write_text("1")
     process, run = begin(UNREADY, options=("--ready-timeout", "60"))
-    until(lambda: "under_oom 1" in control.read_text())
     left = litter(run)
-    kill_all(group)
+    kill_all(group, when=lambda: "rank 1 growing, rank 2 not ready" in line(place) and share(place) > 0.8)
     assert process.wait() == -signal.SIGKILL
     process.communicate()
     until(lambda: not members(group))
@@ -310,14 +320,12 @@ def test_everything_is_killed_when_memory_runs_out(begin, group: str, place: Pat
 
 
 ENGINE = (
-    HOLD
+    GROW
     + """
 import subprocess, sys, time
 if sys.argv[2:3] == ["worker"]:
     os.write(os.open(sys.argv[1], os.O_WRONLY), b"x")
-    while sys.argv[3] == "1":
-        hold(4)
-        time.sleep(0.02)
+    if sys.argv[3] == "1": grow(128)
     signal.pause()
 workers = [subprocess.Popen([sys.executable, __file__, sys.argv[1], "worker", str(n)]) for n in range(2)]
 os.write(os.open(sys.argv[1], os.O_WRONLY), b"x")
@@ -329,22 +337,17 @@ workers[0].wait()
 @pytest.mark.slow
 def test_a_watched_engine_is_killed_as_a_whole(begin, group: str, place: Path) -> None:  # noqa: F811
     """Its processes are told by their names; that it was not ready, by that."""
-    control = Path(group, "memory.oom_control")
-    if not control.exists():
-        pytest.skip("only cgroup v1 can hold the OOM killer back")
-    control.write_text("1")
     watch = ("--rank-pattern", r" worker (?P<index>\d+)$", "--ready-log", "never", "--ready-timeout", "60")
     process, run = begin(ENGINE, watch=watch)
-    until(lambda: "under_oom 1" in control.read_text())
     left = litter(run)
-    kill_all(group)
+    kill_all(group, when=lambda: "rank 1 (python program.py) growing, the engine not ready" in line(place))
     process.communicate()
     until(lambda: not members(group))
 
     last = told(place)
     assert re.fullmatch(
-        rf"rankguard: memory \d+\.\d of 220\.0 MiB(, \+[\d.]+ [KM]?i?B/s)?(, rank 1 \(python program\.py\) growing)?"
-        rf", the engine not ready run={run.name}",  # who stands at its limit grows no more
+        rf"rankguard: memory \d+\.\d of 220\.0 MiB, \+\d+\.\d [KM]iB/s, rank 1 \(python program\.py\) growing"
+        rf", the engine not ready run={run.name}",
         last["line"],
     ), last["line"]
     assert last["not_ready"] == "the engine"
