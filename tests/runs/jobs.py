@@ -23,13 +23,14 @@ class Live:
 
     def __init__(self, process: subprocess.Popen[str], folder: Path | None, run_id: str) -> None:
         self.process, self.folder, self.id = process, folder, run_id
-        self.litter: str | None = None
+        self.litter: Path | None = None
         """The private folder that nobody is left to remove."""
 
     @property
     def facts(self) -> list[dict]:
-        lines = (self.folder / "events.jsonl").read_text().splitlines()
-        return [entry for entry in map(json.loads, lines) if "fact" in entry]
+        """So far. A long line is there in parts for a moment: each page of the file is shown as soon as it is written."""
+        whole = (self.folder / "events.jsonl").read_text().rpartition("\n")[0]
+        return [entry for entry in map(json.loads, whole.splitlines()) if "fact" in entry]
 
     def pid(self, rank: int) -> int:
         """A shell may have spoken before the journal says that it executes."""
@@ -42,6 +43,10 @@ class Live:
         until(told)
         return found[0]
 
+    def asleep(self, *ranks: int) -> None:
+        """Until they wait: one that has said that it is there may still be about to."""
+        until(lambda: all(state(self.pid(rank)) == "S" for rank in ranks))
+
     def ours(self) -> list[int]:
         """Front, warden, supervisor."""
         warden = _child(self.process.pid)
@@ -50,7 +55,7 @@ class Live:
     def cut_off(self) -> None:
         """SIGKILL for all three in one instant: each is held before any dies, so that none can act."""
         pids = self.ours()
-        self.litter = os.path.dirname(os.readlink(self.folder / "control"))
+        self.litter = Path(os.readlink(self.folder / "control")).parent
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
                 os.kill(pid, number)

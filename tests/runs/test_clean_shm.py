@@ -24,9 +24,17 @@ def make(name):
     fd = os.open("/dev/shm/" + name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.ftruncate(fd, 8192)
     return fd
+def looked_at():
+    '''Until the supervisor has looked at who holds what, 20 ms after the kernel told that something was made: it answers
+    one ask after the other, so it has heard of that before the first answer, and looked before the last.'''
+    from rankguard.runs.live import ask
+    control = os.readlink(os.environ["RANKGUARD_RUN_DIR"] + "/control")
+    for _ in range(3):
+        ask(control, {"do": "progress"}, 60)
+        time.sleep(0.05)
+    ask(control, {"do": "progress"}, 60)
 """
-HOLDS = "fd = make('{tag}'); time.sleep(0.5); os.kill(os.getpid(), 9)\n"
-"""Long enough for the look at who holds what (20 ms after the kernel told that it was made)."""
+HOLDS = "fd = make('{tag}'); looked_at(); os.kill(os.getpid(), 9)\n"
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +70,7 @@ def test_own_removes_what_a_rank_held(ranks) -> None:  # noqa: F811
 def test_own_knows_a_mapping_whose_file_was_closed(ranks) -> None:  # noqa: F811
     ended = run(
         ranks,
-        f"fd = make('{TAG}'); m = mmap.mmap(fd, 8192); os.close(fd); time.sleep(0.5); os.kill(os.getpid(), 9)",
+        f"fd = make('{TAG}'); m = mmap.mmap(fd, 8192); os.close(fd); looked_at(); os.kill(os.getpid(), 9)",
         "own",
     )
 
@@ -70,7 +78,7 @@ def test_own_knows_a_mapping_whose_file_was_closed(ranks) -> None:  # noqa: F811
 
 
 def test_own_knows_what_a_child_of_a_rank_held(ranks) -> None:  # noqa: F811
-    ended = run(ranks, f"if os.fork() == 0: fd = make('{TAG}')\ntime.sleep(0.5); os.kill(os.getpid(), 9)", "own")
+    ended = run(ranks, f"if os.fork() == 0: fd = make('{TAG}')\nlooked_at(); os.kill(os.getpid(), 9)", "own")
 
     assert left(ended) == [(f"/dev/shm/{TAG}", True)]
 
@@ -80,7 +88,7 @@ def test_own_knows_multiprocessing_s_segments(ranks) -> None:  # noqa: F811
 made = shared_memory.SharedMemory(create=True, size=8192)
 resource_tracker.unregister(made._name, "shared_memory")
 print(made.name, flush=True)
-time.sleep(0.5); os.kill(os.getpid(), 9)
+looked_at(); os.kill(os.getpid(), 9)
 """
     ended = run(ranks, text, "own")
 
@@ -141,7 +149,7 @@ def test_own_removes_system_v_segments_of_its_processes(ranks) -> None:  # noqa:
 
 def test_own_removes_a_library_s_folder_that_is_empty_then(ranks) -> None:  # noqa: F811
     text = f"os.mkdir('/dev/shm/{TAG}'); fd = make('{TAG}/inner')\n"
-    ended = run(ranks, text + "time.sleep(0.5); os.kill(os.getpid(), 9)", "own")
+    ended = run(ranks, text + "looked_at(); os.kill(os.getpid(), 9)", "own")
 
     # The kernel tells of the folder, not of the file in it; the look that follows finds both.
     assert left(ended) == [(f"/dev/shm/{TAG}/inner", True)]

@@ -6,7 +6,6 @@ import resource
 import select
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 from tests.runs.jobs import TELL, Jobs, until
@@ -76,14 +75,13 @@ def test_the_job_is_over_before_it_begins(jobs: Jobs, tmp_path: Path) -> None:
 
 def test_a_signal_to_us_ends_it_and_the_status_is_the_job_s(jobs: Jobs, tmp_path: Path) -> None:
     front, pid = started(jobs, tmp_path, "trap '' INT TERM; sleep 1000 & wait; sleep 1000")
-    began = time.monotonic()
 
     front.send_signal(signal.SIGINT)
     _out, err = front.communicate()
 
-    assert (front.returncode, time.monotonic() - began < 5) == (0, True)
-    assert "warning: the command of `--on-verdict` was ended, because SIGINT came\n" in err
-    assert _group(pid) == []
+    assert front.returncode == 0
+    assert "warning: the command of `--on-verdict` was ended, because SIGINT came\n" in err  # and not by its bound
+    until(lambda: _group(pid) == [])  # those that its shell had started are killed with it, and nobody waits for them
 
 
 def test_what_it_leaves_in_its_group_is_ended(jobs: Jobs, tmp_path: Path) -> None:
@@ -149,5 +147,5 @@ def test_what_it_has_started_ends_with_us_when_we_are_killed(jobs: Jobs, tmp_pat
         job.wait()
 
         for fd in watched:
-            assert select.select([fd], [], [], 5)[0]
+            assert select.select([fd], [], [], 30)[0]
             os.close(fd)

@@ -23,6 +23,7 @@ WAITS = f"r, w = os.pipe()\n{TELL}; os.read(r, 1)"
 
 def test_the_odd_one_out_comes_first(jobs: Jobs) -> None:
     live = jobs.start(4, ONE_ODD)
+    live.asleep(0, 2, 3)
 
     told = jobs.ask("stacks")
 
@@ -112,7 +113,7 @@ def test_a_script_s_python_is_found_below_it(jobs: Jobs) -> None:
 
 
 def test_many_ranks_at_once(jobs: Jobs) -> None:
-    jobs.start(16, WAITS)
+    jobs.start(16, WAITS).asleep(*range(16))
 
     told = jobs.ask("stacks")
 

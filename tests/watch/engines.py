@@ -72,12 +72,12 @@ class Watched:
         return dict(json.loads(self.fifo.read_text()))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Of the journal, so far."""
+        """Of the journal, so far: the lines that are whole."""
         try:
-            lines = (self.folder / "events.jsonl").read_text().splitlines()
+            whole = (self.folder / "events.jsonl").read_text().rpartition("\n")[0]
         except FileNotFoundError:
             return []
-        return [entry for line in lines if line.startswith('{"') and "fact" in (entry := json.loads(line))]
+        return [entry for line in whole.splitlines() if line.startswith('{"') and "fact" in (entry := json.loads(line))]
 
     def wait_for(self, fact: str, times: int = 1) -> list[dict[str, Any]]:
         """Until the journal has so many of them (the file is not ours, so it is read again and again)."""
