@@ -18,6 +18,8 @@ from tests.faults.nest import children
 from tests.nodes.rig import Host
 
 PORT = 29500
+HANG = 60.0
+"""Seconds. Of each wait for a fact: only a hang takes so long."""
 TOKEN = "a token of the tests"
 HEAD = """
 import os, signal, socket, sys, time
@@ -136,6 +138,11 @@ class Job:
         """Where one node keeps its runs."""
         return self.folder / f"home-{self.hosts[number].name}"
 
+    def orders(self, number: int, kind: str) -> list[dict[str, Any]]:
+        """What one node's journal has of an order, in their order."""
+        lines = (self.run_dir(number) / "events.jsonl").read_text().splitlines()
+        return [line for line in map(json.loads, lines) if line.get("order") == kind]
+
     def run_dir(self, number: int) -> Path:
         """The files of one node's run, as soon as there are some."""
         [found] = [path for path in self.home(number).iterdir() if (path / "events.jsonl").exists()]
@@ -143,7 +150,7 @@ class Job:
 
     # ── While it runs ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tellings(self, count: int, limit: float = 30.0) -> list[Told]:
+    def tellings(self, count: int, limit: float = HANG) -> list[Told]:
         """So many lines of the ranks, as they come."""
         found: list[Told] = []
         until = time.monotonic() + limit
@@ -163,7 +170,7 @@ class Job:
                 assert not any(front.poll() for front in self.fronts.values()), self.said()
         return found
 
-    def up(self, count: int | None = None, limit: float = 30.0) -> Self:
+    def up(self, count: int | None = None, limit: float = HANG) -> Self:
         """Wait until every rank has told who it is; each is held from then on."""
         for told in self.tellings(count or len(self.hosts) * self.nproc, limit):
             self.ranks[told.rank] = told
@@ -194,7 +201,7 @@ class Job:
     def kill_rank(self, rank: int, how: int = signal.SIGKILL) -> None:
         signal.pidfd_send_signal(self._pidfds[self.ranks[rank].pid], how)
 
-    def gone(self, ranks: Iterable[int], limit: float) -> float:
+    def gone(self, ranks: Iterable[int], limit: float = HANG) -> float:
         """Wait until these ranks have ended; the seconds that it took."""
         began = time.monotonic()
         waiter = select.poll()
@@ -211,7 +218,7 @@ class Job:
 
     # ── Its end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def ended(self, limit: float = 30.0) -> list[Node]:
+    def ended(self, limit: float = HANG) -> list[Node]:
         """Wait for every node's command, in the order of the hosts. Nothing may live on any of them then."""
         began = time.monotonic()
         took: dict[int, float] = {}

@@ -25,11 +25,11 @@ def test_a_rank_is_killed_behind_a_slow_line(hosts, tmp_path):
     with Job(hosts, tmp_path, WAIT) as job:
         job.start().up()
         job.kill_rank(5)
-        alone = job.gone({4, 5}, 5)
-        job.gone(range(8), 10)
+        job.gone(range(8))
         verdict = same(job.ended())
+        stop = job.orders(2, "SignalAll")[0]
     assert (verdict["culprit"]["rank"], verdict["exit_code"], verdict["either"]) == (5, 137, [])
-    assert alone < 1.5  # its own node needs no line to act
+    assert stop["because"].startswith("rank 1 was ended by SIGKILL"), stop  # its own node needs no line to act
 
 
 @pytest.mark.slow
@@ -45,9 +45,12 @@ tell()
     with Job(hosts, tmp_path, text) as job:
         job.start("--log-max", "64M").tellings(8)  # also rank 4's, which wrote before it told
         nodes = job.ended()
-    [lost] = nodes[0].verdict["warnings"]
-    assert "were not shown on stdout: the reader was too slow" in lost
-    nodes[0].verdict["warnings"] = []  # its own screen's, and known only now
+    warnings = nodes[0].verdict["warnings"]
+    shown = [each for each in warnings if "were not shown on stdout: the reader was too slow" in each]
+    reached = [each for each in warnings if "of what its ranks printed did not reach node 0" in each]
+    assert shown or reached  # how far it came depends on how quick each of them is
+    assert len(shown) + len(reached) == len(warnings), warnings
+    nodes[0].verdict["warnings"] = reached  # the others are its own screen's, and known only now
     assert same(nodes)["outcome"] == "succeeded"
     logs = list(job.run_dir(2).rglob("stdout.log"))
     assert sum(log.stat().st_size for log in logs) >= 32 * MIB, logs
@@ -67,7 +70,7 @@ signal.pause()
     with Job(hosts, tmp_path, text) as job:
         job.start("--log-max", "64M").up()
         job.kill_rank(5)
-        job.gone(range(8), 10)
+        job.gone(range(8))
         nodes = job.ended()
     verdict = same(nodes)
     assert (verdict["culprit"]["rank"], verdict["exit_code"]) == (5, 137)
@@ -79,7 +82,7 @@ def test_sixteen_ranks(hosts, tmp_path):
     with Job(hosts, tmp_path, WAIT, nproc=4) as job:
         job.start().up()
         job.kill_rank(9)
-        job.gone(range(16), 8)
+        job.gone(range(16))
         verdict = same(job.ended())
     assert (verdict["culprit"]["rank"], verdict["culprit"]["node"], verdict["exit_code"]) == (9, "host-c", 137)
     assert [row["relation"] for row in verdict["ranks"]].count("stopped") == 15

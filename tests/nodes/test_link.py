@@ -95,6 +95,19 @@ def test_an_address_that_is_taken_says_so(loop: Loop) -> None:
             listen(host, port)
 
 
+def test_a_name_of_several_addresses_is_taken_with_the_first_of_them(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `localhost` is with both families: whoever dials it meets the one that came first."""
+    first = loop.listen("127.0.0.1")
+    port = address_of(first)[1]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_asked, **_how: found)
+
+    with pytest.raises(OSError, match="in use"):
+        listen("head", port)
+
+
 def test_a_message_of_many_frames_of_the_network_and_many_turns(pair: tuple[Link, Link]) -> None:
     coordinator, agent = pair
     said = {"payload": "x" * (3 << 20)}

@@ -46,8 +46,8 @@ def test_a_rank_is_killed(hosts, tmp_path):
     with Job(hosts, tmp_path, WAIT) as job:
         job.start().up()
         job.kill_rank(5)
-        job.gone(WORLD, 5)
-        nodes = job.ended(10)
+        job.gone(WORLD)
+        nodes = job.ended()
 
     verdict = same(nodes)
     culprit = verdict["culprit"]
@@ -80,7 +80,7 @@ def test_what_it_did_to_the_others_is_no_cause(hosts, tmp_path):
         job.start().up()
         with open(gate, "wb", buffering=0) as file:
             file.write(b"!")
-        nodes = job.ended(10)
+        nodes = job.ended()
 
     verdict = same(nodes)
     culprit = verdict["culprit"]
@@ -130,8 +130,8 @@ def _asked_to_end(hosts, tmp_path, node, number, status):
     with Job(hosts, tmp_path, "signal.signal(signal.SIGINT, signal.SIG_DFL)\n" + WAIT) as job:
         job.start().up()
         os.killpg(job.fronts[node].pid, number)  # as a terminal does it, or a batch system
-        job.gone(WORLD, 10)
-        nodes = job.ended(10)
+        job.gone(WORLD)
+        nodes = job.ended()
     verdict = same(nodes)
     assert (verdict["outcome"], verdict["exit_code"], verdict["culprit"]) == ("interrupted", status, None)
     assert verdict["stopped_by"]["signal"] == signal.Signals(number).name

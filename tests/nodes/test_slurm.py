@@ -75,7 +75,7 @@ def test_a_rank_is_killed(hosts, tmp_path, cluster):
         step = Step(job, cluster)
         job.up()
         job.kill_rank(3)
-        job.gone(range(4), 5)
+        job.gone(range(4))
         assert step.ended() == 137, step.output
     assert [(told["culprit"]["rank"], told["culprit"]["node"]) for told in step.verdicts] == [(3, "host-b")] * 2
     for task in "01":
@@ -87,7 +87,7 @@ def test_scancel(hosts, tmp_path, cluster):
         step = Step(job, cluster)
         job.up()
         cluster.run("scancel", *cluster.run("squeue", "-h", "-o", "%A").split())
-        job.gone(range(4), 10)
+        job.gone(range(4))
         assert step.ended() != 0
         cluster.until_idle()
     assert [told["outcome"] for told in step.verdicts] == ["interrupted"] * 2, step.output

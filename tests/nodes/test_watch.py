@@ -6,7 +6,6 @@ Each node has an engine of its own with a session of its own, so that all of a n
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,21 +19,18 @@ from tests.watch.test_watch import alive
 from rankguard.cli.verbs import parse
 from rankguard.cli.watch import plan
 from rankguard.errors import UsageError
+from rankguard.linux import ports
 
 SAID = "all 2 nodes are watched together"
 LASTING = HEAD + "told(root=os.getpid())\ntime.sleep(3600)\n"
 Start = Callable[..., list[Watched]]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """`start(text of node 0's engine, of node 1's, *options)`: both under watch; what still lives at the end is killed."""
-    port, started = free_port(), list[Watched]()
+    port, lock = ports.hold_free_port()  # no outgoing connection is given it before node 0 listens
+    started = list[Watched]()
 
     def nodes(*texts: str, options: tuple[str, ...] = (), only: tuple[int, ...] = (0, 1)) -> list[Watched]:
         for number in only:
@@ -51,6 +47,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield nodes
     for watched in started:
         kill_all_of(watched)
+    lock.close()
 
 
 def kill_all_of(watched: Watched) -> None:
@@ -158,7 +155,7 @@ def test_a_worker_of_one_node_ends_the_engines_of_all_with_one_verdict(start: St
 def test_an_engine_that_ends_badly_ends_the_others(start: Start) -> None:
     """Its node ends it no more, and tells of it all the same: also one that had not been met yet."""
     nodes = start(LASTING, HEAD + "told()\nsys.exit(7)\n")
-    root = nodes[0].pids()["root"]
+    root = nodes[0].pids()["root"]  # and only then the other one can tell, and end
     nodes[1].pids()
 
     ends = [ended(each) for each in nodes]
@@ -273,12 +270,12 @@ def test_who_never_comes_is_told_and_waited_for_no_longer_than_the_engine(start:
 def test_each_node_has_its_own_readiness(start: Start) -> None:
     """Of node 1 it never comes: that is a failure of its engine, and so of all."""
     ready = "told()\nprint('up', sys.argv[1][-6], flush=True)\ntime.sleep(3600)\n"
-    nodes = start(
-        HEAD + ready, HEAD + ready.replace("up", "down"), options=("--ready-log", "^up", "--ready-timeout", "2")
-    )
-    for each in nodes:
-        each.pids()
+    texts, sign = (HEAD + ready, HEAD + ready.replace("up", "down")), ("--ready-log", "^up")
+    nodes = start(*texts, options=(*sign, "--ready-timeout", "600"), only=(0,))
+    nodes[0].pids()
     until_said(nodes[0], "the engine is ready")
+    start(*texts, options=(*sign, "--ready-timeout", "0.5"), only=(1,))
+    nodes[1].pids()
 
     ends = [ended(each) for each in nodes]
 

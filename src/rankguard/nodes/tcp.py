@@ -41,8 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
             return _listen(family, place, dual=host in {"", "::"})
         except OSError as error:
             refused = error
-            if not host and error.errno not in _NO_IPV6:
-                break  # whoever has the port has it in both families
+            if error.errno == errno.EADDRINUSE or (not host and error.errno not in _NO_IPV6):
+                break  # whoever has the port is whom all others meet there, by whichever address
     raise refused
 
 
