@@ -33,23 +33,23 @@ test-slow: $(VENV)/.stamp-dev ## the tests of time itself, and of every fault: f
 
 test-torch: .venv-torch/.stamp .venv-torch/.stamp-engine ## the tests that need torch, which is installed into .venv-torch
 	@if ls tests/torch/test_*.py >/dev/null 2>&1; \
-	then .venv-torch/bin/python -m pytest -m torch tests/torch $(ARGS); \
+	then .venv-torch/bin/python -m pytest -m torch -o faulthandler_timeout=600 tests/torch $(ARGS); \
 	else echo "tests/torch: no tests yet"; fi
 
 test-ray: .venv-ray/.stamp ## jobs whose agents Ray places, on a cluster of several raylets; jobs on hosts in network namespaces, under Slurm (7 minutes)
 	@$(install-slurm)
-	@.venv-ray/bin/python -m pytest tests/ray tests/nodes $(ARGS)
+	@.venv-ray/bin/python -m pytest -o faulthandler_timeout=600 tests/ray tests/nodes $(ARGS)
 
 test-uml: $(VENV)/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debian's user-mode-linux; 3 minutes)
 	@$(BIN)/python tests/uml/boot.py $(ARGS)
 
 test-ecosystem: .venv-ecosystem/.stamp ## programs that others wrote, a process killed deep in each: gunicorn, MPI, JAX, Ray, dask, accelerate … (5 minutes)
 	@$(install-mpi)
-	@.venv-ecosystem/bin/python -m pytest tests/ecosystem $(ARGS)
+	@.venv-ecosystem/bin/python -m pytest -o faulthandler_timeout=600 tests/ecosystem $(ARGS)
 
 test-page: .venv-page/.stamp ## the page in a real browser (headless Chromium): live runs, reports from disk with no network (4 minutes)
 	@$(install-chromium)
-	@.venv-page/bin/python -m pytest tests/browser $(ARGS)
+	@.venv-page/bin/python -m pytest -o faulthandler_timeout=600 tests/browser $(ARGS)
 
 test-packaging: .venv-packaging/.stamp ## wheel and sdist, built and installed without a compiler, on every CPython that is here (5 minutes)
 	@.venv-packaging/bin/python -m pytest -o faulthandler_timeout=600 tests/packaging $(ARGS)

@@ -6,6 +6,7 @@ fails: each page is asked about that when its test is over, whatever the test wa
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ UNREACHED = "Failed to load resource: net::ERR_"
 """What Chromium itself writes for an answer that never came: expected by tests that cut the connection, and of a page whose
 run is over, since the server goes with its run and a question may be on its way just then.
 """
+PATIENCE_MS = 100_000
+"""For a machine on which others work, too; Playwright's own is 30 seconds."""
 GONE = "rg.state.over || rg.state.lost !== null"
 
 
@@ -30,7 +33,7 @@ UNTIL = """(arg) => new Promise((done, fail) => {
     const look = () => { if (holds(arg)) { seen.disconnect(); done(); } };
     const seen = new MutationObserver(look);
     seen.observe(document, {subtree: true, childList: true, attributes: true, characterData: true});
-    setTimeout(() => fail(new Error("not within 30 s: " + holds + " " + JSON.stringify(arg) + "\\n" + document.body.innerText.slice(0, 2000))), 30000);
+    setTimeout(() => fail(new Error("not in time: " + holds + " " + JSON.stringify(arg) + "\\n" + document.body.innerText.slice(0, 2000))), %d);
     look();
 })"""
 
@@ -39,7 +42,7 @@ def until(page: Any, condition: str, arg: Any = None) -> None:
     """Wait until a function (its source) is true of the page, which is looked at after each of its changes. Playwright's
     own `wait_for_function` evaluates a string in the page, which the page's policy forbids.
     """
-    page.evaluate(UNTIL % condition, arg)
+    page.evaluate(UNTIL % (condition, PATIENCE_MS), arg)
 
 
 class Reader:
@@ -51,6 +54,7 @@ class Reader:
         self._cuts, self._violates, self._home = cuts, violates, urlsplit(url)
         options = {"viewport": {"width": 1280, "height": 800}, "timezone_id": "Europe/Berlin", **options}
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.context.add_init_script(VIOLATIONS)
         self.context.route("**/*", self._route)
         self.page = self.context.new_page()
@@ -80,11 +84,22 @@ class Reader:
         if message.type in ("error", "warning") and not (self._cuts and message.text.startswith(UNREACHED)):
             self.errors.append(f"console {message.type}: {message.text}")
 
+    def _is_served(self) -> bool:
+        try:
+            socket.create_connection((self._home.hostname, self._home.port)).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
     def close(self) -> None:
+        over = self._home.scheme == "http" and not self._is_served()
+        if over:  # it may have been over just now, and the page's last question be on its way
+            until(self.page, f"() => {GONE}")
         violations = self.page.evaluate("window.violations")
-        if self._home.scheme == "http" and self.page.evaluate(GONE):
-            self.errors = [error for error in self.errors if UNREACHED not in error]
+        self.context.unroute_all(behavior="ignoreErrors")  # one that has lost its server asks again and again
         self.context.close()
+        if over:
+            self.errors = [error for error in self.errors if UNREACHED not in error]
         assert self.elsewhere == []
         if not self._violates:
             assert (self.errors, violations) == ([], [])
@@ -99,7 +114,7 @@ def chromium() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="make test-page installs playwright")
     arguments = ["--no-sandbox"] if os.getuid() == 0 else []  # its sandbox refuses to run as root
     with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
+        browser = driver.chromium.launch(executable_path=program, args=arguments, timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

@@ -1,13 +1,16 @@
 """Real runs for the browser to look at: each is made once in a session, by the command line, as anybody would."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankguard.linux.ports import hold_free_port
+
 RANKGUARD = [sys.executable, "-m", "rankguard"]
+PATIENCE, PATIENCE_S = 400, "300"
+"""For a machine on which others work, too: 256 interpreters start on it."""
 
 STALL = """
 import socket, time
@@ -127,35 +130,37 @@ class Runs:
         file, folder = self.folder / f"{name}.py", self.folder / name
         file.write_text(program)
         command = [*RANKGUARD, "run", *options, "--run-dir", str(folder), str(file), *args]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
         assert (folder / "verdict.json").exists(), done.stderr.decode()
         return folder
 
     def _oom(self) -> Path:
         home = self.folder / "home"
         env = os.environ | {"RANKGUARD_HOME": str(home)}
-        done = subprocess.run([*RANKGUARD, "drill", "oom"], env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([*RANKGUARD, "drill", "oom"], env=env, capture_output=True, text=True, timeout=PATIENCE)
         [made] = home.glob("drill-oom-*")
         assert done.returncode == 0, done.stdout + done.stderr
         return made
 
     def _hang(self) -> Path:
-        return self.run("hang", STALL, "-n", "8", "--ready-timeout", "60", "--stall-timeout", "2")
+        # Warm: silence is counted from a rank's start, in which an interpreter may take seconds.
+        warm = ("--start", "warm")
+        return self.run("hang", STALL, "-n", "8", *warm, "--ready-timeout", PATIENCE_S, "--stall-timeout", "2")
 
     def _storm(self) -> Path:
-        return self.run("storm", STORM, "-n", "8", "--ready-timeout", "60", "--max-restarts", "3")
+        return self.run("storm", STORM, "-n", "8", "--ready-timeout", PATIENCE_S, "--max-restarts", "3")
 
     def _one(self) -> Path:
-        return self.run("one", MANY, "-n", "1", "--ready-timeout", "60", args=["0", "raise"])
+        return self.run("one", MANY, "-n", "1", "--ready-timeout", PATIENCE_S, args=["0", "raise"])
 
     def _success(self) -> Path:
-        return self.run("success", MANY, "-n", "4", "--ready-timeout", "60", args=["-1", "end"])
+        return self.run("success", MANY, "-n", "4", "--ready-timeout", PATIENCE_S, args=["-1", "end"])
 
     def _many64(self) -> Path:
-        return self.run("many64", MANY, "-n", "64", "--ready-timeout", "100", args=["37", "crash"])
+        return self.run("many64", MANY, "-n", "64", "--ready-timeout", PATIENCE_S, args=["37", "crash"])
 
     def _many256(self) -> Path:
-        return self.run("many256", MANY, "-n", "256", "--ready-timeout", "100", args=["141", "kill"])
+        return self.run("many256", MANY, "-n", "256", "--ready-timeout", PATIENCE_S, args=["141", "kill"])
 
     def _nodes(self) -> Path:
         return self._on_nodes("nodes", 2, 4, "5", "12")
@@ -167,8 +172,7 @@ class Runs:
         """On several hosts by their names: each command has a host name of its own (root)."""
         file = self.folder / f"{name}.py"
         file.write_text(MANY)
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            port = found.getsockname()[1]
+        port, lock = hold_free_port()
         whole = [
             "--nnodes",
             str(nodes),
@@ -177,7 +181,7 @@ class Runs:
             "-n",
             str(each),
             "--ready-timeout",
-            "100",
+            PATIENCE_S,
         ]
         started = []
         for node in range(nodes):
@@ -197,7 +201,8 @@ class Runs:
                     command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
                 )
             )
-        assert {one.wait(timeout=120) for one in started} == {137}
+        assert {one.wait(timeout=PATIENCE) for one in started} == {137}
+        lock.close()
         return self.folder / f"{name}-0"
 
     def _hostile(self) -> Path:

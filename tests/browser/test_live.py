@@ -80,13 +80,31 @@ def test_a_death(read: Any, tmp_path: Path) -> None:
         assert "rankguard report" in page.locator("#banner").inner_text()
 
 
+ALIVE = """
+import sys, threading, time
+import rankguard
+this, told = rankguard.this_rank(), threading.Event()
+
+def beat():
+    while not told.wait(0.02):
+        this.alive()
+
+threading.Thread(target=beat, daemon=True).start()
+for line in open(f"{sys.argv[1]}/rank-{this.rank}.fifo"):
+    told.set()
+    this.ready()
+"""
+"""A rank that gives signs of life until it is told to be ready: whatever a browser needs to show that."""
+
+
 def test_a_stall(read: Any, tmp_path: Path) -> None:
-    with Served(tmp_path, 2, "--ready-timeout", "60", "--stall-timeout", "1") as run:
+    options = ("--ready-timeout", "60", "--stall-timeout", "2", "--start", "warm")
+    with Served(tmp_path, 2, *options, program=ALIVE) as run:
         page = read(url(run))
         run.tell(0, "ready")
         run.tell(1, "ready")
 
-        heading(page, "no sign of progress for 1 s")
+        heading(page, "no sign of progress for 2 s")
         assert run.end() == 124
         over(page)
         assert page.locator(".chip.kind").first.inner_text() == "stall"

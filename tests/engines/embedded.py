@@ -64,5 +64,5 @@ def engine_core(folder: str, count: int, pipe: Connection, nested: bool | None) 
     else:
         pipe.send([vllm.read(each["handle"]) for each in payloads])
         pipe.send(guard.future.result().to_dict())
-    pipe.send([ending.kind for ending in rankguard.stop(processes, grace=0.2)])
+    pipe.send([ending.kind for ending in rankguard.stop(processes, grace=60)])
     os._exit(1)

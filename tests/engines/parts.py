@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
-PATIENCE = 30.0
+PATIENCE = 100.0
 
 
 class Broken(RuntimeError):
@@ -115,6 +115,18 @@ class Stage:
     def alive(self) -> list[str]:
         """Who of those that were up is there, and no zombie."""
         return [name for name, pid in self.pids.items() if is_alive(pid)]
+
+    def all_end(self) -> bool:
+        """Wait until all that were up have ended, as those do whose parent is gone: a moment after it."""
+        for pid in self.pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                try:
+                    if not select.select([pidfd], [], [], PATIENCE)[0]:
+                        return False
+                finally:
+                    os.close(pidfd)
+        return True
 
     def close(self) -> None:
         os.close(self._up)

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 
 import pytest
 from tests.engines import lmdeploy, trtllm
-from tests.engines.parts import Stage
+from tests.engines.parts import PATIENCE, Stage
 from tests.engines.watched import Played, told
 from tests.watch.engines import Engines
 
 import rankguard
 
 pytestmark = pytest.mark.slow
-PATIENCE = 20
 RANKS = ("rank-0", "rank-1", "rank-2")
 PROCS = ("proc-0", "proc-1", "proc-2")
 SHARDS = ("shard-0", "shard-1")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.engines import sglang
-from tests.engines.parts import Stage
+from tests.engines.parts import PATIENCE, Stage
 
 import rankguard
 from rankguard.cli.verbs import parse
@@ -86,13 +86,13 @@ def test_the_sketch_of_sglang(stage: Stage, dies: str) -> None:
         assert [info["place"] for info in infos] == list(places)
         if dies == "while it serves":
             stage.kill("TP1")
-            assert engine.failed.get(timeout=20).culprit.name == "TP1"
+            assert engine.failed.get(timeout=PATIENCE).culprit.name == "TP1"
 
     names = {
         "EngineFailed": type("EngineFailed", (Exception,), {}),
         "engine": engine,
         "logger": logging.getLogger("test"),
-        "load_timeout": 30,
+        "load_timeout": PATIENCE,
         "rankguard": rankguard,
         "signal": signal,
         "serve": serve,

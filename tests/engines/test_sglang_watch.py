@@ -100,7 +100,7 @@ def test_the_launcher_is_killed(engines: Engines, stage: Stage, shape: str) -> N
 @pytest.mark.parametrize("shape", SHAPES)
 def test_somebody_is_stuck_while_it_loads(engines: Engines, stage: Stage, shape: str) -> None:
     played, names, _title = play(
-        engines, stage, shape, "--ready-log", "fired up", "--ready-timeout", "3", "--grace", "1"
+        engines, stage, shape, "--ready-log", "fired up", "--ready-timeout", "15", "--grace", "1"
     )
     stage.order(names[:-1], "go")
     ended = played.ended()

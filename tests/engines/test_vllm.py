@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from tests.engines import embedded
-from tests.engines.parts import Stage
+from tests.engines.parts import PATIENCE, Stage
 from tests.engines.watched import Played, told
 from tests.watch.engines import Engines
 
 import rankguard
 
 WORKERS = ("Worker_TP0", "Worker_TP1", "Worker_TP2")
-PATIENCE = 20
 
 
 @contextmanager

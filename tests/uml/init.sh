@@ -17,6 +17,6 @@ export HOME=/tmp/home PYTHONDONTWRITEBYTECODE=1 TERM=dumb PATH=/usr/local/sbin:/
 cd "$RG_ROOT" || exit
 echo "tests begin"
 # shellcheck disable=SC2086  # words, as given to make
-"$RG_PYTHON" -m pytest -q -p no:cacheprovider ${RG_TESTS//,/ }
+"$RG_PYTHON" -m pytest -q -p no:cacheprovider -o faulthandler_timeout=600 ${RG_TESTS//,/ }  # one processor, a slow one
 echo "pytest ended with $?"
 exec "$RG_PYTHON" -c 'import ctypes; ctypes.CDLL(None).reboot(0x4321FEDC)'  # power off: reboot(2)
