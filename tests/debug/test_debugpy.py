@@ -141,8 +141,10 @@ def test_the_editor_ends_the_command(desk: Desk) -> None:
             editor.attach(path)
             assert job.stdout is not None
             said = ""
-            while said.count(".") < 2:
-                said += os.read(job.stdout.fileno(), 4096).decode()
+            while len(re.findall(r"up \d+\.", said)) < 2:
+                more = os.read(job.stdout.fileno(), 4096).decode()
+                assert more, said
+                said += more
             editor.ask("disconnect", terminateDebuggee=True)
         job.communicate(timeout=60)
 

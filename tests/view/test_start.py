@@ -59,7 +59,7 @@ def test_lines_beyond_the_screen_scroll_away_whole(tmp_path: Path) -> None:
             stage.act(n % 2, f"say('line {n:02}\\n')")
         stage.expect(lambda rows: bool(frame(rows)) and len(rows) >= 23)
         stage.all("notify('READY=1')")
-        stage.expect(has_no_frame("all 2 ranks ready"))
+        stage.terminal.expect("all 2 ranks ready")  # lines may come after it, and take it off the screen
         stage.close()
 
         told = stage.told()
@@ -181,10 +181,9 @@ def test_a_question_keeps_it_away_until_it_is_answered(tmp_path: Path) -> None:
     with Stage(tmp_path, 2, *WAIT) as stage:
         stage.expect(has_frame())
         stage.act(0, "say('name? '); name = sys.stdin.readline().strip(); say(f'hello {name}\\n')")
-        stage.expect(lambda rows: rows == ["[0] name?"])
-        assert stage.terminal.cursor() == (0, len("[0] name? "))
+        stage.expect(lambda rows: rows == ["[0] name?"] and stage.terminal.cursor() == (0, len("[0] name? ")))
         stage.terminal.send("bob\n")
-        rows = stage.expect(has_frame("0 of 2 ready"))
+        rows = stage.expect(lambda rows: has_frame("0 of 2 ready")(rows) and has("hello bob")(rows))
         assert rows[0] == "[0] name? bob"
         assert "hello bob" in rows[1]
 
@@ -240,7 +239,7 @@ def test_a_terminal_that_nobody_reads_gets_every_line_in_the_end(tmp_path: Path)
         stage.all(f"os.write(os.open({str(done)!r}, os.O_WRONLY), b'x')")
         assert len(os.read(wait, 1) + os.read(wait, 1)) == 2
         os.close(wait)
-        stage.expect(has_no_frame("all 2 ranks ready"))
+        stage.terminal.expect("all 2 ranks ready")  # lines may come after it, and take it off the screen
         stage.close()
 
         told = stage.told()

@@ -29,13 +29,13 @@ def worker():
 
 def main():
     asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
     workers = []
     for _ in range(2):
         pid = os.fork()
         if pid == 0:
             worker()
         workers.append(pid)
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())  # not before: no worker is to have it, not even for a moment
     server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print("the engine is up", " ".join(sys.argv[1:]), flush=True)
