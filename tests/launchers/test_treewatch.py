@@ -351,7 +351,7 @@ def test_a_counter_that_rose_counts_for_those_that_end_now_and_not_later(monkeyp
 
 
 def test_a_member_that_the_kernel_kills_for_memory():
-    groups = JobGroups.create("treewatch", 1)
+    groups = JobGroups.create(f"treewatch-{os.getpid()}", 1)
     path = groups.memory_group(0)
     if path is None:
         groups.remove()

@@ -239,4 +239,4 @@ def test_an_unchanged_engine_is_ready_when_it_shows_it(tmp_path: Path) -> None:
 
         front.send_signal(signal.SIGTERM)
         manager.until("STOPPING=1")
-        assert front.wait(timeout=20) == 143
+        assert front.wait(timeout=60) == 143
