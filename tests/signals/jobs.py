@@ -22,9 +22,14 @@ def on(number, act):
 def wait_for_go():
     open(sys.argv[1] + ".go").read()
 def forever():
-    while True: signal.pause()
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    while True: os.read(ours, 64)
 """
-"""Every program begins with this. `say` writes a line into the FIFO that the test reads: the handshake."""
+"""Every program begins with this. `say` writes a line into the FIFO that the test reads: the handshake. `forever` waits for
+bytes that the interpreter writes when a signal comes, as a `pause()` would wait in vain for one that comes just before it.
+"""
 
 
 class Job:
@@ -40,7 +45,7 @@ class Job:
         wrap: tuple[str, ...] = (),
         **how: Any,
     ) -> None:
-        self.folder = folder
+        self.folder, self._n = folder, n
         self.run_dir = folder / "run"
         program = folder / "program.py"
         program.write_text(HEAR + text)
@@ -76,7 +81,7 @@ class Job:
 
     def until(self, word: str, times: int = 1, timeout: float = 30.0) -> list[str]:
         """Wait until ranks have said `word` (the first of a line) so often since the last call; the lines that had it."""
-        until = time.monotonic() + timeout
+        until, ended = time.monotonic() + timeout, None
         while True:
             whole = self._said.decode().splitlines(keepends=True)
             lines = [line.strip() for line in whole if line.endswith("\n")]
@@ -84,12 +89,12 @@ class Job:
             if len(found) >= times:
                 self._said = "".join(line for line in whole if line.strip() not in found).encode()
                 return found
+            assert ended is None, f"ended with {ended}: {self._state()}"
             left = until - time.monotonic()
             assert left > 0, f"no {times} × {word!r} after {timeout} s, but {lines}; {self._state()}"
-            if select.select([self._fd], [], [], min(left, 0.5))[0]:
+            ended = None if self.process is None else self.process.poll()  # before the look at what was said until then
+            if select.select([self._fd], [], [], 0 if ended is not None else min(left, 0.5))[0]:
                 self._said += os.read(self._fd, 65536)
-            if self.process is not None:
-                assert self.process.poll() is None, f"ended with {self.process.returncode}: {self._state()}"
 
     def _state(self) -> str:
         if self.process is None or self.process.poll() is None:
@@ -109,7 +114,8 @@ class Job:
         return {"front": self.process.pid, "warden": warden, "supervisor": supervisor}
 
     def pids(self) -> list[int]:
-        """The ranks', by rank, as the journal has them."""
+        """The ranks', by rank, as the journal has them (which may have them later than they say that they are up)."""
+        self.until_fact("Spawned", self._n)
         return [fact["pid"] for fact in sorted(self.facts("Spawned"), key=lambda fact: fact["rank"])]
 
     def facts(self, *kinds: str) -> list[dict[str, Any]]:

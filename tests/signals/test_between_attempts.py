@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.signals.jobs import Job, until_in
+from tests.signals.jobs import Job, until_in, until_state
 
 FAILS = """
 say("up")
@@ -62,8 +62,12 @@ def test_one_of_ours_is_killed(waiting: Job, who: str) -> None:
 
 def test_suspended_meanwhile(waiting: Job) -> None:
     """Ctrl-Z reaches the attempt that follows."""
+    assert waiting.process is not None
     waiting.kill(signal.SIGTSTP)
     waiting.until_fact("Suspended")
+    until_state(
+        waiting.process.pid, "T"
+    )  # a SIGCONT in the instant before it stops itself would be swallowed (signal(7))
 
     waiting.kill(signal.SIGCONT)
     waiting.until("again", 2)

@@ -12,9 +12,9 @@ SEND = """
 def send(name, times=1):
     number = getattr(signal, name) if hasattr(signal, name) else signal.SIGRTMIN + 1
     for _ in range(times): os.kill(os.getppid(), number)
+on(15, lambda: sys.exit(0))
 say("up")
 RANK and (wait_for_go(), act())
-on(15, lambda: sys.exit(0))
 forever()
 """
 ENDS = ["SIGQUIT", "SIGABRT", "SIGTERM", "SIGINT", "SIGHUP"]
@@ -63,7 +63,7 @@ def test_it_complains_and_does_not_end(tmp_path: Path) -> None:
     assert (status, verdict["culprit"]["rank"], cause["kind"]) == (1, 1, "reported-failure")
     assert cause["statement"].endswith("told its parent of a failure by SIGQUIT while running, and did not end")
     (complained,), (passed,) = job.facts("Complained"), job.facts("DeadlinePassed")
-    assert 4.9 < passed["at"] - complained["at"] < 15
+    assert passed["at"] - complained["at"] > 4.9
 
 
 @row(
@@ -131,9 +131,16 @@ def test_a_flood_makes_nobody_deaf(tmp_path: Path, number: str) -> None:
 
 @row("SIGQUIT", "a child of a rank, to the rank's parent", "running", "as from the rank itself", "1")
 def test_a_child_complains(tmp_path: Path) -> None:
-    does = (
-        "parent = os.getppid(); os.fork() or (os.kill(parent, 3), time.sleep(0.2), os._exit(0)); os.wait(); os._exit(0)"
-    )
+    # It lives until the supervisor has heard it: whose child one was that is gone, nobody can tell.
+    does = """
+    parent = os.getppid()
+    if os.fork() == 0:
+        os.kill(parent, 3)
+        while "Complained" not in open("run/events.jsonl").read(): time.sleep(0.01)
+        os._exit(0)
+    os.wait()
+    os._exit(0)
+"""
     with Job(tmp_path, 2, act(does)) as job:
         job.go()
         status, verdict, _err = job.ended()

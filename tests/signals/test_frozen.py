@@ -13,6 +13,8 @@ import pytest
 from tests.signals.jobs import Job, until_state
 from tests.signals.rows import row
 
+from rankguard.linux.procstack import kernel_stack
+
 pytestmark = pytest.mark.slow
 
 READY = """
@@ -23,8 +25,10 @@ say("up")
 while not os.path.exists("go"): time.sleep(0.01)
 ready()
 """
-TIMEOUT, STANDS = 3.0, 4.0
-"""The deadline, and how long everything stands still: nothing can show but the passing of that time that none has run."""
+TIMEOUT, STANDS = 8.0, 8.5
+"""The deadline, and how long everything stands still: nothing can show but the passing of that time that none has run. Two
+interpreters have to start within the deadline, also on a busy machine.
+"""
 
 
 def stop(pids: list[int]) -> None:
@@ -58,14 +62,16 @@ def test_stopped_while_the_ranks_start(tmp_path: Path, who: Callable[[Job], list
 
 
 def test_who_is_late_is_late_after_that(tmp_path: Path) -> None:
-    with Job(tmp_path, 2, READY, "--ready-timeout", "2") as job:
+    with Job(tmp_path, 2, READY, "--ready-timeout", str(TIMEOUT)) as job:
         stop([job.ours()["supervisor"]])
         status, verdict, _err = job.ended()
 
     assert (status, verdict["culprit"]["cause"]["kind"]) == (124, "ready-timeout")
-    (lost,), (passed,) = job.facts("TimeLost"), [f for f in job.facts("DeadlinePassed") if f["name"] == "ready"]
-    assert passed["at"] - job.facts("JobStarted")[0]["at"] == pytest.approx(2 + lost["seconds"], abs=1.0)
-    assert STANDS - 0.1 <= lost["seconds"] <= STANDS + 4
+    lost = sum(fact["seconds"] for fact in job.facts("TimeLost"))
+    *_others, passed = [fact for fact in job.facts("DeadlinePassed") if fact["name"] == "ready"]
+    ran = passed["at"] - job.facts("JobStarted")[0]["at"] - lost
+    assert lost >= STANDS - 0.1
+    assert ran >= TIMEOUT - 0.1
 
 
 @row(
@@ -149,7 +155,7 @@ if __name__ == "__main__":
     process.start()
     theirs.close()
     print("up", process.pid, flush=True)
-    print(rankguard.wait_ready([process], [ours], timeout=3.0), flush=True)
+    print(rankguard.wait_ready([process], [ours], timeout=8.0), flush=True)
     process.join()
 """
 
@@ -162,7 +168,8 @@ def test_a_host_that_waits_is_stopped(tmp_path: Path) -> None:
     )
     assert host.stdout is not None
     worker = int(host.stdout.readline().split()[1])
-    time.sleep(0.3)  # it waits by now; were it not, it would be tested for less
+    while "poll" not in (kernel_stack(host.pid).main.waits_in or ""):
+        time.sleep(0.01)  # it is on its way there, and nobody tells when it has arrived
     stop([host.pid, worker])
     time.sleep(0.5)  # a time-out that had run would be told at once
     (tmp_path / "go").touch()
