@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import rankguard.inside
@@ -14,13 +15,14 @@ BOOTSTRAP = str(Path(rankguard.inside.__file__).with_name("bootstrap.py"))
 SRC = str(Path(rankguard.inside.__file__).parents[2])
 HANGS = 60
 _numbers = itertools.count()
+_ours = uuid.uuid4().hex[:12]  # containers that share a network count their processes alike
 
 
 class Supervisor:
     """A real datagram socket, and what arrived on it. A message is in its queue before the sender goes on."""
 
     def __init__(self, address=None):
-        self.address = address or f"@rankguard-test-{os.getpid()}-{next(_numbers)}"
+        self.address = address or f"@rankguard-test-{_ours}-{next(_numbers)}"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind("\0" + self.address[1:] if self.address.startswith("@") else self.address)
         self.socket.setblocking(False)

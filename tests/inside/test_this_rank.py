@@ -6,10 +6,12 @@ import json
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +157,7 @@ def test_status(rank, supervisor):
     assert five == {"STATUS": "5"}
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.text(), done=st.none() | st.floats() | st.integers() | st.text(), total=st.none() | st.integers())
 def test_any_status_is_one_message_of_two_lines_at_most(rank, supervisor, text, done, total):
     rank.status(text, done, total)
@@ -183,14 +185,13 @@ def fill(rank):
         pass
 
 
-def test_a_full_socket_drops_what_is_not_important(rank, supervisor):
+def test_a_full_socket_drops_what_is_not_important(rank, supervisor, monkeypatch):
     fill(rank)
 
-    started = time.monotonic()
+    monkeypatch.setattr(select, "poll", lambda: pytest.fail("it waits"))
     for _ in range(1000):
         rank.status("x", 1, 2)
         rank.alive()
-    assert time.monotonic() - started < 5
 
     queued = len(supervisor.datagrams())
     rank.status("again")
@@ -247,8 +248,9 @@ def test_a_supervisor_that_is_gone_is_like_none(rank, supervisor, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_supervisor_that_opens_its_socket_again(tmp_path, monkeypatch):
-    path = f"/tmp/rankguard-again-{os.getpid()}.sock"
+def test_a_supervisor_that_opens_its_socket_again(monkeypatch):
+    folder = tempfile.mkdtemp(dir="/tmp")  # a socket's path may have 107 bytes
+    path = f"{folder}/sock"
     monkeypatch.setenv("RANKGUARD_RUN_ID", "x")
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     early = Rank()
@@ -260,6 +262,7 @@ def test_a_supervisor_that_opens_its_socket_again(tmp_path, monkeypatch):
         os.unlink(path)
         early.status("nobody")
     early._line.close()
+    os.rmdir(folder)
 
 
 def test_from_threads_and_signal_handlers_at_once(make, supervisor):
@@ -288,6 +291,8 @@ def test_from_threads_and_signal_handlers_at_once(make, supervisor):
         signal.signal(signal.SIGALRM, before)
         stop.set()
         reader.join()
+    supervisor.socket.setblocking(False)
+    seen += [data for data, _fds in supervisor.datagrams()]  # that came after the reader's last look
     assert sum(data.startswith(b"READY") for data in seen) == 50
     assert {data.split(b"\n")[0] for data in seen} <= {b"STATUS=thread", b"STATUS=signal", b"READY=1"}
 
