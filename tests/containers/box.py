@@ -54,8 +54,11 @@ def why_not() -> str | None:
 
 @functools.cache
 def why_no_stranger() -> str | None:
-    """Why another user cannot run this checkout; null when they can."""
-    words = [*AS_STRANGER, sys.executable, "-c", "import rankguard"]
+    """Why another user cannot run this checkout; null when they can. (`setpriv` gives its rights up with the first program
+    that it executes; what that one starts has none of them.)
+    """
+    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import rankguard'], check=True)"
+    words = [*AS_STRANGER, sys.executable, "-c", again]
     ended = subprocess.run(words, env={"PYTHONPATH": str(SRC)}, cwd="/", capture_output=True, check=False)
     return None if ended.returncode == 0 else "this checkout, or its Python, is closed to other users"
 

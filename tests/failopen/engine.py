@@ -2,7 +2,8 @@
 `engine.py FOLDER [CODE] [deaf]`.
 
 It says that it is ready (sd_notify), writes `up` to FOLDER/up once all are there, then a line to stdout and to stderr
-each 20 ms, and ends with CODE when FOLDER/end exists; by SIGTERM it ends with 9, after a last line. It writes its exit code to FOLDER/ended.
+each 20 ms, and ends with CODE when FOLDER/end exists; by SIGTERM it ends with 9, after a last line. It writes its exit code to FOLDER/ended,
+and into FOLDER/written when it wrote which line.
 """
 
 import contextlib
@@ -52,13 +53,16 @@ def main() -> None:
     signal.signal(signal.SIGUSR1, lambda _number, _frame: (folder / "told").touch())
     (folder / "up").write_text("up\n")
     count = 0
+    written = os.open(folder / "written", os.O_CREAT | os.O_WRONLY, 0o666)
     while not (folder / "end").exists():
         count += 1
+        say(written, f"{count} {time.monotonic()}")
         say(1, f"line {count}")
         say(2, f"error {count}")
         time.sleep(0.02)
     say(1, f"last {count}")
-    (folder / "ended").write_text(str(code))
+    (folder / "ending").write_text(str(code))
+    (folder / "ending").rename(folder / "ended")  # who waits for it finds it whole
     os._exit(code)
 
 

@@ -19,6 +19,10 @@ BOUND_S = 30.0
 class Engine(Nest):
     """One engine under `rankguard watch`, or whatever `command` starts in its place."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._kills, self._killed_at = 0, 0.0
+
     def watch(
         self, *options: str, code: int = 7, more: Sequence[str] = (), launcher: Sequence[str] = (), **how: object
     ) -> "Engine":
@@ -63,12 +67,22 @@ class Engine(Nest):
         for pid in pids if number == signal.SIGKILL else ():
             if self.front is None or pid != self.front.pid:
                 assert gone(pid, 5)
+        if number == signal.SIGKILL:
+            self._kills, self._killed_at = self._kills + 1, time.monotonic()
 
     def while_it_runs(self, seconds: float) -> None:
         """Wait, as long as the front has not ended."""
         assert self.front is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
             raise AssertionError(f"the front has ended: {self.front.wait(seconds)}: {self.said()}")
+
+    def until_taken(self, number: int, limit: float = BOUND_S) -> None:
+        """Wait until the front has taken this signal: two that are pending are one (signal(7))."""
+        assert self.front is not None
+        until = time.monotonic() + limit
+        while pending(self.front.pid) >> number - 1 & 1:
+            assert time.monotonic() < until, f"signal {number} is pending"
+            time.sleep(0.005)
 
     def let_end(self) -> None:
         """Tell the engine that it may."""
@@ -85,6 +99,20 @@ class Engine(Nest):
         assert left == {}
         return self.front.returncode, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace")
 
+    def whole(self, text: str) -> bool:
+        """As `whole`, but for what those of ours who were killed took along.
+
+        That is what each had read and not yet written: one piece, of lines from before it was gone; mostly a line, as
+        this engine writes one at a time, and more where the machine is so busy that several were there to be read.
+        """
+        missing = lost(text)
+        if missing is None:
+            return False
+        told = (line.split() for line in Path(self.folder, "written").read_text().splitlines())
+        written = {int(number): float(at) for number, at in told}
+        pieces = [number for number in missing if number - 1 not in missing]
+        return len(pieces) <= self._kills and all(written[number] < self._killed_at for number in missing)
+
     def verdict(self) -> dict[str, object]:
         """`verdict.json` of the only run."""
         (run,) = os.listdir(self.home)
@@ -92,15 +120,24 @@ class Engine(Nest):
         return told
 
 
-def whole(text: str, missing: int = 0) -> bool:
-    """Every line from the first to the last, each once, in order; `missing`: lines that may be lost.
+def whole(text: str) -> bool:
+    """Every line from the first to the last, each once, in order."""
+    return lost(text) == []
 
-    Who is killed takes along what it had read and not yet written: a line, as this engine writes one at a time.
-    """
+
+def lost(text: str) -> list[int] | None:
+    """The lines that are not there; null if it is not whole in another way."""
     lines = [line for line in text.splitlines() if line.startswith(("line ", "last "))]
     numbers = [int(line.split()[1]) for line in lines[:-1]]
-    count = int(lines[-1].removeprefix("last ")) if lines and lines[-1].startswith("last ") else -1
-    return numbers == sorted(set(numbers)) and count >= len(numbers) >= count - missing
+    if not lines or not lines[-1].startswith("last ") or numbers != sorted(set(numbers)):
+        return None
+    return sorted({*range(1, int(lines[-1].removeprefix("last ")) + 1)} - {*numbers})
+
+
+def pending(pid: int) -> int:
+    """Signals that a process has been sent and has not taken, a bit each (proc_pid_status(5))."""
+    (mask,) = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "ShdPnd" in line)
+    return int(mask, 16)
 
 
 __all__ = ["Engine", "command_line", "whole"]

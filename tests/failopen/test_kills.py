@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.failopen.kept import Engine, whole
+from tests.failopen.kept import Engine
 
 ALL = ("front", "warden", "supervisor")
 SLOW = pytest.mark.slow
@@ -25,7 +25,7 @@ def test_the_front_answers_for_the_engine(victims):
         status, out, err = engine.result()
 
         told = engine.verdict()
-        assert (status, whole(out, missing=1), told["outcome"], told["exit_code"]) == (7, True, "failed", 7), err
+        assert (status, engine.whole(out), told["outcome"], told["exit_code"]) == (7, True, "failed", 7), err
         assert told["culprit"]["cause"]["kind"] == "exit-code"
         assert told["degraded"] == 1
         assert [warning for warning in told["warnings"] if "rankguard degraded" in warning] == told["warnings"]
@@ -42,7 +42,7 @@ def test_the_engine_lives_on_without_a_front(victims):
 
         status, out, _err = engine.result()
 
-        assert (status, whole(out, missing=1), Path(engine.folder, "ended").read_text()) == (-signal.SIGKILL, True, "7")
+        assert (status, engine.whole(out), Path(engine.folder, "ended").read_text()) == (-signal.SIGKILL, True, "7")
         assert engine.traces() == []
         if "supervisor" not in victims:  # it has written the verdict, though nobody waits for it
             told = engine.verdict()
@@ -74,7 +74,7 @@ def test_one_after_another(others):
         status, out, err = engine.result()
 
         expected = 7 if others == "warden" else -signal.SIGKILL
-        assert (status, whole(out, missing=1), Path(engine.folder, "ended").exists()) == (expected, True, True), (
+        assert (status, engine.whole(out), Path(engine.folder, "ended").exists()) == (expected, True, True), (
             root,
             err,
         )
@@ -146,7 +146,7 @@ def test_never_0_after_a_failure_that_was_known():
         status, out, err = engine.result()
 
         told = engine.verdict()
-        assert (whole(out, missing=1), told["outcome"], told["culprit"]["name"]) == (True, "failed", "worker-0 60"), err
+        assert (engine.whole(out), told["outcome"], told["culprit"]["name"]) == (True, "failed", "worker-0 60"), err
         assert status == told["exit_code"] == 137
 
 
@@ -173,7 +173,7 @@ def test_a_supervisor_that_was_stopped_goes_on():
 
         status, out, _err = engine.result()
 
-        assert (status, whole(out, missing=1), engine.verdict()["degraded"]) == (7, True, 0)
+        assert (status, engine.whole(out), engine.verdict()["degraded"]) == (7, True, 0)
 
 
 @pytest.mark.slow
@@ -188,12 +188,12 @@ def test_at_any_instant_of_the_start(victim):
             until = time.monotonic() + chance.uniform(0.0, 0.25)
             while time.monotonic() < until or victim not in engine.ours():
                 assert engine.front.poll() is None
-            os.kill(engine.ours()[victim], signal.SIGKILL)
+            engine.kill(victim)
             engine.up().let_end()
 
             status, out, err = engine.result()
 
-            assert (status, whole(out, missing=1)) == (7, True), f"seed {seed}, turn {turn}: {err}"
+            assert (status, engine.whole(out)) == (7, True), f"seed {seed}, turn {turn}: {err}"
             assert engine.traces() == [], f"seed {seed}, turn {turn}"
 
 
@@ -221,9 +221,9 @@ def test_a_request_to_end_is_not_lost_with_a_supervisor_that_hangs(times):
     with Engine() as engine:
         engine.watch(more=("deaf",) if times == 2 else ()).up()
         engine.kill("supervisor", number=signal.SIGSTOP)
-        for _ in range(times):
-            engine.front.send_signal(signal.SIGINT if times == 2 else signal.SIGTERM)
-            engine.while_it_runs(0.1)  # so that these are two
+        for number in [signal.SIGINT] * 2 if times == 2 else [signal.SIGTERM]:
+            engine.front.send_signal(number)
+            engine.until_taken(number)  # so that these are two
 
         status, out, err = engine.result()
 
