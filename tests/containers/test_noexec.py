@@ -58,7 +58,8 @@ def test_a_python_script_there_runs_under_python(place: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_an_engine_that_waits_for_ranks_that_never_began(place: Path, tmp_path: Path) -> None:
     """It has no end of file to see, and its children ended before they were Python: without a watch it hangs for ever."""
-    words = ["--ready-log", "all ready", "--ready-timeout", "2", "--report", "json"]
+    # The engine waits by then: its interpreter and its modules have time to come up on a busy machine, too.
+    words = ["--ready-log", "all ready", "--ready-timeout", "6", "--report", "json"]
     told = ended(place, tmp_path, "watch", *words, "--", sys.executable, str(ENGINE), f"{place}/wrapper")
 
     assert told.returncode == 124, told.stderr

@@ -47,8 +47,8 @@ def zombies():
         except OSError: pass
     return found
 until = time.monotonic() + 20
-while zombies() and time.monotonic() < until: time.sleep(0.01)
-open('zombies', 'w').write(str(zombies()))
+while (found := zombies()) and time.monotonic() < until: time.sleep(0.01)
+open('zombies', 'w').write(str(found))
 """
 )
 

@@ -104,7 +104,7 @@ def begin(case: Case, nest: Nest, *words: str) -> subprocess.CompletedProcess[st
     before = container(*case.setup, then=case.then)
     return subprocess.run(
         [*before, sys.executable, "-m", "rankguard", *words],
-        cwd=nest.folder, env=env, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL,
+        cwd=nest.folder, env=env, capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
 
 

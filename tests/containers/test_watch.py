@@ -80,17 +80,17 @@ class Engine:
 
     def facts(self) -> list[dict]:
         try:
-            lines = (self.folder / "events.jsonl").read_text().splitlines()
+            lines = (self.folder / "events.jsonl").read_text().splitlines(keepends=True)
         except OSError:
             return []
-        return [json.loads(line) for line in lines if '"fact"' in line]
+        return [json.loads(line) for line in lines if '"fact"' in line and line.endswith("\n")]
 
     def verdict(self) -> dict:
         return json.loads((self.folder / "verdict.json").read_text())
 
 
 def wait(true: Callable[[], bool], process: "subprocess.Popen[bytes]") -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not true():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until

@@ -22,6 +22,12 @@ waits()
 """
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """How long a busy machine takes is not what these are about."""
+    monkeypatch.setattr(stacks, "BOUND_S", 60.0)
+
+
 @pytest.fixture
 def waiting():
     """A Python process that waits in `waits`."""
