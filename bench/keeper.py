@@ -20,6 +20,7 @@ def kept(work: Callable[[], int]) -> int:
     """Do `work` in a child, and end everything below us after it; its exit status."""
     adopt_orphans()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench has it from the terminal, too, and ends by it
+    signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)  # until each of the two knows what to do
     child = os.fork()
     if child == 0:
         _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -28,6 +29,7 @@ def kept(work: Callable[[], int]) -> int:
             signal.signal(number, _leave)
         status = 130
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
             adopt_orphans()
             status = work()
         except SystemExit as asked:
@@ -43,6 +45,7 @@ def kept(work: Callable[[], int]) -> int:
             os._exit(status)
     for number in ASKED:
         signal.signal(number, lambda number, _frame: os.kill(child, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
     _pid, status = os.waitpid(child, 0)
     end_all()
     return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
