@@ -239,17 +239,22 @@ def test_nobody_else_commands_the_terminal(ranks: Ranks) -> None:
 
 
 def test_bars_of_several_ranks_on_a_terminal(ranks: Ranks) -> None:
+    """None comes to its end before more than one of them has been seen."""
+    go = ranks.folder / "go"
     program = ranks.program(
-        "for n in range(5): os.write(2, b'\\r%3d%% of rank %d' % (n * 25, RANK)); time.sleep(0.1)\nos.write(2, b'\\n')"
+        "for n in range(4): os.write(2, b'\\r%3d%% of rank %d' % (n * 25, RANK)); time.sleep(0.1)\n"
+        f"while not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
+        "os.write(2, b'\\r100%% of rank %d\\n' % RANK)"
     )
     terminal = OnTerminal(ranks.command("-n", "4", "--run-dir", str(ranks.next_dir()), program))
+    terminal.read_until(b"+3 more")
+    go.touch()
 
     assert terminal.finish() == 0
 
     *bars, last = terminal.lines
     assert sorted(bars) == [f"[{rank}] 100% of rank {rank}" for rank in range(4)]
     assert last.startswith("rankguard: exit 0")
-    assert b" more" in terminal.data
 
 
 def test_no_colour(ranks: Ranks) -> None:
@@ -408,15 +413,16 @@ def test_a_log_whose_writer_was_killed_says_in_which_order_it_is(ranks: Ranks) -
     assert job.stderr is not None
     log = run_dir / "rank-0/attempt-0/stdout.log"
     assert job.stderr.readline() == "now\n"
-    while b"02999" not in log.read_bytes():
-        pass  # stdout's pipe is read in its own turn
+    shape = re.compile(
+        r"((?:\d{5}\n){500})\d*\n((?:\d{5}\n)*)\n\[rankguard: the job was cut off.*first 3000 bytes of this file\]\n(.*)",
+        re.DOTALL,
+    )
+    while not (log.exists() and (found := shape.fullmatch(log.read_text())) and found[2].endswith("02999\n")):
+        assert job.poll() is None  # stdout's pipe is read in its own turn, and a file is not written in one stroke
     os.kill(_supervisor(job.pid), signal.SIGKILL)
     job.communicate()
 
-    head, newest, oldest = re.fullmatch(
-        r"((?:\d{5}\n){500})\d*\n((?:\d{5}\n)*)\n\[rankguard: the job was cut off.*first 3000 bytes of this file\]\n(.*)",
-        log.read_text(), re.DOTALL,
-    ).groups()  # fmt: skip
+    head, newest, oldest = shape.fullmatch(log.read_text()).groups()
     assert head.split()[0] == "00000"
     assert newest.split()[-1] == "02999"
     assert int(oldest.split()[2]) < int(newest.split()[0])

@@ -119,8 +119,11 @@ def test_readiness_is_counted_anew(ranks: Ranks) -> None:
 COUNTS = """
 counted = os.path.join(sys.argv[1], f"counted-{ATTEMPT}")
 if RANK == 0:
+    started = '"fact": "Spawned"'
+    while open(os.environ["RANKGUARD_RUN_DIR"] + "/events.jsonl").read().count(started) < 2 * (ATTEMPT + 1):
+        time.sleep(0.01)  # while ranks start, some pipes more are open
     several = []
-    for _ in range(20):  # while ranks start, some pipes more are open
+    for _ in range(20):  # and while something is written, a file
         several.append(len(os.listdir(f"/proc/{os.getppid()}/fd")))
         time.sleep(0.01)
     print(min(several), flush=True)

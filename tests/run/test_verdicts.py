@@ -145,18 +145,21 @@ if RANK == 0:
     import rankguard
     signal.pause()
 boss = os.getppid()
-os.kill(boss, signal.SIGSTOP)
 if RANK == 1:
     import select
+    other = os.pidfd_open(int(open(sys.argv[1] + "/2").read()))  # it is there: nobody stops who has yet to start it
     me = os.pidfd_open(os.getpid())
+    os.kill(boss, signal.SIGSTOP)
     if os.fork() == 0:
         os.setsid()
-        for fd in (os.pidfd_open(int(open(sys.argv[1] + "/2").read())), me):
-            p = select.poll(); p.register(fd, select.POLLIN); p.poll()
+        p = select.poll(); p.register(me, select.POLLIN); p.poll()
+        open(sys.argv[1] + "/go", "w").close()
+        p = select.poll(); p.register(other, select.POLLIN); p.poll()
         os.kill(boss, signal.SIGCONT)
         os._exit(0)
     os.kill(os.getpid(), 9)
 with open(sys.argv[1] + "/2", "w") as f: f.write(str(os.getpid()))
+open(sys.argv[1] + "/go").close()
 raise ValueError("independent")
 """,
         args=(str(fifo_folder(ranks)),),
@@ -174,6 +177,7 @@ def fifo_folder(ranks: Ranks) -> Any:
     folder = ranks.folder / "fifos"
     folder.mkdir()
     os.mkfifo(folder / "2")
+    os.mkfifo(folder / "go")
     return folder
 
 

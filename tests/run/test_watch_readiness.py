@@ -136,7 +136,8 @@ open("told").read()
     (watch.folder / "go").write_text("")  # the engine has said all the rest
     assert job.stderr is not None
     line = job.stderr.readline()
-    before = [fact for fact in map(json.loads, journal.read_text().splitlines()) if "fact" in fact]
+    whole = journal.read_text().rpartition("\n")[0]  # the last line may be there in part
+    before = [fact for fact in map(json.loads, whole.splitlines()) if "fact" in fact]
     (watch.folder / "told").write_text("")
     ended = watch.end(job)
 
@@ -170,7 +171,10 @@ open("told").read()
 
 
 def test_not_ready_in_time(watch: Watch) -> None:
-    """What the probes heard, and what every Python process of the tree was doing, those alike together."""
+    """What the probes heard, and what every Python process of the tree was doing, those alike together.
+
+    In the time that it is given three interpreters start, on a busy machine too.
+    """
     port = free_port()
     text = f"""
 if __name__ == "__main__":
@@ -181,7 +185,7 @@ if __name__ == "__main__":
 """
     ended = watch.run(
         "--ready-http", f"http://127.0.0.1:{port}/health", "--ready-file", "never",
-        "--ready-timeout", "2", *watch.engine(text),
+        "--ready-timeout", "6", *watch.engine(text),
     )  # fmt: skip
     culprit = ended.verdict["culprit"]
     shown = {each["source"]: each["statement"] for each in reversed(ended.cause["evidence"])}
@@ -190,7 +194,7 @@ if __name__ == "__main__":
     assert (ended.status, ended.cause["kind"], culprit["rank"]) == (124, "ready-timeout", None)
     heard = f"http://127.0.0.1:{port}/health answered 503: loading weights, token=***; the file {watch.folder}/never is not there"
     assert shown["probe"] == heard
-    assert f"was not ready within 2 s: http://127.0.0.1:{port}/health answered 503" in ended.cause["statement"]
+    assert f"was not ready within 6 s: http://127.0.0.1:{port}/health answered 503" in ended.cause["statement"]
     assert "stacks of 3 processes of the engine" in saved
     assert saved.count("wait_for_shard") == 2  # a sentence, and the calls: the two do the same
     assert "(pids " in saved

@@ -160,8 +160,9 @@ def test_when_we_are_killed_it_goes_on(engine: Engine, who: str, wait_for_exit: 
     (warden,) = below(front)
     (supervisor,) = below(warden)
     ours = {"front": front, "warden": warden, "supervisor": supervisor}
-    for pid in ours.values() if who == "all" else (ours[who],):
-        os.kill(pid, signal.SIGKILL)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # held first: none goes with another before its turn
+        for pid in ours.values() if who == "all" else (ours[who],):
+            os.kill(pid, number)
     watched.process.communicate(timeout=30)
     for pid in (warden, supervisor):
         wait_for_exit(pid)
