@@ -7,17 +7,12 @@ seen outside, and it is gone with the last process. Root only.
 import functools
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
+from tests.others import why_no_stranger
 
-SRC = Path(__file__).resolve().parents[2] / "src"
 NAMESPACES = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--mount", "--ipc")
-STRANGER = 54321
-"""A uid that /etc/passwd does not know, as OpenShift gives them."""
-AS_STRANGER = ("setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups")
 
 READ_ONLY_CGROUPS = (
     "for m in $(awk '$3 ~ /cgroup/ {print $2}' /proc/mounts); do mount -o remount,ro,bind $m || exit 96; done"
@@ -50,17 +45,6 @@ def why_not() -> str | None:
     return (
         None if ended.returncode == 0 else f"namespaces cannot be made: {ended.stderr.decode(errors='replace').strip()}"
     )
-
-
-@functools.cache
-def why_no_stranger() -> str | None:
-    """Why another user cannot run this checkout; null when they can. (`setpriv` gives its rights up with the first program
-    that it executes; what that one starts has none of them.)
-    """
-    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import rankguard'], check=True)"
-    words = [*AS_STRANGER, sys.executable, "-c", again]
-    ended = subprocess.run(words, env={"PYTHONPATH": str(SRC)}, cwd="/", capture_output=True, check=False)
-    return None if ended.returncode == 0 else "this checkout, or its Python, is closed to other users"
 
 
 needs_container = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from tests.containers.box import AS_STRANGER, container, needs_container, open_to_all, why_no_stranger
+from tests.containers.box import container, needs_container, open_to_all
 from tests.faults.nest import Nest
 from tests.marks import slowly
+from tests.others import AS_STRANGER, why_no_stranger
 
 from rankguard.drills.catalogue import DRILLS
 

@@ -11,9 +11,10 @@ import sys
 import time
 
 import pytest
-from tests.containers.box import SRC, container, needs_container
+from tests.containers.box import container, needs_container
 from tests.faults.nest import Nest, children, command_line
 from tests.marks import slowly
+from tests.others import SRC
 
 pytestmark = needs_container
 SAYS = "import signal, os, sys, time\n"

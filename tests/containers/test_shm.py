@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.containers.box import AS_STRANGER, container, needs_container, needs_stranger, open_to_all
+from tests.containers.box import container, needs_container, needs_stranger, open_to_all
 from tests.faults.nest import Nest
+from tests.others import AS_STRANGER
 
 pytestmark = needs_container
 AN_EARLIER_LIFE = (

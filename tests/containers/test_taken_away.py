@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import pytest
 from tests.containers.box import (
-    AS_STRANGER,
     NO_KERNEL_LOG,
     READ_ONLY_CGROUPS,
     bare_dev,
@@ -21,10 +20,10 @@ from tests.containers.box import (
     needs_container,
     needs_stranger,
     open_to_all,
-    why_no_stranger,
 )
 from tests.faults.nest import Nest
 from tests.marks import slowly
+from tests.others import AS_STRANGER, why_no_stranger
 from tests.runs import no_ptrace
 
 pytestmark = needs_container

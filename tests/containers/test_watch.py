@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.containers.box import container, needs_container, open_to_all, why_no_stranger
+from tests.containers.box import container, needs_container, open_to_all
 from tests.containers.test_taken_away import CASES, Case
 from tests.faults.nest import Nest
 from tests.marks import slowly
+from tests.others import why_no_stranger
 
 pytestmark = needs_container
 ENGINE = """

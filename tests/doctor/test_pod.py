@@ -11,7 +11,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 from tests.containers.box import (
-    AS_STRANGER,
     NO_KERNEL_LOG,
     READ_ONLY_CGROUPS,
     container,
@@ -22,6 +21,7 @@ from tests.containers.box import (
 from tests.doctor.machine import X86_64, command, examine, forbid
 from tests.doctor.test_doctor import SCHEMA
 from tests.linux._evidence_helpers import limited_group
+from tests.others import AS_STRANGER
 
 from rankguard.doctor import pod
 from rankguard.doctor.catalogue import CHECKS, checks_for

@@ -4,14 +4,13 @@ memory of all ranks just before it; and silence where there is nothing to tell.
 
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.linux._evidence_helpers import MIB, limited_group
+from tests.others import why_no_stranger
 from tests.run.command import Ended, Ranks
 from tests.run.test_verdicts import checked
 
@@ -139,13 +138,8 @@ def test_victim_and_grower_in_groups_of_their_own(ranks: Ranks, group: str) -> N
 def test_victim_and_grower_in_the_shared_group_of_somebody_who_may_make_none(everybodys: Path, group: str) -> None:
     ranks = Ranks(everybodys)
     fifo = go(ranks)
-    try:
-        words = [sys.executable, "-c", "import rankguard"]
-        able = subprocess.run(words, preexec_fn=inside(group, user=65534), check=False).returncode == 0
-    except PermissionError:
-        able = False
-    if not able:
-        pytest.skip("this Python is not for everybody to execute")
+    if why_no_stranger() is not None:
+        pytest.skip(str(why_no_stranger()))
 
     ended = ranks.run(
         3, VICTIM_AND_GROWER, args=(fifo,), preexec_fn=inside(group, user=65534), env=os.environ | {"HOME": "/"}

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from tests.linux._evidence_helpers import limited_group
+from tests.others import why_no_stranger
 from tests.run.test_memory import HOLD
 from tests.watch.engines import CORE, HEAD, Watched
 from tests.watch.test_watch import alive
@@ -290,9 +291,8 @@ def test_another_users_engine_that_we_may_not_end(open_folder: Path, request: py
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     seeing = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=0 proc /proc && exec "$@"', "sh", *nobody)
     env = {**os.environ, "RANKGUARD_HOME": str(engine.folder / "home")}
-    probe = subprocess.run([*nobody, sys.executable, "-c", "import rankguard"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        pytest.skip("another user cannot read this Python")
+    if why_no_stranger() is not None:
+        pytest.skip(str(why_no_stranger()))
     watched = engine.start().attached("--settle", "0", before=seeing, env=env)
     os.kill(engine.pids["workers"][1], signal.SIGKILL)
     ended = watched.end()

@@ -1,0 +1,27 @@
+"""Whether another user, one without any rights, can run this checkout."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+STRANGER = 54321
+"""A uid that /etc/passwd does not know, as OpenShift gives them."""
+AS_STRANGER = ("setpriv", "--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups")
+_STARTS_ITSELF = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import rankguard'], check=True)"
+
+
+@functools.cache
+def why_no_stranger() -> str | None:
+    """Why another user cannot run this checkout; null when they can, or when this user cannot become another one.
+
+    It starts itself, as rankguard does: whoever was root a moment ago comes through `/root` to a first Python there, and
+    that one comes to none.
+    """
+    if os.geteuid() != 0:
+        return None
+    words = [*AS_STRANGER, sys.executable, "-c", _STARTS_ITSELF]
+    ended = subprocess.run(words, env={"PYTHONPATH": str(SRC)}, cwd="/", capture_output=True, check=False)
+    return None if ended.returncode == 0 else "this checkout, or its Python, is closed to other users"
