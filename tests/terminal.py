@@ -30,7 +30,7 @@ from typing import Self
 import pyte
 
 CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = b"\x03", b"\x04", b"\x1a", b"\x1c"
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds that `expect` waits: many times what a busy machine needs, so that only a failure takes as long."""
 
 
@@ -86,6 +86,13 @@ class Terminal:
     def send(self, data: bytes | str) -> None:
         """Type. A line ends with `\\r` or `\\n`; the terminal echoes unless the command has turned that off."""
         data = data.encode() if isinstance(data, str) else data
+        if data in (
+            CTRL_C,
+            CTRL_Z,
+            CTRL_BACKSLASH,
+        ):  # then the kernel throws away what waits behind 4 KiB that nobody has read
+            while self._read(0):
+                pass
         while data:
             select.select([], [self.fd], [], PATIENCE)
             data = data[os.write(self.fd, data) :]
@@ -136,16 +143,17 @@ class Terminal:
 
     def _read(self, timeout: float) -> bytes | None:
         """More output; empty when none came in time, None when nobody holds the other end."""
-        if not select.select([self.fd], [], [], max(0.0, timeout))[0]:
-            return b""
-        try:
-            data = os.read(self.fd, 65536)
-        except BlockingIOError:
-            return b""
-        except OSError:  # EIO: the last one has closed it
-            return None
-        self.output += data
-        return data or None
+        until = time.monotonic() + timeout
+        while select.select([self.fd], [], [], max(0.0, until - time.monotonic()))[0]:
+            try:
+                data = os.read(self.fd, 65536)
+            except BlockingIOError:  # thrown away meanwhile
+                continue
+            except OSError:  # EIO: the last one has closed it
+                return None
+            self.output += data
+            return data or None
+        return b""
 
     def _unseen(self) -> str:
         return self.output[max(0, self._seen - 200) :].decode(errors="replace")

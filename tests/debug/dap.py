@@ -9,7 +9,8 @@ import socket
 import time
 from typing import Any, Self
 
-PATIENCE = 30.0
+PATIENCE = 240.0
+"""Seconds for one answer: debugpy begins in two, and in twenty on a machine that is busy with much else."""
 
 
 class Editor:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.debug.dap import Editor
+from tests.debug.dap import PATIENCE, Editor
 from tests.debug.desk import Desk, Session, wait_gone, wait_reaped
 from tests.terminal import CTRL_C
 
@@ -75,7 +75,7 @@ def under_debugpy(port: int, run: Path, *words: str) -> contextlib.AbstractConte
 
 def ended(job: subprocess.Popen[str]) -> str:
     """All output of a job that ends by itself; its adapter holds the pipe until the editor has gone."""
-    output, _none = job.communicate(timeout=60)
+    output, _none = job.communicate(timeout=PATIENCE)
     assert job.returncode == 0, output
     return output
 
@@ -91,7 +91,7 @@ def test_an_editor_attaches_to_a_rank_that_listens(desk: Desk, debug: tuple[str,
             assert (where, line) == (path, line_of(path, "    return y"))
             assert editor.evaluate("RANK, y") == "(1, 42)"
             editor.ask("continue", threadId=thread)
-            editor.ask("disconnect", terminateDebuggee=False)
+            editor.event("terminated")  # its adapter goes with it: nothing may be asked any more
         output = ended(job)
 
     assert "work 42" in output
@@ -146,7 +146,7 @@ def test_the_editor_ends_the_command(desk: Desk) -> None:
                 assert more, said
                 said += more
             editor.ask("disconnect", terminateDebuggee=True)
-        job.communicate(timeout=60)
+        job.communicate(timeout=PATIENCE)
 
     pids = [int(found) for found in re.findall(r"up (\d+)\.", said)]
     assert len(pids) == 2
