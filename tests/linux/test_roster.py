@@ -124,7 +124,7 @@ def test_a_number_that_was_somebody_else_s(tree):
 
 def test_a_group_of_the_job_is_asked(tree):
     """Membership is all that counts there: also of one whose parent is somebody else."""
-    groups = JobGroups.create("census", 1)
+    groups = JobGroups.create(f"census-{os.getpid()}", 1)
     for fd in groups.join_fds(0):
         os.close(fd)
     path = groups.memory_group(0)
