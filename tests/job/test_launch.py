@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from tests.job import targets
+from tests.runs.jobs import until
 
 import rankguard
 from rankguard.linux import tree
@@ -78,9 +79,11 @@ def test_an_error_is_worded_when_it_is_looked_at() -> None:
 
 
 def test_an_error_whose_supervisor_is_killed_before_anybody_looks_at_it() -> None:
-    with rankguard.launch(["sleep", "1000"], nprocs=4, console="none") as job:
+    deaf = ["sh", "-c", "trap '' TERM; exec sleep 1000"]  # so that the supervisor lives until it is killed
+    with rankguard.launch(deaf, nprocs=4, console="none", grace=60) as job:
         (supervisor,) = tree.children(job._client.warden_pid)
         ranks = tree.children(supervisor)
+        until(lambda: {Path(f"/proc/{pid}/comm").read_text() for pid in ranks} == {"sleep\n"})
         os.kill(ranks[2], signal.SIGKILL)
         with pytest.raises(rankguard.RankFailed) as caught:
             job.wait_ready(timeout=60)
