@@ -67,7 +67,7 @@ def engine(python: str, *wrap: str, cache: str = "0.1") -> Iterator[Iterator[str
     command = [*wrap, python, "-W", "ignore::UserWarning", SERVE, "--port", "0", "--host-cache-gb", cache]
     libc = ctypes.CDLL(None)
     with subprocess.Popen(
-        [*command, "--ready-timeout", "60"],
+        [*command, "--ready-timeout", "150"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -133,9 +133,10 @@ class Front:
         return batch
 
     def _converse(self, batch: list[list[int]]) -> dict[str, Any]:
-        if self._line is None:
+        known = self._line  # read once: `shut` is another thread's
+        if known is None:
             raise ConnectionError("no rank serves")
-        line, lines = self._line
+        line, lines = known
         line.sendall(json.dumps(batch).encode() + b"\n")
         return json.loads(lines.readline())
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pytest
 
@@ -20,7 +20,7 @@ from rankguard.linux.tree import children, descendants
 PATIENCE = 100.0
 """For a machine on which others work, too: with torch and Lightning a rank may need a minute to import them."""
 SOON_S = 0.01
-"""From a kill to the journal's fact, of a process that is known."""
+"""From an end to the journal's fact, of a process that is known, less what the supervisor waited for a processor."""
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -31,6 +31,15 @@ def until(what: str, holds: Callable[[], Any], patience: float = PATIENCE) -> An
         assert time.monotonic() < end, f"not within {patience:g} s: {what}"
         time.sleep(0.005)
     return value
+
+
+class Killed(NamedTuple):
+    """When, when the kernel had taken it down as we saw it, who held it, and for how long that one had `waited` before."""
+
+    at: float
+    ended: float
+    supervisor: int
+    waited: float
 
 
 class Engine:
@@ -104,9 +113,9 @@ class Engine:
         found = [pid for pid in descendants(self.front.pid) if pid not in ours and part in title_of(pid)]
         return sorted(found)
 
-    def known(self, pid: int) -> None:
-        """Wait until one of ours holds this process by a pidfd."""
-        until(f"process {pid} is held", lambda: any(pid in held(ours) for ours in self._ours()))
+    def known(self, pid: int) -> int:
+        """Wait until one of ours holds this process by a pidfd: that one."""
+        return int(until(f"process {pid} is held", lambda: next((o for o in self._ours() if pid in held(o)), None)))
 
     def _ours(self) -> Iterator[int]:
         yield self.front.pid
@@ -114,22 +123,25 @@ class Engine:
             yield warden
             yield from children(warden)
 
-    def kill(self, pid: int, number: int = signal.SIGKILL) -> tuple[float, float]:
-        """Kill one that is known: when, and when the kernel had taken it down, as we saw it."""
-        self.known(pid)
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> "Killed":
+        """Kill one that is known."""
+        supervisor = self.known(pid)
         pidfd = os.pidfd_open(pid)
         try:
-            at = time.monotonic()
+            at, waited = time.monotonic(), waited_for_processors(supervisor)
             os.kill(pid, number)
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             assert poll.poll(1000 * PATIENCE), f"{pid} does not end"
-            return at, time.monotonic()
+            return Killed(at, time.monotonic(), supervisor, waited)
         finally:
             os.close(pidfd)
 
-    def told(self, pid: int, killed: tuple[float, float]) -> tuple[dict[str, Any], tuple[float, float]]:
-        """Wait for the journal's fact about the end of a process, and how long after the kill and after the end it was."""
+    def told(self, pid: int, killed: "Killed") -> tuple[dict[str, Any], tuple[float, float]]:
+        """Wait for the journal's fact about the end of a process, and how long after the kill and after the end it was:
+        the latter without what was spent on waiting for a processor, which tells of the machine. A look comes by the clock,
+        for which nobody waits like that.
+        """
 
         def found() -> dict[str, Any] | None:
             ranks = {fact["rank"]: fact["pid"] for fact in self.facts("Joined")}
@@ -137,7 +149,8 @@ class Engine:
             return next((fact for fact in ends if fact.get("pid", ranks.get(fact.get("rank"))) == pid), None)
 
         fact = until(f"the end of {pid} is told", found)
-        return fact, (fact["at"] - killed[0], fact["at"] - killed[1])
+        waited = max(0.0, waited_for_processors(killed.supervisor) - killed.waited)  # it may have ended by now
+        return fact, (fact["at"] - killed.at, fact["at"] - killed.ended - waited)
 
     # ── Its end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,6 +168,13 @@ class Engine:
         assert self.front.poll() is None, f"it has ended:\n{self.stdout}\n{self.stderr}"
         self.front.send_signal(number)
         return self.ended()
+
+
+def waited_for_processors(pid: int) -> float:
+    """Seconds for which it could have run, and others did (`schedstat`: scheduler/sched-stats in the kernel's own pages)."""
+    with contextlib.suppress(OSError):  # it has ended, or this kernel does not count
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
 
 
 def title_of(pid: int) -> str:
@@ -200,7 +220,7 @@ class Latencies:
     """Of kills of one kind, as `Engine.told` gives them: one must be told soon enough, of three where the machine is busy.
 
     What counts is what comes after the end: until then the kernel takes the process down, which on a busy machine, or with
-    much memory, takes milliseconds, and nobody can be told.
+    much memory, takes milliseconds, and nobody can be told. Nor counts what the supervisor waited for a processor.
     """
 
     TRIES = 3

@@ -7,6 +7,8 @@ import pytest
 from tests.ecosystem.engine import PROGRAMS, Latencies, program_of, until
 from tests.torch._runs import innocent, who
 
+from rankguard.linux.ports import hold_free_port
+
 pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 pytestmark = pytest.mark.usefixtures("orderly")
@@ -44,7 +46,10 @@ def test_a_rank_of_its_own_script_is_killed(run, env):
 @pytest.mark.parametrize("way", ["torch", "mpirun"])
 def test_a_rank_of_its_own_launcher_is_killed(watch, env, tmp_path, way):
     """`accelerate launch` has torch's elastic agent in its own process; on CPUs it calls mpirun."""
+    port, lock = hold_free_port()  # its own would be 29500, whoever has that
+    lock.close()
     words = ["--num_processes", str(RANKS), "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    words += ["--main_process_port", str(port)]
     rule = {"torch": "torchrun", "mpirun": "openmpi"}[way]
     if way == "mpirun":
         program_of("mpirun")

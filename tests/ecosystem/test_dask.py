@@ -17,7 +17,7 @@ def test_a_worker_is_killed(watch, tmp_path):
     with watch(sys.executable, str(PROGRAMS / "dask_job.py"), str(orders)) as engine:
         with orders.open("w", buffering=1) as next_one:
             for number in range(KILLS):
-                next_one.write("\n")
+                next_one.write(f"{killed[-1] if killed else ''}\n")
                 line = engine.said("sum 6", number + 1)
                 pid = int(line.split("[")[1].split(",")[0])
                 assert pid not in killed
@@ -27,7 +27,7 @@ def test_a_worker_is_killed(watch, tmp_path):
                 assert fact["role"] == "worker"
                 killed.append(pid)
                 latencies.took.append(took)
-            next_one.write("\n")
+            next_one.write(f"{killed[-1]}\n")
             engine.said("sum 6", KILLS + 1)
 
         assert engine.ended() == 0

@@ -36,7 +36,7 @@ def test_a_notebook_shows_who_failed(tmp_path, monkeypatch):
     kernel = {"display_name": "this Python", "language": "python", "name": "python3"}
     notebook.metadata["kernelspec"] = kernel
     client = nbclient.NotebookClient(
-        notebook, timeout=60, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=300, startup_timeout=300, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.create_kernel_manager()
     client.km.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]

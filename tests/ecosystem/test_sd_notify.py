@@ -50,7 +50,7 @@ def test_a_rank_is_killed(run, program):
 
 
 def test_a_heartbeat_that_stops(run, program):
-    with run(RANKS, program, 0, 5, options=(*OPTIONS, "--stall-timeout", "1")) as job:
+    with run(RANKS, program, 0, 5, options=(*OPTIONS, "--stall-timeout", "3")) as job:
         verdict = job.end()
 
     rank, kind, family, _confidence, code = who(verdict)

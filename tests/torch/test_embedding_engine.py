@@ -129,7 +129,7 @@ def test_the_demo():
     """What `make demo` shows where torch is: it ends by itself, with the verdict where a memory limit can be made."""
     with limited_group(4096):  # skips where none can be
         pass
-    ended = subprocess.run([sys.executable, FOLDER / "demo.py"], capture_output=True, text=True, timeout=PATIENCE)
+    ended = subprocess.run([sys.executable, FOLDER / "demo.py"], capture_output=True, text=True, timeout=4 * PATIENCE)
 
     assert (ended.returncode, ended.stderr) == (0, ""), ended
     assert "384 numbers" in ended.stdout

@@ -5,11 +5,9 @@ not (`COVERED_ELSEWHERE`). What may differ is listed in `DIFFERS`, as in docs/fr
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +19,11 @@ from rankguard.cli.options import BY_FIELD, ELSEWHERE, OPTIONS
 from rankguard.cli.plan import plan
 from rankguard.errors import UsageError
 from rankguard.linux import numa
+from rankguard.linux.ports import hold_free_port
 
 pytestmark = pytest.mark.torch
 
-PATIENCE = 120
+PATIENCE = 300
 OURS = {"NOTIFY_SOCKET", "RANKGUARD_RUN_ID", "RANKGUARD_RUN_DIR", "RANKGUARD_HOME", "PYTHONUNBUFFERED"}
 DIFFERS = OURS | {"TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE", "SAID"}
 CHOSEN = {"MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"}
@@ -117,9 +116,10 @@ def both(tmp_path):
 
 
 def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """One that no outgoing connection takes, since it is below those."""
+    port, lock = hold_free_port()
+    lock.close()
+    return str(port)
 
 
 # ── Launches ─────────────────────────────────────────────────────────────────────────────────────────────────────

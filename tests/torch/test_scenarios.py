@@ -102,7 +102,7 @@ TO_THE_END = {
     "run-path, logs-specs": (2, ["--run-path", "--nproc-per-node=2", "--logs_specs=default", *ALIKE, SCENARIO, "FOLDER"], {}),
     "conf in quotes": (
         2, ["--nnodes=1:1", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:PORT",
-            "--rdzv-conf='join_timeout=5,last_call_timeout=1,timeout=5'", "--rdzv-id=17", *ALIKE, SCENARIO, "FOLDER"], {}),
+            "--rdzv-conf='join_timeout=60,last_call_timeout=1,timeout=60'", "--rdzv-id=17", *ALIKE, SCENARIO, "FOLDER"], {}),
 }  # fmt: skip
 
 

@@ -29,6 +29,15 @@ if ABSENT and HOW in ("late", "failed"):
     NEWS = os.open(GAVE_UP, os.O_RDWR)
 
 
+def wait_for_reports(count):
+    """Until the job's journal has so many."""
+    while True:
+        with open(f"{os.environ['RANKGUARD_RUN_DIR']}/events.jsonl") as journal:
+            if sum(line.startswith('{"fact": "FailureReported"') for line in journal) >= count:
+                return
+        time.sleep(0.01)
+
+
 def load_shard():
     """Where the one is while the others wait."""
     if HOW == "stop":
@@ -38,7 +47,7 @@ def load_shard():
     if HOW in ("late", "failed"):
         for _ in range(WORLD - 1 if HOW == "late" else 1):
             os.read(NEWS, 1)
-        time.sleep(0.4)  # until their reports are there, and the stop is held for a second at least
+        wait_for_reports(WORLD - 1 if HOW == "late" else 1)  # then the stop is held for a second at least
     else:
         time.sleep(FOREVER)
     if HOW == "failed":
