@@ -147,12 +147,12 @@ def test_ray_loses_a_node(run, raylets, wait_for_exit, what):
     kill(actor if what == "actor" else raylet)
     status, verdict = job.verdict()
     for rank in ranks:
-        wait_for_exit(rank["pid"], 5)
+        wait_for_exit(rank["pid"], LIMIT)
     assert (status, verdict["outcome"], verdict["culprit"]["cause"]["kind"]) == (1, "failed", "node-lost")
     why = "Ray ended the actor that held its agent" if what == "actor" else "the raylet of this node has ended"
     assert why in verdict["statement"]
     if what == "raylet":
-        wait_for_exit(actor, 10)
+        wait_for_exit(actor, LIMIT)
         raylets.replace(raylet, 4 if raylet == raylets.pids[-1] else 0)
 
 
@@ -186,7 +186,7 @@ def test_the_command_is_killed(run, wait_for_exit):
     actors = {job.holder(rank) for rank in (0, 2, 4)}
     kill(job.process.pid)
     for pid in (*(rank["pid"] for rank in ranks), *actors):
-        wait_for_exit(pid, 10)
+        wait_for_exit(pid, LIMIT)
 
 
 def test_the_placing_program_is_killed(run, wait_for_exit):
@@ -195,7 +195,7 @@ def test_the_placing_program_is_killed(run, wait_for_exit):
     kill(job.child("rankguard.nodes.rayplace"))
     status, verdict = job.verdict()
     for rank in ranks:
-        wait_for_exit(rank["pid"], 5)
+        wait_for_exit(rank["pid"], LIMIT)
     assert (status, verdict["outcome"]) == (143, "interrupted")
     assert "the program that has Ray place the agents has ended" in verdict["statement"]
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from tests.ray.conftest import RAY, kill, line_of, parent
+from tests.ray.conftest import LIMIT, RAY, kill, line_of, parent
 
 
 def test_a_job_to_its_end(place, raylets, wait_for_exit):
@@ -21,7 +21,7 @@ def test_a_job_to_its_end(place, raylets, wait_for_exit):
     job.let_end()
     ended = sorted((job.next()["ended"] for _ in agents), key=lambda one: one["node"])
     assert ended == [{"node": node, "status": 0, "said": "the stand-in ends"} for node in range(3)]
-    assert job.process.wait(10) == 0
+    assert job.process.wait(LIMIT) == 0
     for agent in agents:
         wait_for_exit(agent["worker"])  # the actor's place is free again
 
@@ -55,7 +55,7 @@ def test_a_rank_is_killed(place):
     assert job.next()["ended"] == {"node": 1, "status": 137, "said": "the stand-in ends"}
     job.let_end()
     assert {job.next()["ended"]["node"] for _ in range(2)} == {0, 2}
-    assert job.process.wait(10) == 0
+    assert job.process.wait(LIMIT) == 0
 
 
 def test_an_actor_is_killed(place, wait_for_exit):
@@ -64,13 +64,13 @@ def test_an_actor_is_killed(place, wait_for_exit):
     agents = job.placed()
     kill(agents[2]["worker"])
     for pid in (*agents[2]["ranks"], agents[2]["pid"]):
-        wait_for_exit(pid, 5)
+        wait_for_exit(pid, LIMIT)
     lost = job.next()["lost"]
     assert lost["node"] == 2
     assert "died" in lost["why"], lost
     job.let_end()
     assert {job.next()["ended"]["node"] for _ in range(2)} == {0, 1}
-    assert job.process.wait(10) == 0
+    assert job.process.wait(LIMIT) == 0
 
 
 def test_a_raylet_is_killed(place, raylets, wait_for_exit):
@@ -81,11 +81,11 @@ def test_a_raylet_is_killed(place, raylets, wait_for_exit):
     (lost,) = [agent for agent in agents if parent(agent["worker"]) == victim]
     kill(victim)
     for pid in (*lost["ranks"], lost["pid"], lost["worker"]):
-        wait_for_exit(pid, 5)
+        wait_for_exit(pid, LIMIT)
     assert job.next()["lost"]["node"] == lost["node"]
     job.let_end()
     assert {job.next()["ended"]["node"] for _ in range(2)} == {0, 1, 2} - {lost["node"]}
-    assert job.process.wait(10) == 0
+    assert job.process.wait(LIMIT) == 0
     raylets.replace(victim, 4)
 
 
@@ -98,8 +98,8 @@ def test_whoever_placed_them_is_gone(place, how, wait_for_exit):
     else:
         job.process.stdin.close()
     for pid in (*job.everybody(), *(agent["worker"] for agent in agents)):
-        wait_for_exit(pid, 20)
-    assert job.process.wait(10) == (-9 if how == "killed" else 0)
+        wait_for_exit(pid, LIMIT)
+    assert job.process.wait(LIMIT) == (-9 if how == "killed" else 0)
     again = place()  # nothing of the cluster is held: all places are free
     again.placed()
 
@@ -125,28 +125,28 @@ def test_a_folder_that_the_node_does_not_have(place):
         "failed": f"there is no folder `/no/such/folder` on {os.uname().nodename}",
         "hint": "have the program at one path on every node: a shared file system, the image, or `ray job submit --working-dir .`",
     }
-    assert job.process.wait(10) == 1
+    assert job.process.wait(LIMIT) == 1
 
 
 def test_no_cluster_there(place):
     job = place(address="127.0.0.1:1", join_timeout=1.2)
     failed = line_of(job.process.stdout)
     assert failed["failed"] == "Ray has not placed all agents within 1.2 s: no answer from Ray at `127.0.0.1:1` yet"
-    assert job.process.wait(10) == 1
+    assert job.process.wait(LIMIT) == 1
 
 
 def test_an_address_of_ray_client(place):
     job = place(address="ray://127.0.0.1:10001")
     failed = job.next()
     assert failed["failed"].startswith("`ray://127.0.0.1:10001` is an address of Ray Client: expected"), failed
-    assert job.process.wait(10) == 1
+    assert job.process.wait(LIMIT) == 1
 
 
 def test_the_coordinator_goes_while_it_is_waited_for(place):
     job = place(count=9)
     assert "bundles 3-8 of 9 wait" in iter(lambda: line_of(job.process.stdout)["told"][:21], "")
     job.process.stdin.close()
-    assert job.process.wait(10) == 0
+    assert job.process.wait(LIMIT) == 0
 
 
 def test_from_a_program_that_is_a_driver_itself(raylets):

@@ -169,6 +169,8 @@ def test_while_it_lives_and_when_it_is_interrupted(job: Job) -> None:
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     job.fifo.read_text()  # rank 0 has said all
+    while not (job.folder / "state.json").exists():  # and both execute
+        assert front.poll() is None, front.communicate()
 
     told = artefacts(job.folder)
     for verb in (("runs",), ("report", str(job.folder)), ("stacks", str(job.folder)), ("explain", str(job.folder))):
