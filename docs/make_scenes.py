@@ -53,7 +53,7 @@ told.readline()
 print(f"step 1: loss {2.5 - rank / 100:.2f}")
 told.readline()
 batch = {"input_ids": [1, 2, 3]}
-print(batch["labels"])
+print(batch["label"])
 """
 
 SAVE = """\

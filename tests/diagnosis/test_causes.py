@@ -281,7 +281,7 @@ def test_an_exception_reported_by_its_interpreter() -> None:
         kind="exception",
         family=Family.PROGRAM,
         confidence=PROVEN,
-        statement="rank 1 of 4 raised ValueError: bad batch while running",
+        statement="rank 1 of 4 raised ValueError: bad batch (while running)",
         exception=raised,
         subject_pid=401,
         evidence=ev(("rank", "ValueError: bad batch at /app/model.py:7 step"), ("wait status", "exit code 1")),
@@ -307,7 +307,7 @@ def test_an_exception_in_the_log() -> None:
 def test_a_victims_exception_says_so() -> None:
     failed = suspect(1, by_code(1, 1), report=reported(1, error=error("BrokenPipeError", "x"), peer="Broken pipe"))
 
-    expected = ("rank 1 of 4 lost a peer: it raised BrokenPipeError: x while running", 'peer death: "Broken pipe"')
+    expected = ("rank 1 of 4 lost a peer: it raised BrokenPipeError: x (while running)", 'peer death: "Broken pipe"')
 
     found = cause_of(case(failed), failed)
 
@@ -317,7 +317,7 @@ def test_a_victims_exception_says_so() -> None:
 def test_a_rank_that_is_a_rankguard_of_its_own() -> None:
     """Its report quotes a traceback and ends with our last line, which is no exception called `rankguard`."""
     tail = (
-        "error: rank 1 of 2 raised ValueError: bad batch while running  [exception, proven]",
+        "error: rank 1 of 2 raised ValueError: bad batch (while running)  [exception, proven]",
         "  rank 1 raised",
         *(f"    | {line}" for line in TRACEBACK),
         "  more    rankguard report cc5ac9f5",
@@ -362,9 +362,9 @@ STATEMENTS = [
     (suspect(1, by_signal(1, 15), complained=3, accused=True, signalled_at=START), {}, "reported-failure", LIKELY,
      "rank 1 of 4 told its parent of a failure by SIGQUIT while running, and did not end"),
     (suspect(1, by_signal(1, 15, log_tail=TRACEBACK), complained=3, accused=True, signalled_at=START), {}, "exception",
-     LIKELY, "rank 1 of 4 raised ValueError: bad batch while running"),
+     LIKELY, "rank 1 of 4 raised ValueError: bad batch (while running)"),
     (suspect(1, by_code(1, 0, log_tail=TRACEBACK), complained=3), {}, "exception", LIKELY,
-     "rank 1 of 4 raised ValueError: bad batch while running"),
+     "rank 1 of 4 raised ValueError: bad batch (while running)"),
     (suspect(1, by_signal(1, 11), phase=Phase.READY), {}, "crash", PROVEN,
      "rank 1 of 4 crashed with SIGSEGV after it was ready"),
     (suspect(1, by_signal(1, 9, oom_readable=True), phase=Phase.LAUNCHING), {}, "killed", PROVEN,

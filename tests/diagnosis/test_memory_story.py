@@ -83,7 +83,7 @@ def test_the_hint_counts_what_others_hold_and_says_that_it_is_too_little():
     cause = cause_of(of, of.ranks[1])
     hint, *_where = hints(of, of.ranks[1], cause, Judged(START, 1, "oom-kill", 137))
     assert hint == (
-        "raise the memory limit from 60.0 GiB to more than about 97 GiB, or cap each rank's host memory at about 12 GiB"
+        "raise the memory limit from 60.0 GiB to more than about 97 GiB (4 × 20.0 GiB, 8.0 GiB of others, and a tenth), or cap each rank's host memory at about 12 GiB"
     )
 
 

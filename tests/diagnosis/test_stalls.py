@@ -64,7 +64,7 @@ def test_the_largest_group_is_told_beside_the_culprit():
         "rank 5 waits in `load_shard` (pt.py:9)",
         "ranks 0-4, 6, 7 wait in `all_reduce`, called by `<module>` (pt.py:11)",
         "it has used no CPU in the last 0.50 s: it is asleep in `clock_nanosleep`",
-        "its last sign of progress (output) was 60.5 s before that",
+        "its last sign of progress (output) was 60.5 s old when it was looked at",
     ]
     assert told.stacks == (
         "MainThread: state S in clock_nanosleep\n  load_shard (/home/me/pt.py:9)\n  <module> (/home/me/pt.py:10)"

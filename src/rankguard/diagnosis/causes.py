@@ -229,12 +229,11 @@ def _exception(case: Case, rank: RankCase) -> Cause | None:
     where = f" at {exception.frames[-1]}" if exception.frames else ""
     own = Evidence(source=source, statement=clip(raised + where))
     confidence = Confidence.PROVEN if source == "rank" else Confidence.LIKELY
-    statement = (
-        f"{who(case, rank)} {verb} {raised}" if len(raised) > 80 else f"{who(case, rank)} {verb} {raised}{during(rank)}"
-    )
+    phase = during(rank).strip()  # in brackets: what a program says may go on with any word
+    when = f" ({phase})" if phase and len(raised) <= 80 else ""
     return make(
         "exception",
-        statement,
+        f"{who(case, rank)} {verb} {raised}{when}",
         confidence,
         (own, *_kernel_log(case, rank), *_complaint(rank), *peer, *wait_status(rank)),
         rank=rank,

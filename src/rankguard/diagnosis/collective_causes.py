@@ -183,4 +183,8 @@ def _clock(view: View, rank: RankCase) -> tuple[Evidence, ...]:
     if found is None or sign is None or sign.at is None:
         return ()
     ago = seconds(max(0.0, found.at - sign.at))
-    return (Evidence(source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} before that"),)
+    return (
+        Evidence(
+            source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} old when it was looked at"
+        ),
+    )

@@ -145,11 +145,15 @@ def _clock(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
     sign = next((sign for sign in found.signs if sign.rank == rank.rank), None)
     if sign is not None and sign.at is not None:
         ago = seconds(max(0.0, found.at - sign.at))
-        return (Evidence(source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} before that"),)
+        return (
+            Evidence(
+                source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} old when it was looked at"
+            ),
+        )
     if rank.spawned_at is None:
         return ()
     ago = seconds(found.at - rank.spawned_at)
-    return (Evidence(source="clock", statement=f"it has given no sign of progress since its start, {ago} before that"),)
+    return (Evidence(source="clock", statement=f"it has given no sign of progress in the {ago} since its start"),)
 
 
 def _thread_text(thread: Thread) -> list[str]:

@@ -42,7 +42,9 @@ def _oom(told: Told) -> str:
     raise_it = f"raise the memory limit from {size(limit)}"
     growing = [each.rank for each in told.cause.responsible if each.rank is not None and "growing" in each.because]
     if need > limit:
-        raise_it += f" to {'more than ' if growing else ''}about {about(need)}"
+        others = f", {size(rest)} of others" if rest else ""
+        each = f"{count} × {size(largest)}" if count > 1 else size(largest)
+        raise_it += f" to {'more than ' if growing else ''}about {about(need)} ({each}{others}, and a tenth)"
     if count == 1:
         return f"{raise_it}, or let the rank hold less than about {about(max(0, limit / HEADROOM - rest))}"
     return f"{raise_it}, or cap each rank's host memory at about {about(max(0, limit / HEADROOM - rest) / count)}"
