@@ -356,6 +356,25 @@ def test_faulthandler_is_on(folder):
     assert "Fatal Python error: Segmentation fault" in done.stderr
 
 
+def test_all_signals_in_one_instant(folder):
+    """Their handlers run on one stack, as faulthandler wants it; each begins before the one under it has done anything."""
+    (folder / "script.py").write_text(
+        "import os, signal\n"
+        "some = [n for n in signal.valid_signals() - {9, 17, 19} if not 3 < n < 9 and n not in (11, 18, 31, 32, 33)]\n"
+        "heard = []\n"
+        "for n in some: signal.signal(n, lambda number, _frame: heard.append(number))\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, some)\n"
+        "for n in some: os.kill(os.getpid(), n)\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, some)\n"
+        "print(sorted(heard) == sorted(some), len(some) > 40)"
+    )
+
+    plain, ours = both(["script.py"], folder)
+
+    assert plain == {"returncode": 0, "stdout": "True True\n", "stderr": ""}
+    assert ours == plain
+
+
 def test_the_hook_that_fails_itself(folder):
     (folder / "script.py").write_text(
         "import sys\ndef hook(*a):\n    raise OSError('in hook')\nsys.excepthook = hook\n1/0"
