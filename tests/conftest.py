@@ -31,21 +31,11 @@ def pytest_configure() -> None:
     for name in list(os.environ):
         if name.startswith(LAUNCHERS) or name in SINGLE:
             del os.environ[name]
-    with contextlib.suppress(ImportError):  # some of our environments are without it
-        _let_examples_take_their_time()
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "unable to become a subreaper")
     # How long an example takes, and how long it takes to be drawn, is the machine's affair and no property.
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
-
-
-def _let_examples_take_their_time() -> None:
-    """hypothesis fails a test of which an example takes 200 ms, or ten of them a second to make: here a busy machine."""
-    from hypothesis import HealthCheck, settings
-
-    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
