@@ -46,7 +46,7 @@ class Clean:
         env = self.env | {"PYTHONWARNINGS": "error", "PYTHONDONTWRITEBYTECODE": "1"} | more.pop("env", {})
         return subprocess.run(
             [self.bin / words[0], *words[1:]],
-            env=env, capture_output=True, text=True, timeout=120, cwd=self.folder, stdin=subprocess.DEVNULL, **more,
+            env=env, capture_output=True, text=True, timeout=400, cwd=self.folder, stdin=subprocess.DEVNULL, **more,
         )  # fmt: skip
 
     def packages(self) -> list[str]:

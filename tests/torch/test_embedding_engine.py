@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -138,6 +139,19 @@ def test_the_demo():
     )
 
 
+def test_a_line_that_is_let_go_between_two_looks_at_it(expected):  # `expected`: the engine's modules can be imported
+    """The thread that talks to rank 0 sees a line that leads nowhere, which it knows; it lives on."""
+    from front import Front
+
+    line, theirs = socket.socketpair()
+    with line, line.makefile("rb") as lines:
+        theirs.close()
+        looks = iter([(line, lines), None])
+        torn = object.__new__(type("Torn", (Front,), {"_line": property(lambda _front: next(looks))}))
+        with pytest.raises((OSError, ValueError)):
+            torn._converse([])
+
+
 # ── A rank dies, and they are started again ──────────────────────────────────────────────────────────────────────────
 
 
@@ -258,7 +272,7 @@ def test_the_front_is_killed(tmp_path, wait_for_exit):
         warden = engine.warden
         os.kill(engine.front, signal.SIGKILL)
         engine.wait()
-        wait_for_exit(warden)
+        wait_for_exit(warden, PATIENCE)
 
     engine.read_verdict()
     assert (engine.status, survivors(engine.run_id())) == (-signal.SIGKILL, [])
