@@ -13,7 +13,6 @@ import signal
 from collections.abc import Callable, Collection, Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 PR_SET_CHILD_SUBREAPER = 36
 LAUNCHERS = (
@@ -33,9 +32,6 @@ def pytest_configure() -> None:
             del os.environ[name]
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "unable to become a subreaper")
-    # How long an example takes, and how long it takes to be drawn, is the machine's affair and no property.
-    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,7 +13,7 @@ from tests.page.served import Served
 from tests.run.command import Ranks
 from tests.service.manager import Manager
 
-from rankguard.cli.front.service import AGAIN_S, EXTENSION_S, LOOK_S, SILENT_S, Service, service
+from rankguard.cli.front.service import AGAIN_S, EXTENSION_S, LOOK_S, SILENT_S, STATUS_S, Service, service
 from rankguard.jobspec import JobSpec
 
 SPEC = JobSpec(run_id="x", command=("a",), argv=(), nprocs=2, env={}, cwd="/", expect_ready=True, grace=3.0)
@@ -218,6 +218,28 @@ def test_ready_is_said_again_where_there_was_no_room(tmp_path: Path) -> None:
         unit.tick(100.0 + AGAIN_S, Asked())
         manager.drain()
         assert manager.said[-2:] == ["READY=1", "STATUS=ready: all 2 ranks"]
+        unit._socket.close()
+
+
+def test_a_status_and_the_time_to_end_are_said_again_where_there_was_no_room(tmp_path: Path) -> None:
+    with Manager(tmp_path) as manager, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.sendto(b"X=1", manager.address)
+        unit = Service(SPEC, manager.address, None, 100.0)
+        unit.tick(100.0, Asked())
+        unit.heard({"is": "told", "what": "failed"}, 101.0)
+        unit.heard({"is": "told", "what": "judged", "verdict": {"statement": "rank 1 failed"}}, 101.0)
+        unit.tick(101.0 + STATUS_S, Asked())
+        manager.drain()
+        unit.tick(101.0 + 2 * STATUS_S, Asked())
+        manager.drain()
+
+        said = [line for line in manager.said if line != "X=1"]
+        assert said == [
+            "STOPPING=1", "STATUS=failed: a rank failed", "EXTEND_TIMEOUT_USEC=36000000", "STATUS=failed: rank 1 failed",
+        ]  # fmt: skip
+        assert unit.due is None
         unit._socket.close()
 
 

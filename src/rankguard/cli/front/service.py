@@ -63,8 +63,9 @@ class Service:
             for message in owed:
                 self._say(message, now)
         if self._status != self._shown and now >= self._shown_at + STATUS_S:
-            self._shown, self._shown_at = self._status, now
-            self._say(f"STATUS={self._status}", now, owe=False)
+            self._shown_at = now
+            if self._say(f"STATUS={self._status}", now, owe=False):
+                self._shown = self._status  # else the latest, when there is room
 
     def heard(self, message: dict[str, Any], now: float) -> None:
         """News of the supervisor's."""
@@ -140,7 +141,7 @@ class Service:
         self._say(("" if self._stopping else "STOPPING=1\n") + f"STATUS={self._status}", now)
 
     def _extend(self, seconds: float, now: float) -> None:
-        self._say(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", now, owe=False)
+        self._say(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}", now)
 
     def _starting(self) -> str:
         ranks = self._spec.nprocs
@@ -153,14 +154,17 @@ class Service:
             return "the engine"
         return f"all {self._spec.nprocs} ranks" if self._spec.nprocs > 1 else "the only rank"
 
-    def _say(self, message: str, now: float, *, owe: bool = True) -> None:
-        """`owe`: it has to be said again when the other end is full."""
+    def _say(self, message: str, now: float, *, owe: bool = True) -> bool:
+        """Whether there was room for it. `owe`: it has to be said again when the other end is full."""
         try:
             self._socket.sendto(message.encode(errors="replace"), socket.MSG_NOSIGNAL, self._address)
         except OSError as error:
-            if owe and error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                self._owed.append(message)
-                self._again_at = now + AGAIN_S
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                if owe:
+                    self._owed.append(message)
+                    self._again_at = now + AGAIN_S
+                return False
+        return True
 
 
 def service(spec: JobSpec, env: MutableMapping[str, str], now: float) -> Service | None:
