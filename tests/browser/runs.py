@@ -47,8 +47,9 @@ import os, sys, time
 import rankguard
 this = rankguard.this_rank()
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-print(f"attempt {attempt}: opens the data set", flush=True)
-this.status("opening the data set")
+rows = 4000 + attempt
+print(f"attempt {attempt + 1}: reads the checkpoint", flush=True)
+this.status("reading the checkpoint")
 time.sleep(0.05)
 for part in range(10):
     this.status("loading weights", part + 1, 10)
@@ -56,7 +57,7 @@ for part in range(10):
 this.ready()
 time.sleep(0.1)
 if this.rank == 3:
-    raise RuntimeError(f"checkpoint shard 3 of 8 is corrupt: expected 4096 rows, found {4000 + attempt}")
+    raise RuntimeError(f"checkpoint shard 3 of 8 is corrupt: expected 4096 rows, found {rows}")
 time.sleep(600)
 """
 

@@ -84,7 +84,7 @@ def test_a_restart_storm(read: Any, runs: Any) -> None:
 
     assert "rank 3 of 8 raised RuntimeError: checkpoint shard 3 of 8 is corrupt" in seen_at_once(page, "h1")
     assert "no, all 4 attempts failed alike" in seen_at_once(page, ".todo")
-    assert facts(page)["Restarts"] == "no: it was started again 3 times, as often as --max-restarts allows"
+    assert facts(page)["Restart"] == "no: it was started again 3 times, as often as --max-restarts allows"
     assert "attempt 1 failed after" in facts(page)["Before"]
     rows = page.locator("#attempts tbody tr").all_inner_texts()
     assert [re.search(r"found (\d+)", row)[1] for row in rows] == ["4000", "4001", "4002", "4003"]  # type: ignore[index]

@@ -183,7 +183,7 @@ def _event_evidence(case: Case, rank: RankCase) -> tuple[Evidence, ...]:
     if at is None or not rank.exited:
         return ()
     before = f"{(rank.exited.at - at) * 1e3:.1f} ms before it had ended"
-    return (Evidence(source="event", statement=f"the kernel told of an OOM {before} (not of whom)"),)
+    return (Evidence(source="event", statement=f"the kernel told of an OOM kill {before}; it does not say of whom"),)
 
 
 def _of_itself(case: Case, rank: RankCase) -> OomKill | None:

@@ -86,7 +86,7 @@
       row("Last status", culprit.status ? "“" + culprit.status + "”" + progress : null),
       row("Afterwards", said.then ? said.then.join(" ") : followers(view)),
       row("Before", said.before ? said.before.join(" ") : null),
-      row("Restarts", said.again ? said.again.join(" ") : null));
+      row("Restart", said.again ? said.again.join(" ") : null));
   }
 
   // It ended after a signal of ours, as a rank that hangs does: that was not the failure.
