@@ -104,4 +104,6 @@ def test_the_kernels_event_counts_for_how_soon_it_was_noticed(at, detected):
     made = verdict(of.replace(judged=Judged(START + 10.01, 1, "oom-kill", 137)), "0")
     assert made.culprit.detected_in_ms == pytest.approx(detected, abs=0.01)
     events = [each.statement for each in made.culprit.cause.evidence if each.source == "event"]
-    assert events == (["the kernel told of an OOM kill 20.0 ms before it had ended; it does not say of whom"] if at == 9.98 else [])
+    assert events == (
+        ["the kernel told of an OOM kill 20.0 ms before it had ended; it does not say of whom"] if at == 9.98 else []
+    )
