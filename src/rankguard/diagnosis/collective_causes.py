@@ -8,9 +8,9 @@ from rankguard.diagnosis.collectives import KIND, Choice, View, choose, look, mi
 from rankguard.diagnosis.evidence import ended_by_us, wait_status
 from rankguard.diagnosis.kinds import make
 from rankguard.diagnosis.stacks import sentence
-from rankguard.diagnosis.stall_evidence import stack_of
+from rankguard.diagnosis.stall_evidence import last_sign, stack_of
 from rankguard.diagnosis.stall_hints import held_hint
-from rankguard.diagnosis.words import clip, ranges, seconds, who, whose
+from rankguard.diagnosis.words import clip, ranges, who, whose
 from rankguard.model import Cause, Confidence, Evidence
 from rankguard.stacks import Group, Stack
 
@@ -28,7 +28,8 @@ def absent(case: Case, rank: RankCase) -> Cause | None:
     if judged is not None and found.rank != rank.rank:  # more is known since, but it is judged
         found = Choice(rank.rank, judged.either, judged.basis, Confidence.LIKELY)
     view = look(case)
-    evidence = (*_quotes(view), *_numbers(view), *_stacks(view, rank.rank), *_clock(view, rank))
+    heard = last_sign(view.case.mustered, rank.rank) if view.case.mustered is not None else ()
+    evidence = (*_quotes(view), *_numbers(view), *_stacks(view, rank.rank), *heard)
     if not ended_by_us(rank):
         evidence += wait_status(rank)
     return make(KIND, f"{who(case, rank)} {_did(view, found)}", found.confidence, evidence, rank=rank)
@@ -175,16 +176,3 @@ def _stacks(view: View, rank: int | None) -> tuple[Evidence, ...]:
     told = [Evidence(source="stacks", statement=sentence(group, world)) for group in groups[:3]]
     lacks = sorted({group.stack.lacks for group in groups if group.stack.lacks})
     return (*told, *(Evidence(source="stacks", statement=f"no Python calls are known: {why}") for why in lacks[:1]))
-
-
-def _clock(view: View, rank: RankCase) -> tuple[Evidence, ...]:
-    found = view.case.mustered
-    sign = next((sign for sign in found.signs if sign.rank == rank.rank), None) if found else None
-    if found is None or sign is None or sign.at is None:
-        return ()
-    ago = seconds(max(0.0, found.at - sign.at))
-    return (
-        Evidence(
-            source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} old when it was looked at"
-        ),
-    )

@@ -40,6 +40,16 @@ def stack_of(found: Examined | Mustered, rank: int) -> Stack | None:
     return next((group.stack for group in found.groups if rank in group.ranks), None)
 
 
+def last_sign(found: Examined | Mustered, rank: int) -> tuple[Evidence, ...]:
+    """How old this rank's last sign of progress was; nothing of one that has given none."""
+    sign = next((sign for sign in found.signs if sign.rank == rank), None)
+    if sign is None or sign.at is None:
+        return ()
+    age = seconds(max(0.0, found.at - sign.at))
+    statement = f"its last sign of progress ({sign.by}) was {age} old when it was looked at"
+    return (Evidence(source="clock", statement=statement),)
+
+
 def stack_text(stack: Stack) -> str:
     """Every thread that has calls to show, the main one first; innermost calls first."""
     lines = [f"pid {stack.pid} is {how}"] if (how := held(stack)) else []
@@ -142,16 +152,9 @@ def _use(found: Examined, rank: int) -> tuple[Evidence, ...]:
 
 
 def _clock(case: Case, found: Examined, rank: RankCase) -> tuple[Evidence, ...]:
-    sign = next((sign for sign in found.signs if sign.rank == rank.rank), None)
-    if sign is not None and sign.at is not None:
-        ago = seconds(max(0.0, found.at - sign.at))
-        return (
-            Evidence(
-                source="clock", statement=f"its last sign of progress ({sign.by}) was {ago} old when it was looked at"
-            ),
-        )
-    if rank.spawned_at is None:
-        return ()
+    told = last_sign(found, rank.rank)
+    if told or rank.spawned_at is None:
+        return told
     ago = seconds(found.at - rank.spawned_at)
     return (Evidence(source="clock", statement=f"it has given no sign of progress in the {ago} since its start"),)
 
