@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.containers.box import AS_STRANGER, needs_stranger
+from tests.containers.box import needs_stranger
 from tests.failopen.kept import ENGINE, Engine, whole
+from tests.others import AS_STRANGER
 
 FEW = [20, 24, 32, 40, 64]
 QUICK = {24}
