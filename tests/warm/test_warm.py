@@ -264,3 +264,13 @@ def test_what_a_wrapper_or_a_module_sets_stays(warm: Warm) -> None:
         told[start] = sorted(ended.stdout.splitlines())
 
     assert told["warm"] == told["exec"] == ["[0] yes,by-wrapper,at import,-", "[1] yes,by-wrapper,at import,-"]
+
+
+def test_a_module_that_goes_through_all_variables_and_a_watchdog_of_each_rank(warm: Warm) -> None:
+    """As tqdm does, for those of its own; and whose heartbeats are wanted is each rank's own pid (sd_watchdog_enabled(3))."""
+    warm.package("heavy", "import os\nof_ours = {k: v for k, v in os.environ.items() if k.startswith('HEAVY_')}")
+    text = "import os, heavy\nprint(os.environ['WATCHDOG_PID'] == str(os.getpid()), 'WATCHDOG_PID' in heavy.of_ours)"
+    ended = warm.run(2, text, "--stall-timeout", "60")
+
+    assert sorted(ended.stdout.splitlines()) == ["[0] True False", "[1] True False"]
+    assert "forked of a server that has imported heavy" in notes(ended)
