@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 PR_SET_CHILD_SUBREAPER = 36
 LAUNCHERS = (
@@ -32,6 +33,13 @@ def pytest_configure() -> None:
             del os.environ[name]
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "unable to become a subreaper")
+
+
+# How long an example takes says how busy the machine is. The same examples each time; with EXAMPLES others each time.
+settings.register_profile(
+    "rankguard", deadline=None, derandomize="EXAMPLES" not in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("rankguard")
 
 
 @pytest.fixture(scope="session", autouse=True)
