@@ -133,6 +133,8 @@ class OomRecord(Record):
     cgroup: str | None = None
     anon_rss_bytes: int | None = None
     of_whole_machine: bool = False
+    logged_us: int = 0
+    """When, by the log's own clock: what tells the order of two that were read at once."""
 
 
 class OomCount(Record):

@@ -83,9 +83,14 @@ def count(before=0, after=1, shared=False, path="/sys/fs/cgroup/memory/job/rank-
     return OomCount(path=path, before=before, after=after, shared=shared)
 
 
-def killed(number, pid, at=9.9, child=False, rss=None, name="python3", whole=False):
+def killed(number, pid, at=9.9, child=False, rss=None, name="python3", whole=False, logged=0):
     record = OomRecord(
-        pid=pid, name=name, text=f"Killed process {pid} ({name})", anon_rss_bytes=rss, of_whole_machine=whole
+        pid=pid,
+        name=name,
+        text=f"Killed process {pid} ({name})",
+        anon_rss_bytes=rss,
+        of_whole_machine=whole,
+        logged_us=logged,
     )
     return KernelKilled(at=START + at, rank=number, record=record, is_child=child)
 

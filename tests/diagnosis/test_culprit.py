@@ -202,6 +202,14 @@ def test_two_oom_kills_in_the_kernel_logs_order() -> None:
     assert choose(case(a, b)) == judged(1, "oom-kill", 137, "kernel log order")
 
 
+def test_two_oom_kills_that_were_read_in_one_look() -> None:
+    """Seen in a container, where no order of exits is told: the log's own clock has it."""
+    a = suspect(0, by_signal(0, 9, at=10.0), ooms=(killed(0, 400, logged=1_700_300),))
+    b = suspect(1, by_signal(1, 9, at=10.0), ooms=(killed(1, 401, logged=1_700_200),))
+
+    assert choose(case(a, b)) == judged(1, "oom-kill", 137, "kernel log order")
+
+
 def test_two_oom_kills_read_at_once_are_either() -> None:
     a, b = (suspect(n, by_signal(n, 9, at=10.0 + n), ooms=(killed(n, 400 + n),)) for n in (0, 1))
 

@@ -68,6 +68,7 @@ def test_the_lines_of_one_kill_become_one_record():
         cgroup="/process_api/2fac132680d2555446e9a368c1e4a052/rgspike/r0",
         anon_rss_bytes=55840 * 1024,
         of_whole_machine=False,
+        logged_us=1_607_943_591,
     )
     assert OomLines().take([NOISE[0], CHOSEN, *NOISE, KILLED, *NOISE]) == [expected]
 

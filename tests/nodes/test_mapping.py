@@ -87,7 +87,7 @@ NEITHER = {
     "Process": {"pid", "parent", "index"},
     "Sender": {"pid", "uid"},
     "Report": {"errno", "code"},
-    "OomRecord": {"pid", "anon_rss_bytes"},
+    "OomRecord": {"pid", "anon_rss_bytes", "logged_us"},
     "OomCount": {"before", "after"},
     "Memory": {"rss_bytes", "peak_bytes", "held_bytes", "growth_bytes_s", "age_s"},
     "MemoryState": set(facts.MemoryState._fields) - {"limit_from"},

@@ -300,10 +300,8 @@ def _basis(case: Case, rank: RankCase, best: FailureClass) -> str:
 
 def _by_kernel_log(candidates: Sequence[RankCase]) -> RankCase | None:
     """The first in the kernel's log, where it tells of all of them: its order is that of the kills."""
-    instants = [rank.ooms[0].at for rank in candidates if rank.ooms]
-    if len(instants) < len(candidates) or len(set(instants)) < len(instants):
-        return None
-    return min(candidates, key=lambda rank: rank.ooms[0].at)
+    told = {(rank.ooms[0].at, rank.ooms[0].record.logged_us): rank for rank in candidates if rank.ooms}
+    return told[min(told)] if len(told) == len(candidates) else None
 
 
 def _numbers(ranks: Sequence[RankCase]) -> tuple[int, ...]:

@@ -182,6 +182,7 @@ class OomLines:
             cgroup=self._cgroups.pop(int(number), whole),
             anon_rss_bytes=int(anon) * 1024 if anon.isdecimal() else None,
             of_whole_machine=head.startswith("Out of memory"),
+            logged_us=when,
         )
 
 
