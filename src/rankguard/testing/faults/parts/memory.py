@@ -4,6 +4,7 @@ import mmap
 import os
 import resource
 import signal
+import time
 from contextlib import suppress
 
 from rankguard.linux.hierarchies import own_groups
@@ -16,12 +17,13 @@ HELD = 240 << 20
 """What the victim holds that is not the grower: more than the grower can get."""
 
 
-def fill(size: int, kept: list[mmap.mmap]) -> None:
-    """Takes memory and touches it, a step after another."""
+def fill(size: int, kept: list[mmap.mmap], pause: float = 0.0) -> None:
+    """Takes memory and touches it, a step after another, with `pause` seconds between them."""
     for _ in range(0, size, STEP):
         block = mmap.mmap(-1, STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         block[::4096] = b"x" * (STEP // 4096)
         kept.append(block)
+        time.sleep(pause)
 
 
 def oom_own_group(actor: Actor) -> None:
@@ -54,10 +56,10 @@ def oom_victim_not_grower(actor: Actor) -> None:
 
 
 def others_oom_victim_not_grower(actor: Actor) -> None:
-    """The first of the others takes what is left, and more."""
+    """The first of the others takes what is left, and more; not all that the victim had before it is stopped itself."""
     if actor.rank == min({0, 1} - {actor.victim}):
         actor.wait("filled")
-        fill(1 << 40, [])
+        fill(1 << 40, [], pause=0.02)
     actor.wait_for_ever()
 
 
