@@ -3,31 +3,31 @@
 https://microsoft.github.io/debug-adapter-protocol/specification (base protocol: `Content-Length` headers and JSON)
 """
 
+import contextlib
 import json
+import os
 import select
 import socket
 import time
 from typing import Any, Self
+
+from rankguard.linux import portuse, sockets, tree
 
 PATIENCE = 240.0
 """Seconds for one answer: debugpy begins in two, and in twenty on a machine that is busy with much else."""
 
 
 class Editor:
-    """Connected to an adapter at `port` of this machine; tries again while nobody listens there yet."""
+    """Connected to an adapter at `port` of this machine, once there is one."""
 
     def __init__(self, port: int) -> None:
         self._sequence, self._bytes = 0, b""
         self._messages: list[dict[str, Any]] = []
         until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
-                break
-            except ConnectionRefusedError:  # nothing tells when a port of somebody else begins to listen
-                if time.monotonic() > until:
-                    raise
-                select.select([], [], [], 0.02)
+        while not _answers(port):  # nothing tells when a port of somebody else begins to listen
+            assert time.monotonic() < until, f"no adapter listens at {port}"
+            select.select([], [], [], 0.02)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         return self
@@ -97,3 +97,27 @@ class Editor:
         if not data:
             raise AssertionError(f"the adapter is gone; it had said: {self._messages}")
         self._bytes += data
+
+
+def _answers(port: int) -> bool:
+    """An adapter listens for editors, and then for the processes that it is to follow.
+
+    Who connects between the two may meet an adapter that does not know its own listener yet: the thread that accepts dies
+    of an AttributeError, and no editor is ever answered (debugpy 1.8.22, `adapter/clients.py`, `serve`).
+    """
+    wanted = {f"socket:[{inode}]" for inode in portuse.sockets_on(port).listening}
+    return any(
+        len([file for file in files if sockets.named(pid, file).startswith("a TCP socket that listens")]) > 1
+        for pid in (tree.descendants(os.getpid()) if wanted else ())
+        if wanted & (files := _files(pid))
+    )
+
+
+def _files(pid: int) -> set[str]:
+    """What its descriptors are; none of a process that has gone."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+    return found
