@@ -14,8 +14,10 @@ import subprocess, sys, time
 from bench.keeper import kept
 
 def work():
-    words = [sys.executable, "-c", "import subprocess, os; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, os.getppid(), flush=True)"]
-    subprocess.run(words, start_new_session=True)
+    words = [sys.executable, "-c", "import subprocess, os; print(subprocess.Popen(['sleep', '600'], start_new_session=True, stdout=subprocess.DEVNULL).pid, os.getppid(), flush=True)"]
+    told = subprocess.run(words, start_new_session=True, stdout=subprocess.PIPE).stdout
+    sys.stdout.write(told.decode())  # once `Popen` is gone: an interrupt during its `__del__` is lost
+    sys.stdout.flush()
     sys.stdin.readline()
     return 7
 

@@ -5,6 +5,7 @@ are alive. `add GPUS` prints the new node's raylet pid, `forget PID` waits until
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,9 @@ def main():
     asked = json.loads(sys.argv[1])
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # sockets lie in it: 107 bytes at most
     head = {"include_dashboard": False, "_system_config": asked.get("config", {}), "temp_dir": folder}
+    os.makedirs(
+        "/tmp/ray", exist_ok=True
+    )  # Ray notes its address there, and makes it only where its own files lie in it
     cluster, nodes = Cluster(), {}
 
     def add(gpus, **more):
