@@ -31,7 +31,7 @@ from rankguard.jobspec import JobSpec, NodesPlan, Share, WatchPlan
 from rankguard.model import Begun, Memory, MemoryState, Sign
 from rankguard.page import logs
 from rankguard.page.chronicle import SPANS, STEPS, Signs, together
-from rankguard.page.course import CELLS, base_of, kept, line_of, points
+from rankguard.page.course import CELLS, Point, base_of, kept, line_of, points, points_of
 from rankguard.record import to_data
 from rankguard.stacks import Frame, Group, Stack, Thread
 
@@ -341,3 +341,11 @@ def test_tails_fit_and_the_first_keeps_most() -> None:
     assert counts == [100, *[20] * 9]
     assert [one["streams"]["stdout"]["cut"] for one in found] == [False, *[True] * 9]
     assert sum(counts) * 104 <= 30_000
+
+
+def test_a_look_that_the_file_has_told_already_is_one() -> None:
+    """A page server that begins while the run goes on reads the file, and is then sent what came meanwhile."""
+    known = [Point(1.0, {0: 4096}), Point(2.0, {0: 8192})]
+    sent = [{"at": at, "kib": {"0": 8}} for at in (1.0, 2.0, 2.5)]
+
+    assert [point.at for point in points_of(sent, known)] == [2.5]

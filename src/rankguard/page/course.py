@@ -93,7 +93,7 @@ def points_of(entries: Iterable[Any], before: Sequence[Point] = ()) -> list[Poin
             mask = int(str(entry.get("heard", "0"))[: _MOST_RANKS // 4], 16)
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
             continue
-        if _LEAST_AT <= at < _MOST_AT and (not told or at >= told[-1].at):
+        if _LEAST_AT <= at < _MOST_AT and (not told or at > told[-1].at):  # the file may have told it already
             told.append(Point(at, held, _size(entry.get("used")), _size(entry.get("limit")), source, max(0, mask)))
     return told[len(before[-1:]) :]
 
