@@ -61,7 +61,7 @@ def test_somebody_else_holds_the_memory(ranks: Ranks) -> None:
 
 
 def test_two_ranks_on_one_gpu(ranks: Ranks) -> None:
-    program = f"mine = f'{ranks.folder}/pid-{{RANK}}'\nopen(mine + '.new', 'w').write(str(os.getpid()))\nos.rename(mine + '.new', mine)\nwhile not os.path.exists('{ranks.folder}/pid-0'): time.sleep(0.01)\n"
+    program = f"mine = f'{ranks.folder}/pid-{{RANK}}'\nopen(mine + '.new', 'w').write(str(os.getpid()))\nos.rename(mine + '.new', mine)\nwhile not all(os.path.exists(f'{ranks.folder}/pid-{{each}}') for each in (0, 1)): time.sleep(0.01)\n"
     apps = f'for n in 0 1; do echo "GPU-1f, $(cat {ranks.folder}/pid-$n), 40000"; done'
 
     ended = ranks.run(2, program + OOM, env=with_smi(ranks.folder, SMI.format(apps=apps)))
