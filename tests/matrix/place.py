@@ -7,10 +7,11 @@ control groups of its own, so that what is left in them is its. Read next: `cell
 import ctypes
 import os
 import shutil
-import sys
+import subprocess
 from pathlib import Path
 
 from tests.matrix.axes import Place
+from tests.others import OPEN_ROOT, why_no_stranger
 
 from rankguard.linux.hierarchies import below, own_groups
 from rankguard.linux.libc import prctl
@@ -65,11 +66,7 @@ def why_not(place: Place, groups: list[str]) -> str | None:
         return "it needs root, to make control groups read-only"
     if place.groups == "own" and not groups:
         return "no control group can be made on this machine"
-    if place.user == "nobody" and root and not _seen_by_all(ROOT / "src"):
-        return "the working tree cannot be read by everybody"
-    if place.user == "nobody" and root and not _seen_by_all(Path(sys.executable).resolve()):
-        return "this Python cannot be executed by everybody"
-    return None
+    return why_no_stranger() if place.user == "nobody" else None
 
 
 def make_groups(name: str) -> list[str]:
@@ -152,6 +149,8 @@ def _unshare_mounts(place: Place) -> None:
         tops = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if " cgroup" in line]
         for top in sorted(top for top in tops if top.startswith("/sys/fs/cgroup")):
             _mount(None, top, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+    if place.user == "nobody":
+        subprocess.run(OPEN_ROOT, check=True)
 
 
 def _mount(what: str | None, where: str, kind: str | None, flags: int, options: str | None = None) -> None:
@@ -175,7 +174,3 @@ def _give(folder: str, groups: list[str]) -> None:
 
 
 _DELEGATED = ("cgroup.procs", "tasks", "cgroup.threads", "cgroup.subtree_control", "cgroup.kill")
-
-
-def _seen_by_all(path: Path) -> bool:
-    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents))

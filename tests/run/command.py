@@ -59,8 +59,9 @@ class Ranks:
     def words(self, words: list[str], **more: Any) -> Ended:
         run_dir = self.next_dir()
         env = more.pop("env", dict(os.environ))
+        before = more.pop("before", ())
         ended = subprocess.run(
-            self.command("--run-dir", str(run_dir), *words),
+            [*before, *self.command("--run-dir", str(run_dir), *words)],
             text=True, env=env, timeout=60, check=False,
             **({"capture_output": True, "stdin": subprocess.DEVNULL} | more),
         )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.linux._evidence_helpers import MIB, limited_group
-from tests.others import why_no_stranger
+from tests.others import AS_STRANGER, why_no_stranger
 from tests.run.command import Ended, Ranks
 from tests.run.test_verdicts import checked
 
@@ -60,16 +60,12 @@ def everybodys() -> Iterator[Path]:
         yield Path(folder)
 
 
-def inside(path: str, *, user: int | None = None):
-    """For a process that is about to be executed: into the group, and to be that user."""
+def inside(path: str):
+    """For a process that is about to be executed: into the group."""
 
     def enter() -> None:
         with open(f"{path}/cgroup.procs", "w") as procs:
             procs.write("0")
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
 
     return enter
 
@@ -142,7 +138,7 @@ def test_victim_and_grower_in_the_shared_group_of_somebody_who_may_make_none(eve
         pytest.skip(str(why_no_stranger()))
 
     ended = ranks.run(
-        3, VICTIM_AND_GROWER, args=(fifo,), preexec_fn=inside(group, user=65534), env=os.environ | {"HOME": "/"}
+        3, VICTIM_AND_GROWER, args=(fifo,), before=AS_STRANGER, preexec_fn=inside(group), env=os.environ | {"HOME": "/"}
     )
 
     the_grower_is_named(ended)

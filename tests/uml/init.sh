@@ -11,6 +11,7 @@ mount -t cgroup2 none /sys/fs/cgroup
 echo "+memory +pids" > /sys/fs/cgroup/cgroup.subtree_control
 "$RG_PYTHON" -c 'import socket; socket.sethostname("uml")'
 ip link set lo up
+sh "$RG_ROOT/tests/open_root.sh"
 
 mkdir /tmp/home  # not /tmp itself: what tests write there is no part of anybody's home
 export HOME=/tmp/home PYTHONDONTWRITEBYTECODE=1 TERM=dumb PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

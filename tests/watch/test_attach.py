@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from tests.linux._evidence_helpers import limited_group
-from tests.others import why_no_stranger
+from tests.others import AS_STRANGER, why_no_stranger
 from tests.run.test_memory import HOLD
 from tests.watch.engines import CORE, HEAD, Watched
 from tests.watch.test_watch import alive
@@ -288,8 +288,15 @@ def test_another_users_engine_that_we_may_not_end(open_folder: Path, request: py
     request.addfinalizer(engine.end)
     if os.getuid() != 0:
         pytest.skip("needs root, to be somebody else")
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    seeing = ("unshare", "--mount", "sh", "-c", 'mount -t proc -o hidepid=0 proc /proc && exec "$@"', "sh", *nobody)
+    seeing = (
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount -t proc -o hidepid=0 proc /proc && exec "$@"',
+        "sh",
+        *AS_STRANGER,
+    )
     env = {**os.environ, "RANKGUARD_HOME": str(engine.folder / "home")}
     if why_no_stranger() is not None:
         pytest.skip(str(why_no_stranger()))
