@@ -13,7 +13,7 @@ from typing import Any
 from rankguard.errors import UsageError
 from rankguard.model import Verdict
 from rankguard.record import Record
-from rankguard.report.logtail import opened
+from rankguard.report.logtail import lines, opened
 from rankguard.runs.folder import JOURNAL, STATE, VERDICT, find_run, json_in, run_in
 from rankguard.runs.folder import Run as Found
 
@@ -45,8 +45,8 @@ class Run(Record):
             return iter(())
         from rankguard.runs.journal import entries
 
-        lines = entries(self.folder)
-        return (line for line in lines if line.get("fact", line.get("order")) in kinds) if kinds else lines
+        told = entries(self.folder)
+        return (line for line in told if line.get("fact", line.get("order")) in kinds) if kinds else told
 
     def log_path(self, rank: int, stream: str = "stderr", attempt: int | None = None) -> Path | None:
         """The file with what a rank printed; None where there is none, as of a stream that has said nothing, or a link in
@@ -58,18 +58,12 @@ class Run(Record):
 
         Raises `UsageError` for a stream that is none.
         """
-        if stream not in _STREAMS:
-            raise UsageError(f"stream={stream!r} is not known", "stderr or stdout")
-        if self.folder is None:
+        found = self._open_log(rank, stream, attempt)
+        if found is None:
             return None
-        if attempt is None:
-            attempt = max(_numbers(self.folder / f"rank-{int(rank)}", "attempt-"), default=0)
-        path = f"rank-{int(rank)}/attempt-{int(attempt)}/{stream}.log"
-        fd = opened(str(self.folder), path)
-        if fd is None:
-            return None
+        path, fd = found
         os.close(fd)
-        return self.folder / path
+        return path
 
     def log(self, rank: int, stream: str = "stderr", attempt: int | None = None) -> str:
         """What a rank printed, as text; empty where there is no file. Of much output the first quarter and the last three
@@ -81,12 +75,22 @@ class Run(Record):
 
         Raises `UsageError` for a stream that is none, and `OSError` where the file cannot be read.
         """
-        path = self.log_path(rank, stream, attempt)
-        fd = None if path is None else opened(str(self.folder), str(path.relative_to(str(self.folder))))
-        if fd is None:
+        found = self._open_log(rank, stream, attempt)
+        if found is None:
             return ""
-        with os.fdopen(fd, "rb") as file:
+        with os.fdopen(found[1], "rb") as file:
             return file.read().decode(errors="replace")
+
+    def _open_log(self, rank: int, stream: str, attempt: int | None) -> tuple[Path, int] | None:
+        if stream not in _STREAMS:
+            raise UsageError(f"stream={stream!r} is not known", "stderr or stdout")
+        if self.folder is None:
+            return None
+        if attempt is None:
+            attempt = max(_numbers(self.folder / f"rank-{int(rank)}", "attempt-"), default=0)
+        path = f"rank-{int(rank)}/attempt-{int(attempt)}/{stream}.log"
+        fd = opened(str(self.folder), path)
+        return None if fd is None else (self.folder / path, fd)
 
     def memory(self) -> list[dict[str, Any]]:
         """The looks at the ranks' memory, oldest first, of a long run the older ones farther apart; empty where none were kept.
@@ -97,7 +101,6 @@ class Run(Record):
         if self.folder is None:
             return []
         from rankguard.page.course import NAME, points
-        from rankguard.report.logtail import lines
 
         return [
             {

@@ -163,6 +163,14 @@ class Engine:
         assert self.verdict["teardown"]["survivors"] == []
         return status
 
+    def falls_with(self, pid: int) -> tuple[float, float]:
+        """Kill one that is known: the engine is ended, and the verdict names it. How long it took, as `told` has it."""
+        _fact, took = self.told(pid, self.kill(pid))
+        assert self.ended() == 137
+        culprit = self.verdict["culprit"]
+        assert (culprit["pid"], culprit["cause"]["kind"]) == (pid, "killed")
+        return took
+
     def stopped(self, number: int = signal.SIGTERM) -> int:
         """Ask it to end, as a container's runtime does."""
         assert self.front.poll() is None, f"it has ended:\n{self.stdout}\n{self.stderr}"

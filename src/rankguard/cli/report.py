@@ -28,18 +28,28 @@ def report(words: Sequence[str]) -> int:
         return 0
     if asked.html is not None or "html" in asked.given:
         return _page(asked)
-    name, address = address_of(asked.run)
-    try:
-        run = find_run(asked.run)
-    except UsageError:
-        if address is None:
-            raise
-        return _live(name, None, address, as_json=asked.json)  # it keeps no files
+    name, run, address = _found(asked.run)
+    if run is None:
+        return _live(name, None, address, as_json=asked.json)
     if run.ended:
         return _ended(run, as_json=asked.json)
     if run.is_live() is not False:
         return _live(run.id, run, address, as_json=asked.json)
     return _cut_off(run, as_json=asked.json)
+
+
+def _found(words: str | None) -> tuple[str, Run | None, str | None]:
+    """A run's name, its files, null where it lives and keeps none, and the address of its supervisor, null where it has none.
+
+    Raises `UsageError` where there is neither.
+    """
+    name, address = address_of(words)
+    try:
+        return name, find_run(words), address
+    except UsageError:
+        if address is None:
+            raise
+        return name, None, address
 
 
 def _page(asked: SimpleNamespace) -> int:
@@ -48,15 +58,9 @@ def _page(asked: SimpleNamespace) -> int:
 
     file = checked(asked.html, as_json=asked.json)
     assert file is not None  # the option has a value
-    name, address = address_of(asked.run)
-    try:
-        run = find_run(asked.run)
-    except UsageError:
-        if address is None:
-            raise
-        raise UsageError(
-            f"run {name} keeps no files that a page could be made of", f"rankguard report {name}"
-        ) from None
+    name, run, address = _found(asked.run)
+    if run is None:
+        raise UsageError(f"run {name} keeps no files that a page could be made of", f"rankguard report {name}")
     answer: dict[str, Any] = {}
     if not run.ended and address is not None:
         with contextlib.suppress(NotLive, TimeoutError):

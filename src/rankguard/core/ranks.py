@@ -58,10 +58,8 @@ def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
     rank.pid, rank.spawned_at = fact.pid, fact.at
     job.spawned += 1
     job.warm = job.warm or fact.warm
-    if (
-        job.spec.adopted or job.spec.nodes is not None
-    ):  # its node has been told, too, and says which signals were its own
-        return ()
+    if job.spec.adopted or job.spec.nodes is not None:
+        return ()  # the agent of its node has been told, too, and alone can say which signals were its own
     number = SIGTERM if job.stop is None else job.stop.signal
     number = number if job.killed_at is None else SIGKILL
     return (SignalRank("the job was told to end while this rank started", rank.rank, number),)

@@ -29,9 +29,8 @@ def stall_hints(case: Case, rank: RankCase | None, found: Examined) -> list[str]
     """The most useful first."""
     stack = stack_of(found, rank.rank) if rank else None
     held = held_hint(case, rank, stack) if rank and stack else None
-    hints = [held]
-    if held is None:
-        hints = [_peer_hint(case, rank, stack) if rank and stack else None, _if_slow(case, rank, found)]
+    peer = _peer_hint(case, rank, stack) if rank and stack else None
+    hints = [held] if held is not None else [peer, _if_slow(case, rank, found)]
     if found.saved is not None:
         all_ = "all ranks" if case.spec.watch is None else "all its processes"
         hints.append(f"read what {all_} were doing: {found.saved}")

@@ -80,6 +80,8 @@ def _make_room_for_signals() -> None:
 
     By hand, since `ctypes` costs milliseconds. What the kernel is told of must never be freed.
     """
+    if sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
+        return
     try:
         import _ctypes
 
@@ -87,9 +89,8 @@ def _make_room_for_signals() -> None:
         at = id(room) + bytes.__basicsize__ - 1  # where its content begins, in CPython
         told = b"".join(number.to_bytes(8, sys.byteorder) for number in (at, 0, len(room)))  # stack_t, sigaltstack(2)
         call = _ctypes.dlsym(_ctypes.dlopen(None, 0), "sigaltstack")  # type: ignore[arg-type]  # None: what is here already
-        if sys.implementation.name == "cpython" and sys.maxsize > 1 << 32:
-            _ctypes.Py_INCREF(room)
-            _ctypes.call_function(call, (told, None))
+        _ctypes.Py_INCREF(room)
+        _ctypes.call_function(call, (told, None))
     except (ImportError, AttributeError, TypeError, OSError, MemoryError):
         pass  # then it is as faulthandler has it
 

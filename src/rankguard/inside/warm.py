@@ -41,9 +41,8 @@ def serve(fd: int, find: "Callable[[list[str]], list[str]]", fresh_main: "Callab
     """Import, tell, and fork; returns in each rank, ready to run the program. `find(arguments)`: modules to import."""
     os.set_inheritable(fd, False)
     del os.environ["RANKGUARD_WARM"]
-    os.environ.pop(
-        "WATCHDOG_PID", None
-    )  # ours: a rank has its own, and who goes through all variables reads none of a rank
+    # Ours: a rank has its own, and a module that goes through all variables has read none of a rank's.
+    os.environ.pop("WATCHDOG_PID", None)
     import ctypes  # noqa: F401  # what every rank will need
     import fcntl  # noqa: F401
     import json
