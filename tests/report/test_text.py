@@ -143,6 +143,20 @@ def test_memory_of_a_rank_that_ran_into_its_own_limit():
     assert "  memory  rank 0 had 3.0 GiB at most" in actual.splitlines()
 
 
+def test_memory_that_was_given_back_by_the_look_at_it():
+    limit = samples.oom().memory
+    assert limit is not None
+    after = limit.replace(used_bytes=85 << 30, ranks_bytes=84 << 30)
+    before = limit.replace(age_s=0.2)
+
+    assert "), just after: ranks 84.0" in final_report(samples.oom().replace(memory=after))
+    assert "), 0.20 s before: ranks 98.9" in final_report(samples.oom().replace(memory=before))
+    assert "just after" not in final_report(samples.oom())
+    # Not of one instant: some died in between.
+    part = limit.replace(ranks_bytes=101 << 30)
+    assert "job/memory.max): cache 0.4" in final_report(samples.oom().replace(memory=part))
+
+
 def test_memory_without_a_limit():
     whole = samples.oom().replace(memory=MemoryState(used_bytes=3 << 30))
 

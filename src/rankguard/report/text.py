@@ -232,19 +232,25 @@ def _memory(verdict: Verdict, culprit: Culprit, block: Block) -> None:
 
 _AGE_S = 0.05
 """What is older than this is told with its age."""
+_FULL = 0.97
+"""Of a limit."""
 
 
 def _domain(state: MemoryState, unit: say.Unit) -> str:
     used = state.used_bytes or 0
     text = f"{unit.of(used)} of {unit.of(state.limit_bytes)}" if state.limit_bytes else unit.of(used)
     text += f" {unit.name}" + (f" ({say.cut_path(state.limit_from, 48)})" if state.limit_from else "")
-    text += f", {say.seconds(state.age_s)} before" if state.age_s is not None and state.age_s >= _AGE_S else ""
+    if state.age_s is None and used < _FULL * (state.limit_bytes or 0):
+        text += ", just after"  # else one would ask why there was a kill
+    elif state.age_s is not None and state.age_s >= _AGE_S:
+        text += f", {say.seconds(state.age_s)} before"
     firm = state.firm_bytes
     cache = state.cache_bytes if firm is None else used - firm  # all file pages; the kubelet counts inactive ones alone
-    split = [("ranks", state.ranks_bytes), ("shared", state.shared_bytes or None), ("cache", cache)]
-    if state.ranks_bytes is not None and cache is not None:
-        # The parts are not read in one instant, so the rest may come out below zero.
-        split.append(("other", used - state.ranks_bytes - cache - (state.shared_bytes or 0)))
+    # The parts are not read in one instant: those of the ranks may be more than all, and the rest below zero.
+    ranks = state.ranks_bytes if (state.ranks_bytes or 0) <= used else None
+    split = [("ranks", ranks), ("shared", state.shared_bytes or None), ("cache", cache)]
+    if ranks is not None and cache is not None:
+        split.append(("other", used - ranks - cache - (state.shared_bytes or 0)))
     told = [f"{name} {unit.of(size)}" for name, size in split if size is not None and size >= 0]
     return f"{text}: {', '.join(told)}" if told else text
 

@@ -188,6 +188,10 @@ class Samples:
                 held = max(held, then[0]) if then is not None else held  # its child may be gone by now
                 seen[number] = known.replace(held_bytes=held, growth_bytes_s=growth)
         total = sum(memory.held_bytes or 0 for memory in seen.values())
+        if total > (
+            looked.state.used_bytes or total
+        ):  # those that have gone have given theirs back, and others have it
+            total = sum(seen[number].held_bytes or 0 for number, _memory in looked.memory)
         return looked.replace(memory=tuple(sorted(seen.items())), state=self._state_before(now, looked.state, total))
 
     def _tight_before(self, now: float) -> "_Tight | None":

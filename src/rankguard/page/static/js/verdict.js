@@ -95,9 +95,9 @@
   // Whose memory it was about: the limit is that of all.
   function together(memory) {
     if (!memory || memory.limit_bytes === null || memory.used_bytes === null) return null;
-    const ranks = memory.ranks_bytes !== null ? ", the ranks' " + rg.bytes(memory.ranks_bytes) + " among it" : "";
-    const before = memory.age_s !== null ? ", " + rg.span(memory.age_s) + " before" : "";
-    return "all together " + rg.bytes(memory.used_bytes) + " of " + rg.bytes(memory.limit_bytes) + ranks + before;
+    const ranks = memory.ranks_bytes !== null && memory.ranks_bytes <= memory.used_bytes ? ", the ranks' " + rg.bytes(memory.ranks_bytes) + " among it" : "";
+    const when = memory.age_s !== null ? rg.span(memory.age_s) + " before" : "just after";
+    return "all together " + rg.bytes(memory.used_bytes) + " of " + rg.bytes(memory.limit_bytes) + " " + when + ranks;
   }
 
   function followers(view) {
