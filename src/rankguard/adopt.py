@@ -124,10 +124,14 @@ def guard(
     after a failure raises `RankFailed`. The processes are held from now on and watched from the beginning of the block; a
     death before that is told as well.
 
-    Raises `UsageError` for what is no process, and `OSError` when the descriptors run out (one for each process).
+    Raises `UsageError` for what is no process or no function, and `OSError` when the descriptors run out (one for each
+    process).
 
         with rankguard.guard(procs, on_failure=lambda verdict: print(verdict.statement)) as g:
             serve()
             g.stopping()
     """
+    for name, callback in (("on_failure", on_failure), ("on_ending", on_ending)):
+        if callback is not None and not callable(callback):
+            raise UsageError(f"{name} must be a function, not {callback!r}")
     return Guard(Watch(adopt(processes, names)), on_failure, on_ending)

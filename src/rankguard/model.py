@@ -442,8 +442,10 @@ class Verdict(Record):
 
         `data`: its object. Fields that we do not know are passed over, so a newer one can be read.
 
-        Raises `ValueError` when its schema is not ours, and `TypeError` when a field is missing.
+        Raises `ValueError` when its schema is not ours, and `TypeError` when it is no object, or a field is missing.
         """
+        if not isinstance(data, Mapping):
+            raise TypeError(f"not a {SCHEMA}: a {type(data).__name__}")
         if data.get("schema") != SCHEMA:
             raise ValueError(f"not a {SCHEMA}: schema is {data.get('schema')!r}")
         return from_data(cls, data)

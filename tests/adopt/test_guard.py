@@ -243,6 +243,11 @@ def test_add_to_nothing_and_after_a_failure():
             guard.add(ranks.processes[0])
 
 
+def test_what_is_no_function_is_told_before_there_is_a_failure_to_tell():
+    with pytest.raises(rankguard.UsageError, match="on_failure must be a function, not 5"):
+        rankguard.guard([os.getppid()], on_failure=5)
+
+
 def test_forget():
     with Ranks(count=3) as ranks:
         endings = []

@@ -375,6 +375,7 @@ def test_a_grandchild_by_its_pid(reap):
 
 def test_what_cannot_be_watched():
     reader, writer = mp.Pipe(duplex=False)
+    on_disk = open(__file__)  # noqa: SIM115  # closed below
     process = mp.Process(target=print)
     for processes, readers, options in [
         ([], [reader], {}),
@@ -388,12 +389,15 @@ def test_what_cannot_be_watched():
         ([os.getppid()], [reader], {"timeout": -1}),
         ([os.getppid()], [reader], {"timeout": float("nan")}),
         ([os.getppid()], [reader], {"names": []}),
+        ([os.getppid()], [reader], {"names": [1]}),  # its verdict could not be printed
+        ([os.getppid()], [on_disk], {}),
     ]:
         before = programs.open_fds()
         with pytest.raises(rankguard.UsageError):
             rankguard.wait_ready(processes, readers, **options)
         assert programs.open_fds() == before
     reader.close()
+    on_disk.close()
     with pytest.raises(rankguard.UsageError):
         rankguard.wait_ready([os.getppid()], [reader])
     writer.close()

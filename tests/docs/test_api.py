@@ -73,6 +73,13 @@ def test_every_parameter_is_told() -> None:
     assert untold == []
 
 
+def test_examples_are_code() -> None:
+    # The formatter takes the indentation of a docstring that is nothing but a first line and an example.
+    prose = re.sub(r"^```.*?^```", "", MAKER.API.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+    assert re.findall(r"^\w[\w, ]* = .*\(|^(?:with|try|print)\b.*[:)]$", prose, re.MULTILINE) == []
+
+
 def test_many_parameters_are_a_table() -> None:
     for name, (function, _kind) in CALLABLES.items():
         told = [each for what, each in MAKER.parts(inspect.cleandoc(function.__doc__)) if what == "entry"]

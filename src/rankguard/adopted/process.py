@@ -144,6 +144,9 @@ def adopt(processes: Sequence[Any], names: Sequence[str | None] | None) -> list[
     processes = list(processes)
     if names is not None and len(names) != len(processes):
         raise UsageError(f"{len(names)} names for {len(processes)} processes")
+    for name in names or ():
+        if name is not None and not isinstance(name, str):
+            raise UsageError(f"names holds {name!r}: expected text", "str(…)")
     adopted: list[Adopted] = []
     try:
         for rank, process in enumerate(processes):

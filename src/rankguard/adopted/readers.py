@@ -49,8 +49,13 @@ class Readers:
             raise UsageError("the same reader twice")
         self.missing = len(self._readers)
         watch.before_endings = self._drain
-        for each in self._readers:
-            watch.listen(each.fd, each.on_news)
+        for each, reader in zip(self._readers, readers, strict=True):
+            try:
+                watch.listen(each.fd, each.on_news)
+            except PermissionError:  # epoll(7) of a file on disk
+                raise UsageError(
+                    f"{reader!r} cannot be waited for", "the receiving end of multiprocessing.Pipe"
+                ) from None
         watch.owes_nothing(range(len(self._readers), len(processes)))
 
     @property

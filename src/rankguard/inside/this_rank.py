@@ -123,11 +123,13 @@ _ranks: dict[int, Rank] = {}
 
 
 def this_rank() -> Rank:
-    """The rank that this process is; one object for each process. Never raises: outside rankguard it is rank 0 of 1.
+    """The rank that this process is; one object for each process.
 
-    rank = rankguard.this_rank()
-    rank.status("loading shards", done=3, total=8)
-    rank.ready({"max_tokens": 4096})
+    Never raises: outside rankguard it is rank 0 of 1.
+
+        rank = rankguard.this_rank()
+        rank.status("loading shards", done=3, total=8)
+        rank.ready({"max_tokens": 4096})
     """
     pid = os.getpid()
     found = _ranks.get(pid)
