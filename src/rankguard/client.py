@@ -21,6 +21,9 @@ from rankguard.linux.files import devnull
 from rankguard.record import to_data
 from rankguard.wire import Message, Wire
 
+DAY = 86400.0
+"""poll(2) takes no more than 24 days of milliseconds at once."""
+
 GONE_S = 11.0
 """The warden's own bound for an empty tree is 10 s."""
 
@@ -121,7 +124,7 @@ class Client:
                 break
             poll = select.poll()
             poll.register(self.wire, select.POLLIN | (select.POLLOUT if self.wire.pending else 0))
-            poll.poll(None if left is None else left * 1000)
+            poll.poll(None if left is None else min(left, DAY) * 1000)
             self.wire.flush()
             messages = self.wire.receive()
         return messages

@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from rankguard import inside
+from rankguard import inside, launchargs
 from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.jobspec import JobSpec
-from rankguard.launchargs import address, check, check_seconds, check_text, placed
 from rankguard.linux.notify import PAYLOAD
 from rankguard.model import Verdict
 from rankguard.record import prepare
@@ -68,9 +67,9 @@ class Job:
         From now on a rank that ends before it is ready has failed. Raises `RankFailed` for any failure of any rank,
         one that had reported included, and `ReadyTimeout` when somebody is late; the job is then being stopped.
         The error comes at once; its `verdict`, when somebody looks at it, may take some milliseconds longer. Raises
-        `UsageError` when the job has ended without a failure.
+        `UsageError` when the job has ended without a failure, and for a `timeout` that is no number.
         """
-        self._client.send({"do": "expect", "timeout": timeout})
+        self._client.send({"do": "expect", "timeout": launchargs.limit(timeout)})
         while True:
             ready = self._ready()
             # What seemed to be a time-out may be found to be something else.
@@ -86,7 +85,7 @@ class Job:
         """
         import asyncio  # half of what `import rankguard.job` cost
 
-        self._client.send({"do": "expect", "timeout": timeout})
+        self._client.send({"do": "expect", "timeout": launchargs.limit(timeout)})
         loop = asyncio.get_running_loop()
         while True:
             self.poll(0)
@@ -160,9 +159,12 @@ class Job:
 
         `grace`: those seconds; None: `launch`'s.
 
-        Returns the verdict and raises for no failure: that of a job that was well is `interrupted`, or `succeeded`.
+        Returns the verdict and raises for no failure: that of a job that was well is `interrupted`, or `succeeded`. Raises
+        `UsageError` for a `grace` that is negative or no number.
         """
-        self._client.stop(signal.SIGTERM, grace=self._spec.grace if grace is None else grace, by="the caller")
+        grace = self._spec.grace if grace is None else grace
+        launchargs.check_seconds(grace=grace)
+        self._client.stop(signal.SIGTERM, grace=grace, by="the caller")
         while self._final is None:
             self.poll(None)
         return self._final
@@ -388,16 +390,24 @@ def launch(  # noqa: PLR0913  # the contract's door
             "launch() was called while a rank imports the main module",
             "put it under `if __name__ == '__main__':`",
         )
-    check(nprocs, start, console, max_restarts)
-    check_seconds(
+    launchargs.check(nprocs, start, console, max_restarts)
+    launchargs.check_seconds(
         grace=grace,
         ready_timeout=ready_timeout,
         stall_timeout=stall_timeout,
         restart_window=restart_window,
         restart_delay=restart_delay,
     )
-    check_text(env=env if isinstance(env, Mapping) else None, labels=labels)
-    nodes = placed(on, nprocs, nnodes, ray_address, resources, join_timeout)
+    launchargs.check_text(labels=labels)
+    if not callable(env):
+        launchargs.check_variables("env", env)
+    launchargs.check_path("cwd", cwd)
+    launchargs.check_path("run_dir", run_dir)
+    redact = launchargs.texts("redact", redact)
+    preload = None if preload is None else launchargs.texts("preload", preload)
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event must be a function, not {on_event!r}")
+    nodes = launchargs.placed(on, nprocs, nnodes, ray_address, resources, join_timeout)
     shipment = parcel = None
     if callable(target):
         from rankguard.launchers.function import pack, ship
@@ -409,10 +419,7 @@ def launch(  # noqa: PLR0913  # the contract's door
         argv = [*_python(), inside.BOOTSTRAP, "--function", "3"]
         command = [f"{target.__module__}.{getattr(target, '__qualname__', target)}"]
     else:
-        argv = [str(word) for word in target]
-        command = argv
-        if not argv:
-            raise UsageError("an empty command")
+        argv = command = launchargs.command_words(target)
         if args or kwargs:
             raise UsageError("a command takes no args and kwargs", "put them into its list of words")
     packed = shipment or parcel
@@ -421,7 +428,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             command=command,
             argv=argv,
             nprocs=nprocs,
-            env=env if isinstance(env, Mapping) else None,
+            env=None if callable(env) else env,
             rank_env=tuple(_env_of(env, rank) for rank in range(nprocs)) if callable(env) else (),
             cwd=cwd,
             run_dir=run_dir,
@@ -430,7 +437,7 @@ def launch(  # noqa: PLR0913  # the contract's door
             cargo=None if parcel is None else parcel.cargo,
             master_addr="127.0.0.1" if nodes is None else "",
             start=start,
-            preload=None if preload is None else tuple(preload),
+            preload=preload,
             imports_of=_file_of(target),
             import_path=() if packed is None else packed.path,
             ready_timeout=ready_timeout,
@@ -439,9 +446,9 @@ def launch(  # noqa: PLR0913  # the contract's door
             max_restarts=max_restarts,
             restart_window=restart_window,
             restart_delay=restart_delay,
-            http=None if http is None else address(http),
+            http=None if http is None else launchargs.address(http),
             labels=dict(labels or {}),
-            redact=tuple(redact),
+            redact=redact,
             console=console,
             events=on_event is not None,
         )
@@ -463,9 +470,9 @@ def launch(  # noqa: PLR0913  # the contract's door
 
 
 def _env_of(env: Callable[[int], Mapping[str, str]], rank: int) -> dict[str, str]:
-    told = dict(env(rank))
-    check_text(**{f"env({rank})": told})
-    return told
+    told = env(rank)
+    launchargs.check_variables(f"env({rank})", told)
+    return dict(told)
 
 
 def _file_of(target: object) -> tuple[str, ...]:

@@ -317,9 +317,22 @@ def test_functions_of_main_and_its_guard(tmp_path: Path) -> None:
             {"stall_timeout": 0},
             "stall_timeout must be more than 0 seconds, not 0 (stall_timeout=None is no such limit)",
         ),
+        ({"grace": None}, "grace must be a number of seconds, not None"),
+        (
+            {"stall_timeout": float("inf")},
+            "stall_timeout must be a number of seconds, not inf (stall_timeout=None is no such limit)",
+        ),
+        ({"max_restarts": 1.5}, "max_restarts must be a whole number, not 1.5"),
         ({"args": (1,)}, "a command takes no args and kwargs (put them into its list of words)"),
         ({"env": {"TOKEN": b"secret"}}, "env holds 'TOKEN' with a bytes: expected text (str(…))"),
         ({"env": lambda rank: {"RANK_ID": rank}}, "env(0) holds 'RANK_ID' with a int: expected text (str(…))"),
+        ({"env": {"A=B": "1"}}, "env holds 'A=B', which cannot be the name of a variable"),
+        ({"env": {"A": "1\0"}}, "the value of 'A' in env holds a NUL byte, or what is no character"),
+        ({"env": ["A=1"]}, "env must be a mapping of text to text, not a list"),
+        ({"cwd": "/\0"}, "cwd holds a NUL byte, or what is no character"),
+        ({"preload": "torch"}, "preload must be a list of texts (preload=['…'])"),
+        ({"redact": "abc"}, "redact must be a list of texts (redact=['…'])"),
+        ({"on_event": 5}, "on_event must be a function, not 5"),
         ({"labels": {"step": 3}}, "labels holds 'step' with a int: expected text (str(…))"),
         ({"http": "x"}, "http='x': expected HOST:PORT, such as :8080 or 0.0.0.0:8080"),
     ],
@@ -329,3 +342,32 @@ def test_what_has_no_meaning_is_told_before_anything_is_started(asked: dict[str,
         rankguard.launch(["true"], **asked)
 
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("true", "a command is a list of words, not one text (['python', 'train.py'], or shlex.split of it)"),
+        (None, "target is a NoneType: expected a function, or a command as a list of words (['program', 'word'])"),
+        ([""], "an empty command"),
+        (["echo", "a\0b"], "word 1 of the command holds a NUL byte, or what is no character"),
+    ],
+)
+def test_what_is_no_command_is_told_before_anything_is_started(command: Any, said: str) -> None:
+    with pytest.raises(rankguard.UsageError) as raised:
+        rankguard.launch(command)
+
+    assert str(raised.value) == said
+
+
+def test_what_is_no_number_of_seconds_does_not_end_the_job() -> None:
+    never = float("inf")
+    with rankguard.launch(targets.report_ready, nprocs=1, args=("p",)) as job:
+        with pytest.raises(rankguard.UsageError, match=r"timeout must be a number of seconds, not '5'"):
+            job.wait_ready("5")  # type: ignore[arg-type]
+        with pytest.raises(rankguard.UsageError, match="grace must not be negative: -1"):
+            job.stop(-1)
+        payloads = job.wait_ready(never)
+        verdict = job.wait(never)
+
+    assert (len(payloads), verdict.outcome) == (1, "succeeded")

@@ -179,7 +179,7 @@ def test_the_users_own_patterns():
 
 
 def test_a_bad_pattern_is_a_usage_error():
-    with pytest.raises(UsageError, match=r"--redact is not a regular expression: missing \)") as told:
+    with pytest.raises(UsageError, match=r"`redact` is not a regular expression: missing \)") as told:
         Redactor(["(hunter2"])
     assert "hunter2" not in str(told.value)
 

@@ -249,7 +249,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:  # it is not quoted: it may be a secret itself
-        raise UsageError(f"an expression of --redact is not a regular expression: {error}") from error
+        raise UsageError(f"an expression of `redact` is not a regular expression: {error}") from error
 
 
 def _named_values(s: str, learn: Learn) -> str:
