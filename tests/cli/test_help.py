@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from rankguard.cli import help as pages
+from rankguard.cli.arguments import options_in
 from rankguard.cli.options import OPTIONS, TOPICS
 from rankguard.cli.topics import PAGES
-from rankguard.cli.verbs import VERBS
+from rankguard.cli.verbs import VERBS, common
 
 LINES, COLUMNS = 23, 80
 SCREENS = [
@@ -94,6 +95,14 @@ def test_every_verb_exists() -> None:
     from rankguard.cli import _function
 
     assert [name for name in VERBS if not callable(_function(name))] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_options_of_every_verb_are_taken_as_they_are_written(verb) -> None:
+    options = [*VERBS[verb].options, *common(verb)]
+    words = [name for option in options for name in option.names]
+
+    assert [options_in(word, ["x"], options)[0][0].name for word in words] == [o.name for o in options for _ in o.names]
 
 
 def test_help_texts_keep_to_the_guide() -> None:

@@ -292,6 +292,8 @@ def test_explain_names_processes_and_prints_the_rules(engines: Engines) -> None:
         ([], "no COMMAND is given"),
         (["--pid", "1", "--", "true"], "expected one of COMMAND, --pid and --match"),
         (["--rank-pattern", "(", "--", "true"], "--rank-pattern"),
+        (["--rank-pattern", "", "--", "true"], "this one matches everything"),
+        (["--leave-pattern", "a|", "--", "true"], "this one matches everything"),
         (["--on-failure", "explode", "--", "true"], "expected stop or report"),
     ],
 )

@@ -62,8 +62,7 @@ def value_at(operand: Operand) -> Value:
 
 def options_of(verb: Verb) -> tuple[Option, ...]:
     """Its own and the common ones, each once."""
-    known = {option.name for option in verb.options}
-    return (*verb.options, *(option for option in common(verb.name) if option.name not in known))
+    return (*verb.options, *common(verb.name))
 
 
 # ── bash ─────────────────────────────────────────────────────────────────────────────────────────────────────────

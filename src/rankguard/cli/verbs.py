@@ -133,8 +133,10 @@ HIDDEN = {"agent": Verb("agent", "one node's part of a job", "rankguard.cli.agen
 
 
 def common(verb: str) -> tuple[Option, ...]:
-    """Options of every verb."""
-    return (_option(verb, "-h --help", "this help"), _option(verb, "--no-color", "no colours"))
+    """Options of every verb, less those that it has among its own."""
+    of_all = (_option(verb, "-h --help", "this help"), _option(verb, "--no-color", "no colours"))
+    own = {option.name for option in (VERBS | HIDDEN)[verb].options}
+    return tuple(option for option in of_all if option.name not in own)
 
 
 def parse(verb: str, words: Sequence[str]) -> SimpleNamespace | None:
