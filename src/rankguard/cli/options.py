@@ -105,9 +105,9 @@ OPTIONS = (
         "CPUs and memory near each rank's GPU: node, socket, exclusive or core-complex", "MODE",
         choices=("node", "socket", "exclusive", "core-complex"), pet=False,
     ),
-    _ours("--start", "ranks", "how Python ranks come to be: exec, warm (import once, fork each) or auto (warm where it is safe)", "HOW",
+    _ours("--start", "ranks", "how Python ranks come to be: exec, warm (import once, fork each), or auto, warm where it is safe (auto)", "HOW",
           default="auto", choices=("auto", "exec", "warm")),
-    _ours("--preload", "ranks", "what a warm start imports: auto (the program's own imports), none, or MOD,…", "MOD,…",
+    _ours("--preload", "ranks", "what a warm start imports: MOD,…, none, or auto, the program's own imports (auto)", "MOD,…",
           default="auto"),
     _torch(
         "--master-addr", "ranks",
@@ -291,7 +291,7 @@ SHARED = tuple(BY_FIELD[field].replace(**_FOR_WATCH) for field in _AS_OF_RUN)
 """Options that `watch` takes, too, with the same meaning."""
 
 OF_NODES = (
-    BY_FIELD["nnodes"].replace(**_FOR_WATCH, help="machines of the engine; the same command on each"),
+    BY_FIELD["nnodes"].replace(**_FOR_WATCH, help="machines of the engine; the same command on each (1)"),
     BY_FIELD["node_rank"].replace(**_FOR_WATCH, help="which one this is (auto)"),
     BY_FIELD["rdzv_endpoint"].replace(**_FOR_WATCH, help="where node 0 is: HOST or HOST:PORT (29490)"),
     BY_FIELD["rdzv_id"].replace(**_FOR_WATCH, help="a name, the same on each node", shown="none"),
