@@ -5,6 +5,7 @@ and what they say is read when the caller waits. Leaving the block leaves no pro
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from rankguard.client import Client
 from rankguard.errors import RankFailed, ReadyTimeout, SpawnFailed, UsageError
 from rankguard.jobspec import JobSpec
 from rankguard.linux.notify import PAYLOAD
-from rankguard.model import Verdict
+from rankguard.model import Cause, Verdict
 from rankguard.record import prepare
 from rankguard.spec import job_spec, settled
 
@@ -226,7 +227,7 @@ class Job:
         if culprit is not None and culprit.cause.kind == "cannot-start":
             verdict = self.verdict
             self.close()
-            raise SpawnFailed(culprit.cause.statement, exit_code=verdict.exit_code if verdict is not None else 125)
+            raise _not_started(culprit.cause, verdict)
         return self
 
     def _ready(self) -> list[Any] | None:
@@ -295,6 +296,15 @@ class Job:
         from rankguard.lost import verdict_without_supervisor
 
         return verdict_without_supervisor(self._spec, bug, gone=self._client.wait_gone())
+
+
+def _not_started(cause: Cause, verdict: Verdict | None) -> SpawnFailed:
+    """The kernel's number is the last word of its evidence (`diagnosis/causes.py`: `exec: ENOENT`)."""
+    names = [each.statement.rpartition(" ")[2] for each in cause.evidence]
+    number = next((found for name in names if isinstance(found := getattr(errno, name, None), int)), None)
+    if verdict is None:
+        return SpawnFailed(cause.statement, number)
+    return SpawnFailed(cause.statement, number, verdict.exit_code, next(iter(verdict.hints), None))
 
 
 class _Judgement:

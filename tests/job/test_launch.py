@@ -1,6 +1,7 @@
 """`launch`: ranks of a function or a command, from any program."""
 
 import asyncio
+import errno
 import gc
 import multiprocessing
 import os
@@ -159,13 +160,20 @@ def test_what_cannot_travel_is_named_before_anything_starts() -> None:
         rankguard.launch(targets.report_ready, args=("fine", threading.Lock()))
 
 
-@pytest.mark.parametrize(("command", "code"), [(["/no/such/program"], 127), (["/etc/passwd"], 126)])
-def test_spawn_failed_leaves_nothing(command: list[str], code: int) -> None:
+@pytest.mark.parametrize(
+    ("command", "code", "number", "hint"),
+    [
+        (["/no/such/program"], 127, errno.ENOENT, "check that `/no/such/program` exists"),
+        (["/etc/passwd"], 126, errno.EACCES, "make it executable: `chmod +x /etc/passwd`"),
+    ],
+)
+def test_spawn_failed_leaves_nothing(command: list[str], code: int, number: int, hint: str) -> None:
     with pytest.raises(rankguard.SpawnFailed) as caught:
         rankguard.launch(command, nprocs=3)
 
-    assert caught.value.exit_code == code
-    assert command[0] in str(caught.value)
+    assert (caught.value.exit_code, caught.value.errno) == (code, number)
+    assert command[0] in caught.value.statement
+    assert str(caught.value.hint).startswith(hint)
 
 
 def test_a_bad_cwd_is_spawn_failed() -> None:
