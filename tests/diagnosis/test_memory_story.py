@@ -87,6 +87,19 @@ def test_the_hint_counts_what_others_hold_and_says_that_it_is_too_little():
     )
 
 
+@pytest.mark.parametrize(
+    ("growth", "more"),
+    [(0.0, ""), (2.0, "more than "), (None, "more than ")],
+    ids=["nobody grew", "the victim grew", "it was too soon to know"],
+)
+def test_what_was_held_is_enough_only_if_nobody_can_have_grown(growth, more):
+    own = held(20) if growth == 0.0 else held(20).replace(growth_bytes_s=growth and growth * GIB)
+    of = told([held(20), own, held(20), held(20)], MemoryState(limit_bytes=60 * GIB))
+    hint, *_where = hints(of, of.ranks[1], cause_of(of, of.ranks[1]), Judged(START, 1, "oom-kill", 137))
+
+    assert hint.partition(" (")[0] == f"raise the memory limit from 60.0 GiB to {more}about 88 GiB"
+
+
 def test_one_that_runs_away_is_to_be_looked_at():
     of = told([held(2), held(2), held(50, growth=5), held(2)])
     cause = cause_of(of, of.ranks[1])

@@ -111,7 +111,7 @@ def test_the_whole_verdict_of_an_oom_kill() -> None:
         ),
     )
     killed_ = Ending(kind="signal", signal="SIGKILL", number=9)
-    hint = "raise the memory limit from 100 GiB to about 130 GiB (8 × 14.9 GiB, and a tenth), or cap each rank's host memory at about 11 GiB"
+    hint = "raise the memory limit from 100 GiB to more than about 130 GiB (8 × 14.9 GiB, and a tenth), or cap each rank's host memory at about 11 GiB"
     expected = Verdict(
         run_id="7f3a",
         command=("train.py",),

@@ -64,9 +64,9 @@ def responsible(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
     here = case.beside(rank.rank)
     growth = {each.rank: memory_of(case, each).growth_bytes_s or 0.0 for each in here}
     total, state = sum(growth.values()), domain(case)
-    if not _matters(case, total):
+    if not matters(case, total):
         other = state.growth_bytes_s or 0.0
-        if not _matters(case, other) or not not_of_ranks(state):
+        if not matters(case, other) or not not_of_ranks(state):
             return _larger(case, rank)
         because = f"memory that is no rank's own grew by {size(other)}/s: shared memory, tmpfs or other processes"
         return (Responsible(rank=None, because=because, confidence=Confidence.LIKELY),)
@@ -101,7 +101,7 @@ def domain(case: Case) -> MemoryState:
     )
 
 
-def _matters(case: Case, growth: float) -> bool:
+def matters(case: Case, growth: float) -> bool:
     """It fills a hundredth of the limit within ten seconds."""
     return growth * 10 > (domain(case).limit_bytes or 0) / 100 and growth > 1 << 16
 

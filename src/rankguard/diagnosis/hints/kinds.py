@@ -5,11 +5,12 @@ Numbers that are inferred say `about`. Causes known by words have their hints in
 
 import errno
 
+from rankguard.case import Case, RankCase
 from rankguard.diagnosis.evidence import SIGKILL, code_of, ended_by_itself, peer_death_of, signal_of
 from rankguard.diagnosis.exit_status import LIMITS
 from rankguard.diagnosis.hints import Row, Told
 from rankguard.diagnosis.hints.machine import _open_files, _threads
-from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, memory_of, used
+from rankguard.diagnosis.memory_story import KILLED_INSIDE, domain, matters, memory_of, used
 from rankguard.diagnosis.words import about, seconds, several, signal_name, size, whose
 from rankguard.facts import NOEXEC
 from rankguard.model import Confidence
@@ -40,14 +41,20 @@ def _oom(told: Told) -> str:
     rest = max(0, (state.firm_bytes or 0) - (state.ranks_bytes or 0)) if state.ranks_bytes else 0  # of others
     need = (count * largest + rest) * HEADROOM
     raise_it = f"raise the memory limit from {size(limit)}"
-    growing = [each.rank for each in told.cause.responsible if each.rank is not None and "growing" in each.because]
     if need > limit:
+        more = "more than " if any(_may_grow(case, each) for each in here) else ""
         others = f", {size(rest)} of others" if rest else ""
         each = f"{count} × {size(largest)}" if count > 1 else size(largest)
-        raise_it += f" to {'more than ' if growing else ''}about {about(need)} ({each}{others}, and a tenth)"
+        raise_it += f" to {more}about {about(need)} ({each}{others}, and a tenth)"
     if count == 1:
         return f"{raise_it}, or let the rank hold less than about {about(max(0, limit / HEADROOM - rest))}"
     return f"{raise_it}, or cap each rank's host memory at about {about(max(0, limit / HEADROOM - rest) / count)}"
+
+
+def _may_grow(case: Case, rank: RankCase) -> bool:
+    """What it held is less than what it needs: it was growing, or was killed too soon for anybody to know."""
+    growth = memory_of(case, rank).growth_bytes_s
+    return growth is None or matters(case, growth)
 
 
 def _oom_where(told: Told) -> str | None:
