@@ -384,6 +384,14 @@ def test_there_is_no_such_run(jobs: Jobs, told, monkeypatch, capsys) -> None:
 # ── explain ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("words", [["x"], ["--json"], ["--all"]])
+def test_the_rules_are_of_no_run(jobs: Jobs, words: list[str]) -> None:
+    told = jobs.ask("explain", "--rules", *words)
+
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("error: `--rules` is of no run, and has one form\n")
+
+
 def story(text: str) -> list[str]:
     """Without the instants, and without what this machine did not allow."""
     lines = [line[12:] if line[:12].strip() else line.strip() for line in text.splitlines()[2:]]

@@ -25,6 +25,8 @@ def explain(words: Sequence[str]) -> int:
     if asked is None:
         return 0
     if asked.rules:
+        if asked.run is not None or asked.all or asked.json:
+            raise UsageError("`--rules` is of no run, and has one form", "rankguard explain --rules")
         for line in _rules():
             print(line)
         return 0
