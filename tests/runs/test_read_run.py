@@ -177,8 +177,9 @@ def test_its_page(ended: Path, tmp_path: Path) -> None:
 
     assert run.html(tmp_path / "page.html") == tmp_path / "page.html"
     assert "no such shard" in (tmp_path / "page.html").read_text()
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(OSError, match="No such file") as refused:
         run.html(tmp_path / "none" / "page.html")
+    assert refused.value.filename == str(tmp_path / "none" / "page.html")
     with pytest.raises(rankguard.UsageError, match="a page needs the files of a run"):
         run.replace(folder=None).html(tmp_path / "x.html")
 

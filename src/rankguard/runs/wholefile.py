@@ -18,7 +18,11 @@ def write_whole(file: str, data: bytes) -> None:
                 os.close(fd)
             return
     new = f"{path}.{os.getpid()}.new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        error.filename = file  # the name that was asked for
+        raise
     try:
         try:
             write_all(fd, data)
