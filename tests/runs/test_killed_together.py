@@ -212,6 +212,18 @@ def test_a_run_of_which_nothing_is_known_is_told_of_in_short(jobs: Jobs) -> None
     assert re.fullmatch(r".* ended without a verdict \d+ s ago \(`rankguard report 10571057`\)", told)
 
 
+def test_a_journal_that_was_changed_is_no_reason_not_to_start(jobs: Jobs) -> None:
+    live = jobs.start(1, "os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')\nsignal.pause()")
+    live.cut_off()
+    journal = live.folder / "events.jsonl"
+    assert '"rank_env": []' in journal.read_text()
+    journal.write_text(journal.read_text().replace('"rank_env": []', '"rank_env": "x"'))
+
+    started = jobs.ask("run", "-n", "1", "echo", "it runs")
+    assert (started.returncode, started.stdout) == (0, "it runs\n")
+    assert f"the previous run here, {live.id}, ended without a verdict " in started.stderr
+
+
 def test_in_a_folder_of_ones_own(jobs: Jobs) -> None:
     """`--run-dir` again and again, as a container's command has it."""
     live = jobs.start(1, "os.write(os.open(sys.argv[1], os.O_WRONLY), b'x')\nsignal.pause()")

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.page.made import run_of, spec_of, trained
 from tests.runs.jobs import TELL, Jobs, until
 
 import rankguard
+from rankguard.cli.report import report
 
 SAYS = """print('first', RANK, flush=True)
 if RANK == 1:
@@ -221,3 +223,26 @@ def test_an_edited_verdict_is_an_error_of_ours(tmp_path: Path, content: bytes) -
 
     with pytest.raises(rankguard.UsageError, match="expected a verdict"):
         rankguard.read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("was", "is_"),
+    [
+        ('"rank_env": []', '"rank_env": "x"'),
+        ('"names": []', '"names": [[]]'),
+        ('"fact": "StatusTold", "at": ', '"fact": "StatusTold", "at": [], "was": '),
+    ],
+)
+def test_an_edited_journal_is_an_error_of_ours(tmp_path: Path, was: str, is_: str) -> None:
+    """Of a run that was cut off: there is no verdict, and what the journal tells cannot be."""
+    run = tmp_path / "run"
+    run_of(run, spec_of(2, run), list(trained(2, 12))[:-6], ended=False)
+    journal = run / "events.jsonl"
+    assert rankguard.read_run(run).state == "cut off"
+    assert was in journal.read_text()
+    journal.write_text(journal.read_text().replace(was, is_))
+
+    with pytest.raises(rankguard.UsageError, match="its journal tells nothing"):
+        rankguard.read_run(run)
+    for words in ([], ["--json"], ["--html", str(tmp_path / "page.html")]):
+        assert report([str(run), *words]) == 1

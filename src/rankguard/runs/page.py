@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rankguard.errors import RankguardBug
 from rankguard.http import shown
 from rankguard.http.followed import Followed
 from rankguard.jobspec import JobSpec
@@ -22,7 +21,7 @@ from rankguard.page.course import points, rows_of
 from rankguard.report.logtail import lines
 from rankguard.report.redact import Redactor, knowing
 from rankguard.runs.folder import Run
-from rankguard.runs.remains import remains
+from rankguard.runs.remains import CHANGED, remains
 
 _JOURNAL = 1 << 30
 _COURSE = 16 << 20
@@ -47,7 +46,7 @@ def page_data(run: Run, answered: Data | None = None, doctor: Sequence[Data] | N
     """`{"view", "memory", "logs"}`. `answered`: a live run's own answer to `report`, with the answer to `rules` in it. Raises `NothingTold`."""
     try:
         return _page_data(run, answered, doctor)
-    except (RankguardBug, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError) as error:
+    except CHANGED as error:
         raise NothingTold(f"the files of run {run.id} are not as it left them ({type(error).__name__})") from error
 
 
@@ -110,7 +109,7 @@ def _of_verdict(verdict: Verdict) -> Followed:
 def _followed(path: str) -> tuple[Followed, float]:
     """The journal replayed, and the instant of its last fact. One that was changed or cut off tells as far as it goes."""
     followed = Followed()
-    with contextlib.suppress(RankguardBug, ValueError, TypeError, KeyError, AttributeError, IndexError, AssertionError):
+    with contextlib.suppress(*CHANGED):
         for line in lines(path, _JOURNAL):
             followed.take(line)
     return followed, followed.job.now if followed.job is not None else 0.0

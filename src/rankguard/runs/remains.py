@@ -27,6 +27,10 @@ from rankguard.report.state import RankNow, Sampled, last_look, remembered, samp
 _TAILS, _LINES, _READ = 3, 5, 8192
 _JOURNAL = 64 << 20
 """A longer one is not replayed: somebody waits."""
+CHANGED = (
+    RankguardBug, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RecursionError,
+)  # fmt: skip
+"""What a journal may raise that is not as the run left it: a text where a number was, a rank that there was not."""
 
 
 class Remains(Record):
@@ -45,18 +49,22 @@ class Remains(Record):
 
 
 def remains(folder: Path) -> Remains | None:
-    """None when the journal does not even tell that the job began."""
-    path = folder / "events.jsonl"
+    """None when the journal does not even tell that the job began, or tells what cannot be."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, errors="replace") as file:
-            status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > _JOURNAL:  # a FIFO would be waited for
-                return None
-            job, last = _replayed(file)
-            wrote_at = os.fstat(file.fileno()).st_mtime
-    except (OSError, UsageError, ValueError, TypeError, KeyError):
+        return _remains(folder)
+    except (OSError, *CHANGED):
         return None
+
+
+def _remains(folder: Path) -> Remains | None:
+    path = folder / "events.jsonl"
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, errors="replace") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _JOURNAL:  # a FIFO would be waited for
+            return None
+        job, last = _replayed(file)
+        wrote_at = os.fstat(file.fileno()).st_mtime
     if job.started_at is None or last is None:
         return None
     data, looked_at = last_look(str(folder))
@@ -84,7 +92,7 @@ def _replayed(file: object) -> tuple[Job, float | None]:
     if not isinstance(spec, JobSpec):
         raise UsageError("an empty journal")
     job, last = Job(spec), None
-    with contextlib.suppress(RankguardBug, ValueError, TypeError, KeyError, AttributeError, IndexError):
+    with contextlib.suppress(*CHANGED):
         for fact in told:
             if isinstance(fact, Attempt):
                 job = story.again(job, fact)
