@@ -56,6 +56,37 @@ def test_whoever_reads_may_have_enough(folder: Path) -> None:
     assert (made.returncode, made.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_stdout_by_a_name_of_its_own(folder: Path, name: str) -> None:
+    """`| cat`, `>(cat)`; and what a file holds already stays: `{ echo; rankguard report --html /dev/stdout; } > FILE`"""
+    command = [sys.executable, "-m", "rankguard", "report", "--html", name, str(folder)]
+    piped = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    file = folder.parent / "all.txt"
+    with file.open("wb", buffering=0) as all_:
+        all_.write(b"before\n")
+        subprocess.run(command, stdout=all_, check=True)
+        all_.write(b"after\n")
+
+    assert data_in(piped.decode())["view"]["schema"] == "rankguard.page/1"
+    told = file.read_text()
+    assert (told[:22], told[-14:]) == ("before\n<!doctype html>", "</html>\nafter\n")
+
+
+def test_who_may_read_a_file_is_not_changed(folder: Path) -> None:
+    page = folder.parent / "page.html"
+    page.write_text("")
+    page.chmod(0o600)
+    assert report(["--html", str(page), str(folder)]) == 0
+    assert (page.stat().st_mode & 0o777, page.stat().st_size > 0) == (0o600, True)
+
+
+def test_a_link_that_leads_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    link, place = folder.parent / "page.html", folder.parent / "place"
+    link.symlink_to(place / "page.html")
+    assert report(["--html", str(link), str(folder)]) == 1
+    assert capsys.readouterr().err.endswith(f"\ntry:   mkdir -p {place}\n")
+
+
 def test_what_has_no_meaning_is_refused(folder: Path) -> None:
     for words in (["--html", "a", "--json"], ["--html="], ["--html"]):
         with pytest.raises(UsageError):
@@ -112,6 +143,13 @@ def test_a_folder_of_rubbish_is_no_run_and_no_fault(tmp_path: Path, capsys: pyte
         assert report(["--html", str(tmp_path / "page.html"), str(folder)]) == 1
         assert "has left nothing that could be shown" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
+
+
+def test_a_line_that_no_reader_takes_ends_the_journal_and_not_the_report(folder: Path) -> None:
+    with (folder / "events.jsonl").open("a") as journal:
+        journal.write("[" * 100_000 + "\n")
+    assert report(["--html", str(folder.parent / "page.html"), str(folder)]) == 0
+    assert data_in((folder.parent / "page.html").read_text())["view"]["state"] == "failed"
 
 
 def test_the_page_of_a_run_that_never_began(tmp_path: Path) -> None:

@@ -103,7 +103,10 @@ def _machine(run: Run) -> list[dict[str, Any]] | None:
 
 def _hint(file: str, error: OSError) -> str | None:
     if isinstance(error, FileNotFoundError):
-        return f"mkdir -p {os.path.dirname(file) or '.'}"
+        missing = os.path.dirname(file)
+        if os.path.isdir(missing or "."):  # FILE is a link that leads nowhere
+            missing = os.path.dirname(os.path.realpath(file))
+        return f"mkdir -p {missing}"
     if isinstance(error, IsADirectoryError):
         return f"--html {file.rstrip('/')}/report.html"
     return "rankguard report --html - > FILE, to somewhere else"
