@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.page.made import ended, looks, run_of, spec_of
 from tests.page.served import Served
+
+import rankguard
+from rankguard.facts import JobStarted, Spawned, StatusTold
 
 AXE = Path(__file__).parents[2] / ".venv-page" / "package" / "axe.min.js"
 
@@ -113,6 +117,30 @@ def test_narrow(read: Any, runs: Any, name: str) -> None:
     assert todo["y"] + todo["height"] <= facts["y"]
     page.locator(".tile[data-sign=culprit]").click()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
+
+
+def test_long_words_on_a_narrow_screen(read: Any, tmp_path: Path) -> None:
+    """A status, the name of a limit, a warning, advice: names of real systems have no blank in them."""
+    folder, page, word = tmp_path / "run", tmp_path / "page.html", "_".join(["kubepods"] * 20)
+    start = [
+        JobStarted(1000.0, 1.79e9),
+        Spawned(1000.1, 0, 5000),
+        Spawned(1000.1, 1, 5001),
+        StatusTold(1000.2, 0, word),
+    ]
+    run_of(folder, spec_of(2, folder), [*start, *ended(2, 1030.0)])
+    looks(folder, 2, 30)
+    memory, verdict = folder / "memory.jsonl", folder / "verdict.json"
+    memory.write_text(memory.read_text().replace("memory.max of /job", word))
+    told = json.loads(verdict.read_text())
+    told["warnings"], told["retry"]["because"] = [word], word
+    verdict.write_text(json.dumps(told))
+    rankguard.read_run(folder).html(page)
+
+    shown = read(page, viewport={"width": 360, "height": 740})
+    for part in ("#startup .keys", "#memory .lead", ".warnings", ".todo"):
+        assert word in shown.locator(part).inner_text()
+    assert shown.evaluate("document.documentElement.scrollWidth") == 360
 
 
 def test_nothing_moves_for_who_wants_that(read: Any, runs: Any) -> None:
