@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import pytest
+from tests.page.made import data_in
 
 SCREEN = 800
 
@@ -78,7 +79,13 @@ def test_a_hang(read: Any, runs: Any) -> None:
     assert "the odd one out" in odd.inner_text()
     assert "fetch_next_shard" in odd.locator(".frames li").first.inner_text()
     assert rest.locator("h3").inner_text() == "ranks 0, 1, 3-7"
-    assert "was last" in page.locator("#startup .lead").inner_text()
+    lead = page.locator("#startup .lead").inner_text()
+    told = re.search(r"Rank (\d) was last, ([\d.]+) (m?s) after the last but one", lead)
+    view = data_in(runs.report("hang").read_text())["view"]
+    *_, before, last = sorted(view["ranks"], key=lambda rank: float(rank["ready_s"]))
+    assert told is not None
+    behind = float(told[2]) * (1e-3 if told[3] == "ms" else 1)
+    assert (int(told[1]), behind) == (last["rank"], pytest.approx(last["ready_s"] - before["ready_s"], 0.01))
 
 
 def test_a_restart_storm(read: Any, runs: Any) -> None:

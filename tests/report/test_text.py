@@ -11,7 +11,8 @@ import pytest
 from tests.report import samples
 
 from rankguard.errors import RankFailed
-from rankguard.model import Cause, Confidence, Ending, Evidence, Family, Memory, MemoryState, RankOutcome
+from rankguard.model import Attempt, Cause, Confidence, Ending, Evidence, Family, Memory, MemoryState, RankOutcome
+from rankguard.report.attempts import earlier
 from rankguard.report.text import all_ready_line, error_block, final_report, last_line, progress_line
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -240,3 +241,21 @@ def test_all_ready_line():
     assert all_ready_line(8, 47.12, 6, None) == "all 8 ranks ready in 47.1 s (rank 6 last)"
     assert all_ready_line(8, 0.456) == "all 8 ranks ready in 0.46 s"
     assert all_ready_line(1, 47.12, 0, 0.0) == "the only rank is ready in 47.1 s"
+
+
+def test_an_attempt_failed_when_it_failed_and_not_when_the_last_rank_had_ended():
+    attempt = Attempt(
+        0,
+        "exception",
+        None,
+        31.2,
+        rank=1,
+        started_at="2026-11-22T08:14:03.000000Z",
+        failed_at="2026-11-22T08:14:04.250000Z",
+    )
+    told = dict(earlier(samples.oom().replace(attempts=(attempt, attempt.replace(attempt=1, failed_at=None)))))
+
+    assert (
+        told["before"]
+        == "attempt 1 failed after 1.2 s (exception, rank 1); attempt 2 failed after 31.2 s (exception, rank 1)"
+    )

@@ -1,6 +1,7 @@
 """The attempts that failed before this one, in words. Read next: `text.py` (where they stand)."""
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from rankguard.model import Attempt, Verdict
 from rankguard.report import wording as say
@@ -30,4 +31,13 @@ def succeeded_line(verdict: Verdict) -> str | None:
 
 def _one(attempt: Attempt) -> str:
     who = f", rank {attempt.rank}" if attempt.rank is not None else ""
-    return f"attempt {attempt.attempt + 1} failed after {say.seconds(attempt.lasted_s)} ({attempt.cause}{who})"
+    return f"attempt {attempt.attempt + 1} failed after {say.seconds(_failed_after(attempt))} ({attempt.cause}{who})"
+
+
+def _failed_after(attempt: Attempt) -> float:
+    """From its launch; `lasted_s` holds the stopping of the others, too, and is what there is where its failure has no instant."""
+    try:
+        began, failed = datetime.fromisoformat(attempt.started_at), datetime.fromisoformat(attempt.failed_at or "")
+    except ValueError:
+        return attempt.lasted_s
+    return (failed - began).total_seconds()

@@ -63,6 +63,9 @@
 
   const row = (name, ...value) => (value.flat().some((part) => part !== null && part !== "" && part !== undefined) ? [h("dt", null, name), h("dd", null, ...value)] : null);
 
+  // `lasted_s` holds the stopping of the others, too.
+  const failed_after = (one) => (one.started_at && one.failed_at ? (Date.parse(one.failed_at) - Date.parse(one.started_at)) / 1000 : one.lasted_s);
+
   function facts(view, said) {
     const verdict = view.verdict || {}, culprit = verdict.culprit, ranks = view.ranks || [];
     const ready = ranks.filter((rank) => rank.ready_s !== null && rank.ready_s !== undefined).length;
@@ -73,7 +76,7 @@
         row("Ended", verdict.ended_at && !view.live ? [rg.time(verdict.ended_at), " (it ran for " + rg.coarse(view.now_s) + ")"] : null),
         row("Stopped by", verdict.stopped_by ? [verdict.stopped_by.signal, verdict.stopped_by.comm ? " from " + verdict.stopped_by.comm : "", verdict.stopped_by.pid ? " (pid " + verdict.stopped_by.pid + ")" : ""] : null),
         row("Where", (verdict.nodes || []).join(", ")),
-        row("Before", (view.attempts || []).slice(-3).map((one) => h("div", null, "attempt " + (one.attempt + 1) + " failed after " + rg.span(one.lasted_s) + ": " + one.statement))),
+        row("Before", (view.attempts || []).slice(-3).map((one) => h("div", null, "attempt " + (one.attempt + 1) + " failed after " + rg.span(failed_after(one)) + ": " + one.statement))),
         row("Afterwards", said.then ? said.then.join(" ") : null));
     const rank = ranks.find((one) => one.relation === "culprit");
     const progress = culprit.progress ? ", " + rg.progress(culprit.progress) : "";
