@@ -48,11 +48,15 @@ def test_start_ready_end(read: Any, tmp_path: Path) -> None:
         page.wait_for_selector('#verdict[data-state="ready"]')
         assert page.locator(".meter").count() == 0
         assert page.locator("#told").inner_text()  # whoever listens is told
+        page.locator('.tile[data-rank="0"]').click()
+        assert "Log" not in page.locator("#rank dt").all_inner_texts()  # it has printed nothing: there is no file
 
         for rank in range(3):
             run.tell(rank, "exit 0")
         assert run.end() == 0
-        assert "The run is over (succeeded)" in over(page)
+        said = over(page)
+        assert "The run is over (succeeded)" in said
+        assert said.endswith(f"rankguard report {run.run_dir}")  # by its id it is not found: it is in no home
         assert page.locator(".tile[data-sign=finished]").count() == 3
         assert page.locator("#clock .over").inner_text() == "run over"
 

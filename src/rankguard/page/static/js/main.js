@@ -50,15 +50,18 @@
     if (rg.state.lost !== null) banner();
   }
 
+  // By its id a run is found in its home only.
+  const named = (run) => (run.folder && !run.folder.endsWith("/" + run.id) ? run.folder : run.id);
+
   function banner() {
     const view = rg.data.view, bar = $("banner");
     let words = null;
     if (rg.state.lost !== null) {
       const ago = rg.coarse((Date.now() - rg.state.lost) / 1000);
       words = view
-        ? ["Connection lost " + ago + " ago; trying again. What stands here is as of " + rg.hour(rg.state.asOf) + ". If the run is over: ", h("code", null, "rankguard report " + view.run.id)]
+        ? ["Connection lost " + ago + " ago; trying again. What stands here is as of " + rg.hour(rg.state.asOf) + ". If the run is over: ", h("code", null, "rankguard report " + named(view.run))]
         : ["No answer yet; trying again."];
-    } else if (rg.state.over && view) words = ["The run is over (" + view.state + "). This page keeps what it has; the run's own files hold the rest: ", h("code", null, "rankguard report " + view.run.id)];
+    } else if (rg.state.over && view) words = ["The run is over (" + view.state + "). This page keeps what it has; the run's own files hold the rest: ", h("code", null, "rankguard report " + named(view.run))];
     bar.hidden = words === null;
     bar.setAttribute("data-kind", rg.state.lost !== null ? "lost" : "over");
     // Whoever listens hears it once, not each second.

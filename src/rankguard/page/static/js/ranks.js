@@ -89,7 +89,7 @@
         row("Ended", rank.ending ? [rg.ending(rank.ending), rank.ended_s !== null && rank.ended_s !== undefined ? [", ", after(rank.ended_s)] : null] : null),
         row("Last sign", silent === null ? null : (rank.last_sign_by || "seen") + ", " + (rank.ending ? rg.span(rank.last_sign_s) + " after launch" : rg.coarse(silent) + " ago")),
         row("Memory", [rank.held_bytes ? rg.bytes(rank.held_bytes) : null, rank.growth_bytes_s > 1024 ? "+" + rg.bytes(rank.growth_bytes_s) + "/s" : null, rank.peak_bytes ? "peak " + rg.bytes(rank.peak_bytes) : null].filter(Boolean).join(", ")),
-        row("Log", rank.log_path)));
+        row("Log", rank.ending ? rank.log_path : null)));
   }
 
   rg.choose = function (id, output) {
