@@ -2,10 +2,14 @@
 
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.page.made import data_in
+from tests.page.made import KILLED, data_in, run_of, spec_of, trained
+
+import rankguard
+from rankguard.model import Cause, Confidence, Family, Reported
 
 SCREEN = 800
 
@@ -109,6 +113,25 @@ def test_success(read: Any, runs: Any) -> None:
     assert "All ready" in facts(page)
     assert "stacks" not in parts(page)
     assert "attempts" not in parts(page)
+
+
+def test_what_was_left_to_a_watched_engine(read: Any, tmp_path: Path) -> None:
+    """The engine ended well; that workers of it were killed stands on the first screen all the same."""
+    folder = tmp_path / "run"
+    run_of(folder, spec_of(2, folder), trained(2, 8))
+    why = Cause("killed", Family.OPERATOR, Confidence.PROVEN, "a worker was killed")
+    reported = tuple(Reported(f"worker {n}", "worker", n, 100 + n, 99, KILLED, why, n + 0.5) for n in range(5))
+    failed = rankguard.read_run(folder).verdict.replace(reported=reported)
+    for name, verdict in (("failed", failed), ("well", failed.replace(outcome="succeeded", exit_code=0, culprit=None))):
+        (folder / "verdict.json").write_text(verdict.to_json())
+        page = rankguard.read_run(folder).html(tmp_path / f"{name}.html")
+
+        assert facts(read(page))["Meanwhile"].split("\n") == [
+            "worker 4 (pid 104, SIGKILL, killed, 4.50 s after launch), left to the engine",
+            "worker 3 (pid 103, SIGKILL, killed, 3.50 s after launch), left to the engine",
+            "worker 2 (pid 102, SIGKILL, killed, 2.50 s after launch), left to the engine",
+            "and 2 more",
+        ]
 
 
 def test_one_rank(read: Any, runs: Any) -> None:

@@ -3,6 +3,7 @@
   "use strict";
   const rg = window.rg, h = rg.h;
   const LABEL = /^ {2}(retry|when|where|proof|memory|likely|then|signs|chosen|why|either|order|before|again|left) +(.*)$/;
+  const OTHERS = 3;
   const SURE = { proven: ["●", "proven: the kernel's own word, or the rank's own report"], likely: ["◐", "likely: inferred from what was seen"], unknown: ["○", "unknown"] };
   const ICON = { starting: "starting", ready: "ready", running: "running", suspended: "suspended", stopping: "stopping", restarting: "restarting", succeeded: "finished", failed: "culprit", interrupted: "stopped", "cut off": "lost" };
 
@@ -76,6 +77,7 @@
         row("Ended", verdict.ended_at && !view.live ? [rg.time(verdict.ended_at), " (it ran for " + rg.coarse(view.now_s) + ")"] : null),
         row("Stopped by", verdict.stopped_by ? [verdict.stopped_by.signal, verdict.stopped_by.comm ? " from " + verdict.stopped_by.comm : "", verdict.stopped_by.pid ? " (pid " + verdict.stopped_by.pid + ")" : ""] : null),
         row("Where", (verdict.nodes || []).join(", ")),
+        row("Meanwhile", others(verdict)),
         row("Before", (view.attempts || []).slice(-3).map((one) => h("div", null, "attempt " + (one.attempt + 1) + " failed after " + rg.span(failed_after(one)) + ": " + one.statement))),
         row("Afterwards", said.then ? said.then.join(" ") : null));
     const rank = ranks.find((one) => one.relation === "culprit");
@@ -87,9 +89,17 @@
       row("Ended by", rg.ending(culprit.ending) + (culprit.ending && culprit.ending.core_dumped ? ", core dumped" : "") + (ours(rank) ? ", once rankguard had told it to end" : "")),
       row("Memory", culprit.cause.family === "memory" ? together(verdict.memory) : null),
       row("Last status", culprit.status ? "“" + culprit.status + "”" + progress : null),
+      row("Meanwhile", others(verdict)),
       row("Afterwards", said.then ? said.then.join(" ") : followers(view)),
       row("Before", said.before ? said.before.join(" ") : null),
       row("Restart", said.again ? said.again.join(" ") : null));
+  }
+
+  // Processes of a watched engine that ended abnormally and were left to it, the last first.
+  function others(verdict) {
+    const reported = [...(verdict.reported || [])].reverse(), more = reported.length - OTHERS;
+    const told = reported.slice(0, OTHERS).map((one) => h("div", null, one.name + " (pid " + one.pid + ", " + rg.ending(one.ending) + ", " + one.cause.kind + ", " + rg.span(one.at_s) + " after launch), left to the engine"));
+    return more > 0 ? [...told, h("div", null, "and " + more + " more")] : told;
   }
 
   // It ended after a signal of ours, as a rank that hangs does: that was not the failure.
