@@ -259,3 +259,9 @@ def test_an_attempt_failed_when_it_failed_and_not_when_the_last_rank_had_ended()
         told["before"]
         == "attempt 1 failed after 1.2 s (exception, rank 1); attempt 2 failed after 31.2 s (exception, rank 1)"
     )
+
+
+def test_a_folder_with_a_blank_is_one_word_to_a_shell():
+    told = final_report(samples.oom(), saved="/data/my runs/7f3a", home="/data")
+
+    assert "rankguard report '/data/my runs/7f3a' · rankguard explain '/data/my runs/7f3a'" in " ".join(told.split())

@@ -10,6 +10,7 @@ Read next: `wording.py` (how things are said), `schema/verdict-1.json` (the same
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from shlex import quote
 
 from rankguard.diagnosis import projection
 from rankguard.model import Cause, Confidence, Culprit, Family, MemoryState, RankOutcome, Verdict
@@ -414,10 +415,16 @@ def _more(verdict: Verdict, culprit: Culprit | None, saved: bool | str, home: st
     """Where to read on. Only what exists is named, and a path is whole or left out."""
     if not saved:
         return ""
-    run = say.printable(verdict.run_id if saved is True else say.from_home(str(saved), home), 200)
+    run = say.printable(verdict.run_id if saved is True else _as_typed(str(saved), home), 200)
     text = f"rankguard report {run} · rankguard explain {run}"
-    path = say.from_home(culprit.log_path, home) if culprit and culprit.log_path else None
+    path = _as_typed(culprit.log_path, home) if culprit and culprit.log_path else None
     return f"{text} · {path}" if path and len(text) + len(path) + 3 <= room.cell else text
+
+
+def _as_typed(path: str, home: str | None) -> str:
+    """In quotes where a shell would make two words of it, or something else."""
+    quoted = quote(path)
+    return say.from_home(path, home) if quoted == path else quoted
 
 
 # ── Small ────────────────────────────────────────────────────────────────────────────────────────────────────────
