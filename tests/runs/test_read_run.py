@@ -246,3 +246,14 @@ def test_an_edited_journal_is_an_error_of_ours(tmp_path: Path, was: str, is_: st
         rankguard.read_run(run)
     for words in ([], ["--json"], ["--html", str(tmp_path / "page.html")]):
         assert report([str(run), *words]) == 1
+
+
+def test_a_number_that_is_none_in_an_edited_verdict(
+    ended: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = json.loads((ended / "verdict.json").read_text())
+    verdict["culprit"]["elapsed_s"] = float("inf")
+    (tmp_path / "verdict.json").write_text(json.dumps(verdict))
+
+    assert report([str(tmp_path)]) == 1
+    assert f"`{tmp_path}/verdict.json`: expected a verdict (" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def _ended(run: Run, *, as_json: bool) -> int:
         saved = run_name(str(run.folder.absolute()), verdict.run_id)
         home = os.environ.get("HOME")
         print(final_report(verdict, color=say.in_color(1), width=say.width(1), saved=saved, home=home))
-    except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, StopIteration) as error:
         say.error(f"`{run.folder}/verdict.json`: expected a verdict ({error})", f"rankguard explain {run.id}")
         return _COULD_NOT
     return _TOLD
