@@ -65,6 +65,15 @@ def test_out_of_memory(read: Any, runs: Any) -> None:
     assert page.locator("#startup .waterfall > li").count() == 8
 
 
+def drawn_until(page: Any) -> dict[int, int]:
+    """The step at which each rank's last sign of life ends, as the strip shows it."""
+    ends: dict[int, int] = {}
+    for path in page.locator("#signs svg path:not(.level0)").all():
+        for x, y, width in re.findall(r"M(\d+) (\d+)\.12h(\d+)", path.get_attribute("d")):
+            ends[int(y)] = max(ends.get(int(y), 0), int(x) + int(width))
+    return ends
+
+
 def test_a_hang(read: Any, runs: Any) -> None:
     page = read(runs.report("hang"))
 
@@ -90,6 +99,9 @@ def test_a_hang(read: Any, runs: Any) -> None:
     assert told is not None
     behind = float(told[2]) * (1e-3 if told[3] == "ms" else 1)
     assert (int(told[1]), behind) == (last["rank"], pytest.approx(last["ready_s"] - before["ready_s"], 0.01))
+    signs = view["signs"]
+    steps = {each["rank"]: int((each["last_sign_s"] - signs["from_s"]) / signs["step_s"]) for each in view["ranks"]}
+    assert drawn_until(page) == {rank: step + 1 for rank, step in steps.items()}  # no sign after the last one
 
 
 def test_a_restart_storm(read: Any, runs: Any) -> None:

@@ -368,7 +368,7 @@ STATEMENTS = [
     (suspect(1, by_signal(1, 11), phase=Phase.READY), {}, "crash", PROVEN,
      "rank 1 of 4 crashed with SIGSEGV after it was ready"),
     (suspect(1, by_signal(1, 9, oom_readable=True), phase=Phase.LAUNCHING), {}, "killed", PROVEN,
-     "rank 1 of 4 was killed by SIGKILL, sent by somebody else, while starting"),
+     "rank 1 of 4 was killed by SIGKILL, sent by somebody, while starting"),
     (suspect(1, by_signal(1, 9)), {}, "killed", LIKELY,
      "rank 1 of 4 was killed by SIGKILL, probably sent by somebody, while running"),
     (suspect(1, by_signal(1, 13)), {}, "killed", PROVEN, "rank 1 of 4 was killed by SIGPIPE while running"),

@@ -40,7 +40,7 @@ RETRY = {
     "memory-limit": ("no", "the same memory limit would be met again"),
     "cuda-oom": ("no", "the same program needs the same GPU memory"),
     "cannot-start": ("no", "the program cannot be executed as it is"),
-    "killed": ("yes", "somebody else ended it; the program did not fail by itself"),
+    "killed": ("yes", "somebody ended it; nothing shows that the program failed"),
     "gpu-error": ("elsewhere", "the GPU or its driver failed, not the program"),
     "disk-full": ("elsewhere", "this machine's disk is full"),
     "supervisor-lost": ("yes", "the job was ended because its launcher was gone, not because it failed"),

@@ -281,7 +281,7 @@ def _killed(case: Case, rank: RankCase) -> Cause | None:
         )
         evidence += counter_evidence(risen) + log_evidence(others)
     peer = peer_evidence(rank)
-    by = "" if peer else ", sent by somebody else," if sure else ", probably sent by somebody,"
+    by = "" if peer else ", sent by somebody," if sure else ", probably sent by somebody,"
     statement = f"{who(case, rank)} was killed by {signal_name(number)}{by}{during(rank)}".rstrip(",")
     return make("killed", statement, Confidence.PROVEN if sure else Confidence.LIKELY, evidence + peer, rank=rank)
 

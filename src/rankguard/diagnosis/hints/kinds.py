@@ -92,7 +92,7 @@ def _killed(told: Told) -> str:
         return f"ask Slurm who sent {name}: `sacct -j {job} -o JobID,State,ExitCode` (CANCELLED, TIMEOUT, PREEMPTED, OUT_OF_MEMORY)"
     if host.container == "kubernetes":
         return f"ask Kubernetes who sent {name}: `kubectl describe pod`, `kubectl get events` (eviction, a probe that failed)"
-    return f"ask who sent {name}: the batch system's log, `journalctl`, systemd-oomd or earlyoom, a colleague's shell"
+    return f"ask who sent {name}: the batch system's log, `journalctl`, systemd-oomd or earlyoom, a colleague's shell, the program itself"
 
 
 def _killed_unseen(told: Told) -> str | None:

@@ -4,12 +4,13 @@
   const rg = window.rg, h = rg.h;
   const LEVELS = [1, 4, 16, 64]; // from so many signs a step on
 
-  // What a rank could not have given, since it had not started or had ended, is null.
+  // What a rank could not have given, since it had not started or had ended, is null. Of output that only a look has noticed
+  // the whole stretch since the look before is in the counts: it ends with the last sign that is known.
   function row(view, id) {
     const { step_s, from_s, ranks } = view.signs, rank = rg.find(id) || {};
-    const first = rank.spawned_s === null || rank.spawned_s === undefined ? 0 : Math.floor((rank.spawned_s - from_s) / step_s);
-    const last = rank.ended_s === null || rank.ended_s === undefined ? Infinity : Math.floor((rank.ended_s - from_s) / step_s);
-    return ranks[id].map((count, i) => (!count && (i < first || i > last) ? null : count));
+    const step = (at, unknown) => (at === null || at === undefined ? unknown : Math.floor((at - from_s) / step_s));
+    const first = step(rank.spawned_s, 0), heard = step(rank.last_sign_s, Infinity), last = step(rank.ended_s, Infinity);
+    return ranks[id].map((count, i) => (i < first || (i > last && i > heard) ? null : i > heard ? 0 : count));
   }
 
   // null: it was not there (not started yet, or ended).
@@ -69,7 +70,7 @@
     const strip = event.target.closest && event.target.closest("svg[data-signs]"), view = rg.data.view;
     if (!strip || !view || !view.signs) return;
     const box = strip.getBoundingClientRect(), ids = Object.keys(view.signs.ranks).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    const id = ids[Math.floor(((event.clientY - box.top) / box.height) * ids.length)], counts = view.signs.ranks[id] || [];
+    const id = ids[Math.floor(((event.clientY - box.top) / box.height) * ids.length)], counts = id === undefined ? [] : row(view, id);
     const steps = Math.max(1, ...ids.map((one) => view.signs.ranks[one].length)), x = Math.floor(((event.clientX - box.left) / box.width) * steps);
     const read = document.querySelector("#signs .read");
     if (id !== undefined && read) read.textContent = rg.clean(rg.call(id) + ", " + rg.span(view.signs.from_s + x * view.signs.step_s) + " after launch: " + rg.count(counts[x] || 0, "sign"));
