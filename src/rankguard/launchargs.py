@@ -111,7 +111,11 @@ def check_variables(name: str, mapping: Mapping[str, str] | None) -> None:
 
 def check_path(name: str, path: str | os.PathLike[str] | None) -> None:
     """A path that a system call can take."""
-    if path is not None and not _passes(os.fspath(path)):
+    if path is None:
+        return
+    if not os.fspath(path):
+        raise UsageError(f"{name} is empty", f"{name}='.' is the folder where we are")
+    if not _passes(os.fspath(path)):
         raise UsageError(f"{name} {_HOLDS}")
 
 

@@ -188,7 +188,7 @@ BAD_VALUES = {
     "--ready-timeout": "soon", "--stall-timeout": "0s", "--grace": "-1", "--sample": "often", "--shutdown-timeout": "nan", "--signals-to-handle": "SIGKILL",
     "--max-restarts": "often", "--restart-window": "-2", "--restart-delay": "soon", "--redirects": "4", "--tee": "0:9", "--local-ranks-filter": "a-b",
     "--log-format": "xml", "--stdin": "9", "--debug": "two", "--report": "html", "--log-max": "lots",
-    "--http": "::1:8080", "--clean-shm": "mine", "--exit-codes": "none", "--redact": "[", "--label": "model", "--nnodes": "2:4",
+    "--http": "::1:8080", "--clean-shm": "mine", "--run-dir": "", "--exit-codes": "none", "--redact": "[", "--label": "model", "--nnodes": "2:4",
     "--node-rank": "1", "--rdzv-backend": "etcd", "--monitor-interval": "often", "--start-method": "thread",
     "--logs-specs": "mine", "--master-addr": "a b", "--rdzv-endpoint": "host:port", "--local-addr": "a b",
     "--join-timeout": "0", "--node-timeout": "-5", "--orphan-timeout": "never", "--on": "slurm", "--resources": "GPU",

@@ -73,6 +73,7 @@ BAD = [
     (values.endpoint, "node0:65536", "HOST or HOST:PORT"),
     (values.endpoint, ":29400", "the name or address of a machine"),
     (values.host, "a b", "the name or address of a machine"),
+    (values.folder, "", "a folder"),
 ]
 
 

@@ -338,6 +338,7 @@ def test_functions_of_main_and_its_guard(tmp_path: Path) -> None:
         ({"env": {"A": "1\0"}}, "the value of 'A' in env holds a NUL byte, or what is no character"),
         ({"env": ["A=1"]}, "env must be a mapping of text to text, not a list"),
         ({"cwd": "/\0"}, "cwd holds a NUL byte, or what is no character"),
+        ({"run_dir": ""}, "run_dir is empty (run_dir='.' is the folder where we are)"),
         ({"preload": "torch"}, "preload must be a list of texts (preload=['…'])"),
         ({"redact": "abc"}, "redact must be a list of texts (redact=['…'])"),
         ({"on_event": 5}, "on_event must be a function, not 5"),

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from tests.lab.conftest import cell_of
 
+from rankguard.errors import UsageError
 from rankguard.testing import faults
-from rankguard.testing.faults import FAULTS, PHASES, STARTS, Cell, Outcome, Surroundings
+from rankguard.testing.faults import FAULTS, PHASES, STARTS, Cell, Outcome, Surroundings, command
 from rankguard.testing.faults.checks import Expect, checked
 from rankguard.testing.faults.fault import Fault
 
@@ -88,6 +89,15 @@ def alone(name: str, folder: Path) -> "subprocess.Popen[str]":
         [sys.executable, "-m", "rankguard.testing.faults", name, *words],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "said"),
+    [("nosuch", "starting", "there is no fault 'nosuch'"), ("kill", "nowhere", "at='nowhere' is not known")],
+)
+def test_a_fault_that_there_is_not(name: str, at: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        command(name, Cell(at=at), "/tmp")
 
 
 # ── The nouns ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -80,6 +80,12 @@ def test_who_may_read_a_file_is_not_changed(folder: Path) -> None:
     assert (page.stat().st_mode & 0o777, page.stat().st_size > 0) == (0o600, True)
 
 
+def test_a_name_as_long_as_a_name_can_be(folder: Path) -> None:
+    page = folder.parent / f"{'n' * 250}.html"
+    assert report(["--html", str(page), str(folder)]) == 0
+    assert sorted(folder.parent.iterdir()) == [page, folder]
+
+
 def test_a_link_that_leads_nowhere(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     link, place = folder.parent / "page.html", folder.parent / "place"
     link.symlink_to(place / "page.html")

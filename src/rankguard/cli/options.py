@@ -195,7 +195,7 @@ OPTIONS = (
     # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────
     _ours("--report", "files", "`text` on stderr, `json` on stdout, or `none` (text)", "KIND",
           default="text", choices=("text", "json", "none")),
-    _ours("--run-dir", "files", "folder for this run's files (a new one)", "DIR"),
+    _ours("--run-dir", "files", "folder for this run's files (a new one)", "DIR", parse=values.folder),
     _torch(
         "--log-dir", "files",
         "better: each run gets a new folder in it, too; what is in that has names in full: `rank-0/attempt-0/stdout.log`",

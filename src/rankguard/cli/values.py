@@ -237,6 +237,13 @@ def ready_endpoint(text: str) -> str:
     return text.strip()
 
 
+def folder(text: str) -> str:
+    """Not the one where we are by mistake: `--run-dir "$UNSET"`."""
+    if not text:
+        raise ValueError("a folder")
+    return text
+
+
 def ready_path(text: str) -> str:
     """From where we are now: the engine's folder is the same."""
     if not text or text.endswith("/") or "\0" in text:

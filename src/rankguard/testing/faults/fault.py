@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from os import PathLike
 from typing import TYPE_CHECKING
 
+from rankguard.errors import UsageError
 from rankguard.record import Record
 from rankguard.testing.faults.checks import Expect
 from rankguard.testing.faults.surroundings import Surroundings
@@ -101,5 +102,13 @@ def command(name: str, cell: Cell, folder: str | PathLike[str]) -> list[str]:
     `name`: of the fault, a key of `FAULTS`.
     `cell`: when the victim fails, and which rank that is.
     `folder`: an empty one, where the ranks meet.
+
+    Raises `UsageError` for a fault or a phase that there is not: its ranks would only fail in another way.
     """
+    from rankguard.testing.faults.catalogue import FAULTS  # which is made of what stands here
+
+    if name not in FAULTS:
+        raise UsageError(f"there is no fault {name!r}", "rankguard drill lists them")
+    if cell.at not in PHASES:
+        raise UsageError(f"at={cell.at!r} is not known", ", ".join(PHASES))
     return [sys.executable, *words(name, cell, folder)]
