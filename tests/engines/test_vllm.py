@@ -114,7 +114,9 @@ TITLES = tuple(f"VLLM::{name}" for name in WORKERS)
 
 
 def play(engines: Engines, stage: Stage) -> Played:
-    return Played(engines, stage, "vllm", tp=len(WORKERS)).known("EngineCore", *WORKERS)
+    played = Played(engines, stage, "vllm", tp=len(WORKERS)).known("EngineCore", *WORKERS)
+    played.watched.called({stage.pids[name]: f"VLLM::{name}" for name in ("EngineCore", *WORKERS)})
+    return played
 
 
 @pytest.mark.slow

@@ -94,6 +94,12 @@ class Watched:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
 
+    def called(self, names: dict[int, str]) -> None:
+        """Until it knows these by these names: who takes another title is looked at again after 50 ms at the soonest."""
+        while names.items() - {each["pid"]: each["name"] for each in self.facts() if each["fact"] == "Joined"}.items():
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+
     def end(self) -> Ended:
         out, err = self.process.communicate(timeout=60)
         return Ended(subprocess.CompletedProcess(self.process.args, self.process.returncode, out, err), self.folder)
