@@ -100,6 +100,15 @@ def test_what_was_held_is_enough_only_if_nobody_can_have_grown(growth, more):
     assert hint.partition(" (")[0] == f"raise the memory limit from 60.0 GiB to {more}about 88 GiB"
 
 
+def test_what_is_shared_is_told_by_one_look_and_not_by_the_kernel_after_it():
+    """The look came while it grew, the peak and the kernel's word at its end: 6 of its 107 MiB were never its own."""
+    mib = 1 << 20
+    seen = Memory(rss_bytes=84 * mib, peak_bytes=107 * mib, held_bytes=78 * mib)
+    of = case(victim(ooms=(killed(1, 5001, rss=101 * mib),)), looked=looked(memory=((1, seen),)))
+
+    assert (used(of, of.ranks[1]), memory_of(of, of.ranks[1]).held_bytes) == (101 * mib, 101 * mib)
+
+
 def test_one_that_runs_away_is_to_be_looked_at():
     of = told([held(2), held(2), held(50, growth=5), held(2)])
     cause = cause_of(of, of.ranks[1])

@@ -129,20 +129,25 @@ def _larger(case: Case, rank: RankCase) -> tuple[Responsible, ...]:
 
 def memory_of(case: Case, rank: RankCase) -> Memory:
     """The memory of one rank: what is known of it, else what the look on the first failure saw."""
-    known = rank.memory
-    if known == Memory() and case.looked:
-        known = next((memory for number, memory in case.looked.memory if number == rank.rank), known)
-    recorded = _recorded_bytes(rank)  # the kernel's own word on the victim, at the kill
+    known, recorded = _seen(case, rank), _recorded_bytes(rank)
     return known.replace(held_bytes=recorded, age_s=None) if recorded > (known.held_bytes or 0) else known
 
 
 def used(case: Case, rank: RankCase) -> int:
     """The most memory that this rank is known to have held, in bytes; 0 when unknown."""
-    memory = memory_of(case, rank)
+    memory, recorded = _seen(case, rank), _recorded_bytes(rank)
     rss, peak, held = memory.rss_bytes or 0, memory.peak_bytes or 0, memory.held_bytes
     if held is None:
-        return max(rss, peak)
-    return max(held, peak - max(0, rss - held))  # what it shares with others is not its own
+        return recorded or max(rss, peak)
+    # What it shares with others is not its own; how much that is one look tells, and no two.
+    return max(recorded, held, peak - max(0, rss - held))
+
+
+def _seen(case: Case, rank: RankCase) -> Memory:
+    known = rank.memory
+    if known == Memory() and case.looked:
+        known = next((memory for number, memory in case.looked.memory if number == rank.rank), known)
+    return known
 
 
 def counted(rank: RankCase, *, shared: bool) -> tuple[OomCount, ...]:
@@ -236,6 +241,7 @@ def _recorded(case: Case, rank: RankCase) -> int:
 
 
 def _recorded_bytes(rank: RankCase) -> int:
+    """The kernel's own word on a victim, at the kill; 0 where there is none."""
     return max((killed.record.anon_rss_bytes or 0 for killed in rank.ooms if not killed.is_child), default=0)
 
 
