@@ -14,7 +14,7 @@ from rankguard.errors import UsageError
 from rankguard.model import Verdict
 from rankguard.record import Record
 from rankguard.report.logtail import lines, opened
-from rankguard.runs.folder import JOURNAL, STATE, VERDICT, find_run, json_in, run_in
+from rankguard.runs.folder import CHANGED, JOURNAL, STATE, VERDICT, find_run, json_in, run_in
 from rankguard.runs.folder import Run as Found
 
 _STREAMS = ("stderr", "stdout")
@@ -211,7 +211,7 @@ def _verdict(data: object, path: Path, hint: str) -> Verdict:
         raise UsageError(f"`{path}`: expected a verdict", hint)
     try:
         return Verdict.from_dict(data)
-    except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
+    except CHANGED as error:
         raise UsageError(f"`{path}`: expected a verdict ({error})", hint) from None
 
 

@@ -14,7 +14,7 @@ from rankguard.cli import say
 from rankguard.cli.verbs import parse
 from rankguard.errors import UsageError
 from rankguard.model import Verdict
-from rankguard.runs.folder import Run, address_of, find_run, run_in, run_name
+from rankguard.runs.folder import CHANGED, Run, address_of, find_run, run_in, run_name
 from rankguard.runs.live import NotLive, ask
 
 _WAIT_S = 3.0
@@ -80,7 +80,7 @@ def _ended(run: Run, *, as_json: bool) -> int:
         saved = run_name(str(run.folder.absolute()), verdict.run_id)
         home = os.environ.get("HOME")
         print(final_report(verdict, color=say.in_color(1), width=say.width(1), saved=saved, home=home))
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, StopIteration) as error:
+    except CHANGED as error:
         say.error(f"`{run.folder}/verdict.json`: expected a verdict ({error})", f"rankguard explain {run.id}")
         return _COULD_NOT
     return _TOLD
@@ -103,7 +103,7 @@ def _live(name: str, run: Run | None, address: str | None, *, as_json: bool) -> 
 
     try:
         verdict = Verdict.from_dict(data)
-    except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
+    except CHANGED:
         print(f"run {name} has just begun, or is not of this machine: it says nothing yet")
         return _TOLD
     waiting = answer.get("progress", {}).get("waiting", ())

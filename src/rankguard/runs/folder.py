@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rankguard.errors import UsageError
+from rankguard.errors import RankguardBug, UsageError
 from rankguard.linux.lock import is_held
 from rankguard.record import Record
 
@@ -27,6 +27,11 @@ OURS = re.compile(
 """Every name that a run makes in its folder. `node-0` is a run's, too: of this machine's agent, on several machines."""
 _MOST = 64 << 20
 """A file of ours is not larger; what is, somebody else has made."""
+CHANGED = (
+    RankguardBug, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RecursionError,
+    StopIteration,
+)  # fmt: skip
+"""What may be raised of a file that is not as the run left it: a text where a number was, a rank that there was not."""
 
 
 def new_run_id() -> str:

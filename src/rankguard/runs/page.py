@@ -20,8 +20,8 @@ from rankguard.page.course import NAME as MEMORY
 from rankguard.page.course import points, rows_of
 from rankguard.report.logtail import lines
 from rankguard.report.redact import Redactor, knowing
-from rankguard.runs.folder import Run
-from rankguard.runs.remains import CHANGED, remains
+from rankguard.runs.folder import CHANGED, Run
+from rankguard.runs.remains import remains
 
 _JOURNAL = 1 << 30
 _COURSE = 16 << 20

@@ -17,20 +17,17 @@ from rankguard.core.job import Job, RankState
 from rankguard.core.machine import step
 from rankguard.diagnosis.verdict import verdict
 from rankguard.diagnosis.words import shown
-from rankguard.errors import RankguardBug, UsageError
+from rankguard.errors import UsageError
 from rankguard.facts import Fact, Judged, SupervisorLost
 from rankguard.jobspec import JobSpec
 from rankguard.model import Attempt, Phase, Verdict
 from rankguard.record import Record
 from rankguard.report.state import RankNow, Sampled, last_look, remembered, sampled
+from rankguard.runs.folder import CHANGED
 
 _TAILS, _LINES, _READ = 3, 5, 8192
 _JOURNAL = 64 << 20
 """A longer one is not replayed: somebody waits."""
-CHANGED = (
-    RankguardBug, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, RecursionError,
-)  # fmt: skip
-"""What a journal may raise that is not as the run left it: a text where a number was, a rank that there was not."""
 
 
 class Remains(Record):
