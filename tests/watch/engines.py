@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +82,23 @@ class Watched:
 
     def wait_for(self, fact: str, times: int = 1) -> list[dict[str, Any]]:
         """Until the journal has so many of them (the file is not ours, so it is read again and again)."""
-        while True:
-            found = [each for each in self.facts() if each["fact"] == fact]
-            if len(found) >= times:
-                return found
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.01)
+        self._until(lambda: len([each for each in self.facts() if each["fact"] == fact]) >= times)
+        return [each for each in self.facts() if each["fact"] == fact]
 
     def joined(self, pids: list[int]) -> None:
         """Until these take part."""
-        while not set(pids) <= {each["pid"] for each in self.facts() if each["fact"] == "Joined"}:
-            assert self.process.poll() is None, self.process.communicate()
-            time.sleep(0.01)
+        self._until(lambda: set(pids) <= self._names().keys())
 
     def called(self, names: dict[int, str]) -> None:
         """Until it knows these by these names: who takes another title is looked at again after 50 ms at the soonest."""
-        while names.items() - {each["pid"]: each["name"] for each in self.facts() if each["fact"] == "Joined"}.items():
+        self._until(lambda: names.items() <= self._names().items())
+
+    def _names(self) -> dict[int, str]:
+        """Of those who take part, as it was told last."""
+        return {each["pid"]: each["name"] for each in self.facts() if each["fact"] == "Joined"}
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
 
