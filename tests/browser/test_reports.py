@@ -49,7 +49,10 @@ def test_out_of_memory(read: Any, runs: Any) -> None:
         r"all together [\d.]+ MiB of 624 MiB (just after|.* before)(, the ranks' .* among it)?", facts(page)["Memory"]
     )
     assert re.search("(kernel log|cgroup)", seen_at_once(page, ".proof"))
-    assert facts(page)["Afterwards"].startswith("stopped ranks")
+    # The kernel may have taken a second one before the rest was stopped.
+    assert re.match(
+        rf"(ranks? [^;]+; )?stopped ranks [^;]+ because rank {culprit[1]} failed", facts(page)["Afterwards"]
+    )
 
     assert page.locator(".tile").count() == 8
     assert page.locator(".tile[data-sign=culprit]").get_attribute("data-rank") == culprit[1]
@@ -57,11 +60,11 @@ def test_out_of_memory(read: Any, runs: Any) -> None:
     assert page.locator("#memory .lead").inner_text().startswith(f"Rank {culprit[1]} was killed ")
     first = page.locator(".deaths > li").first
     assert first.get_attribute("data-sign") == "culprit"
-    began = page.evaluate(
-        "rg.data.view.deaths.find((each) => each.relation === 'culprit').began_s"
-    )  # where the kernel tells
+    culprits = page.evaluate("rg.data.view.deaths.find((each) => each.relation === 'culprit')")
+    began = culprits["began_s"]  # where the kernel tells
     gone = re.search(r"first.*gone \+[\d.]+ (ms|µs)", first.inner_text(), re.DOTALL)
-    assert (gone is None) == (began is None), first.inner_text()
+    at_once = began is None or culprits["at_s"] - began <= 5e-6
+    assert (gone is None) == at_once, (first.inner_text(), culprits)
     assert page.locator("#startup .waterfall > li").count() == 8
 
 

@@ -16,10 +16,12 @@ from rankguard.facts import (
     Fact,
     JobStarted,
     Joined,
+    KernelKilled,
     Looked,
     MemoryShort,
     NodeJoined,
     NodeLost,
+    OutputClosed,
     Ready,
     Signalled,
     Spawned,
@@ -28,7 +30,7 @@ from rankguard.facts import (
 from rankguard.http import shown
 from rankguard.http.followed import Followed
 from rankguard.jobspec import JobSpec, NodesPlan, Share, WatchPlan
-from rankguard.model import Begun, Memory, MemoryState, Sign
+from rankguard.model import Begun, Memory, MemoryState, OomRecord, Sign
 from rankguard.page import logs
 from rankguard.page.chronicle import SPANS, STEPS, Signs, together
 from rankguard.page.course import CELLS, Point, base_of, kept, line_of, points, points_of
@@ -277,6 +279,19 @@ def test_memory_has_the_limit_the_warning_and_the_look_on_the_failure() -> None:
     since = shown.memory_of(run, since=4.0)
     assert since is not None
     assert since["at_s"] == [4.5]
+
+
+def test_kills_are_told_as_they_came() -> None:
+    run = followed()
+    kills = [KernelKilled(14.0, rank, OomRecord(5000 + rank, "python", f"Killed process {rank}")) for rank in (1, 0)]
+    exits = [Exited(14.0, 1, KILLED), OutputClosed(14.0, 1), Exited(14.1, 0, KILLED), OutputClosed(14.1, 0)]
+    for fact in (*STARTED, Ready(13.0, 0), Ready(13.0, 1), *kills, *exits):
+        run.take(story.lines(fact, ()).encode())
+    run.look(json.loads(line_of(base_of(11.0, {0: 1 << 20}, None, None, None), 0)))
+
+    memory = shown.memory_of(run)
+    assert memory is not None
+    assert [(kill["rank"], kill["at_s"]) for kill in memory["kills"]] == [(1, 4.0), (0, 4.1)]
 
 
 @pytest.mark.parametrize(("count", "most"), [(5000, 300), (5000, 8), (3, 8), (1, 1), (700, 699)])

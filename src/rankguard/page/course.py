@@ -183,7 +183,7 @@ def last_heard(course: Sequence[Point], job: Job) -> dict[int, float]:
 
 
 def _kills(job: Job, verdict: Verdict) -> list[dict[str, Any]]:
-    """Ranks that the kernel's OOM killer ended, as the verdict has it."""
+    """Ranks that the kernel's OOM killer ended, as the verdict has it: the culprit first, then as they died."""
     if job.spec.share is not None:
         return []
     found = []
@@ -194,7 +194,8 @@ def _kills(job: Job, verdict: Verdict) -> list[dict[str, Any]]:
         at = rank.exited.at if begun is None else min(begun.latest, rank.exited.at)
         what = f"killed by the kernel's OOM killer ({row.cause.confidence})"
         found.append({"rank": number, "at_s": round(at - job.started_at, 6), "what": what})
-    return found
+    culprit = verdict.culprit.rank if verdict.culprit is not None else None
+    return sorted(found, key=lambda kill: (kill["rank"] != culprit, kill["at_s"]))
 
 
 def _size(told: object) -> int | None:

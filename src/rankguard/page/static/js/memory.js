@@ -150,11 +150,11 @@
   function draw(view) {
     const memory = rg.data.memory, culprit = rg.culprit(view), ids = named(memory, culprit), drawn = lines(memory, view);
     const used = last(memory.used_bytes);
-    const killed = memory.kills.length ? memory.kills[0] : null, told = view.verdict && view.verdict.culprit;
+    const [killed = null, ...later] = memory.kills, told = view.verdict && view.verdict.culprit;
     const first = killed && told && String(killed.rank) === culprit ? told.elapsed_s : killed && killed.at_s; // as the verdict says
     const limit = memory.limit_bytes ? " of " + rg.bytes(memory.limit_bytes) : "";
     const sentence = killed
-      ? rg.call(killed.rank).replace(/^r/, "R") + " was killed " + rg.span(first) + " after launch; all together used up to " + rg.bytes(most(memory.used_bytes)) + limit + "."
+      ? rg.call(killed.rank).replace(/^r/, "R") + " was killed " + rg.span(first) + " after launch" + (later.length ? ", " + rg.list(later.map((kill) => kill.rank)) + " after it" : "") + "; all together used up to " + rg.bytes(most(memory.used_bytes)) + limit + "."
       : used !== null ? rg.bytes(used) + limit + (view.live ? " in use" : " were in use at the end") + "; at most " + rg.bytes(most(memory.used_bytes)) + "." : null;
     return [
       sentence ? h("p.lead", { "data-key": "lead" }, sentence, memory.limit_from ? h("span.dim", null, " The limit: " + memory.limit_from) : null) : null,
