@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 CONTROL, FRONT = 3, 4
 SUBREAPER = 36
-FRONT_GONE_S = 0.4
-"""The supervisor ends the job by itself when the front is gone, and writes the verdict; then it is made to."""
-BOUND_S = 10.0
+FRONT_GONE_S, VERDICT_S = 0.4, 5.0
+"""The supervisor ends the job by itself when the front is gone, and writes the verdict. After the first, its processes are
+ended from here; after the second it is, too: a machine under load may be slow, and somebody wants to know why."""
+AGAIN_S, BOUND_S = 0.05, 10.0
 _AF_UNIX, _SOCK_SEQPACKET, _SOCK_CLOEXEC = 1, 5, 0o2000000
 
 
@@ -100,6 +101,7 @@ def watch(supervisor: int, told: int) -> None:
         poll.register(fd, select.POLLIN)
     notes, kept, wanted = b"", None, False
     until: float | None = None
+    last = 0.0
     while True:
         ready = {fd for fd, _event in poll.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000)}
         if told in ready and not (more := os.read(told, 65536) if kept is None else kept.read(told)):
@@ -113,9 +115,13 @@ def watch(supervisor: int, told: int) -> None:
             break
         if FRONT in ready:
             poll.unregister(FRONT)
-            until = None if wanted else time.monotonic() + FRONT_GONE_S
+            last = time.monotonic() + FRONT_GONE_S + VERDICT_S
+            until = None if wanted else last - VERDICT_S
         if until is not None and time.monotonic() >= until:
-            break
+            if until >= last:
+                break
+            end_below(spared=supervisor)
+            until = min(last, until + AGAIN_S)
     if wanted and _failed(supervisor):
         if kept is None:
             os._exit(125)  # the front is the next above
@@ -145,9 +151,7 @@ def end_tree() -> None:
     until = time.monotonic() + BOUND_S
     pause = 0.0005
     while time.monotonic() < until:
-        for pid in reversed(descendants(os.getpid())):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        end_below()
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -156,6 +160,14 @@ def end_tree() -> None:
         # Nothing here can be waited for by pidfd alone: a grandchild becomes a child at any moment.
         signal.sigtimedwait({signal.SIGCHLD}, pause)
         pause = min(pause * 2, 0.02)
+
+
+def end_below(spared: int | None = None) -> None:
+    """Kill every descendant that there is now, but one."""
+    for pid in reversed(descendants(os.getpid())):
+        if pid != spared:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def remove(notes: list[str]) -> None:

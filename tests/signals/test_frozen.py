@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -176,3 +177,31 @@ def test_a_host_that_waits_is_stopped(tmp_path: Path) -> None:
 
     assert host.communicate()[0] == "['ready']\n"
     assert host.returncode == 0
+
+
+def gone(pidfds: list[int]) -> None:
+    """Wait until these processes have ended."""
+    for pidfd in pidfds:
+        assert select.select([pidfd], [], [], 30.0)[0]
+        os.close(pidfd)
+
+
+@pytest.mark.parametrize("goes_on", [True, False], ids=["goes on", "does not"])
+def test_nobody_in_front_and_the_supervisor_stands_still(tmp_path: Path, goes_on: bool) -> None:
+    """The warden ends the ranks for it; a supervisor that goes on still says why, and one that does not is ended."""
+    with Job(tmp_path, 2, "say('up'); forever()") as job:
+        ours = job.ours()
+        ranks, supervisor = [os.pidfd_open(pid) for pid in job.pids()], os.pidfd_open(ours["supervisor"])
+        os.kill(ours["supervisor"], signal.SIGSTOP)
+        until_state(ours["supervisor"], "T")
+        job.kill(signal.SIGKILL)
+        gone(ranks)
+        assert os.path.exists(f"/proc/{ours['supervisor']}")
+        if goes_on:
+            os.kill(ours["supervisor"], signal.SIGCONT)
+            job.until_verdict()
+            assert job.verdict()["statement"] == "the process that launched the job was gone"
+        gone([supervisor])
+        assert job.process is not None
+        job.process.communicate()
+        assert goes_on == (job.run_dir / "verdict.json").exists()
