@@ -200,7 +200,7 @@ def test_nobody_in_front_and_the_supervisor_stands_still(tmp_path: Path, goes_on
         if goes_on:
             os.kill(ours["supervisor"], signal.SIGCONT)
             job.until_verdict()
-            assert job.verdict()["statement"] == "the process that launched the job was gone"
+            assert job.verdict()["statement"] == f"the process that launched the job (pid {ours['front']}) was gone"
         gone([supervisor])
         assert job.process is not None
         job.process.communicate()

@@ -94,10 +94,10 @@ class Desk:
         if answer is not None:
             reply(answer)
 
-    def front_is_gone(self, now: float) -> bool:
-        """The front let go of the wire; `FrontLost` is then on its way."""
+    def front_is_gone(self, now: float, front_pid: int) -> bool:
+        """The front let go of the wire, as it does just before it has ended; `FrontLost` is then on its way."""
         if self._wire.closed and not self._job.finished:
-            self._emit(FrontLost(now, 0))
+            self._emit(FrontLost(now, front_pid))
         return self._wire.closed
 
     def _progress(self, _ask: Message, now: float) -> Message:

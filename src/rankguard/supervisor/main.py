@@ -76,7 +76,7 @@ def main(control: int, front: int, front_pid: int, warden: int, tell: int) -> No
         message, fds = _first_message(wire, front)
         ours = frozenset({os.getpid(), os.getppid(), *([front_pid] if message["front_is_ours"] else ())})
         supervisor = Supervisor(wire, signals, from_data(JobSpec, message["spec"]), fds, ours, tell, front_pid)
-        supervisor.run(front, front_pid, warden)
+        supervisor.run(front, warden)
         code = 0
     except SpawnFailed as error:
         told = {"statement": error.statement, "errno": error.errno, "hint": error.hint, "code": error.exit_code}
@@ -126,7 +126,7 @@ class Supervisor:
             spec.nprocs if spec.nodes is None else 2 * spec.nodes.count, page=spec.http is not None
         )
         self._wire, self._signals, self._tell = wire, signals, tell
-        self._warden_pid = os.getppid()
+        self._warden_pid, self._front_pid = os.getppid(), front_pid
         self._keeping: Keeping | None = None
         self._unkept: list[str] = []
         keep = spec.on_lost == "keep"
@@ -285,12 +285,12 @@ class Supervisor:
 
     # ── The life of the run ──────────────────────────────────────────────────────────────────────────────────────
 
-    def run(self, front: int, front_pid: int, warden: int) -> None:
+    def run(self, front: int, warden: int) -> None:
         """From launch to verdict."""
         watch = self._selector.register
         watch(self._signals, EVENT_READ, (URGENT, self._on_signals))
         watch(self._wire, EVENT_READ, (URGENT, self._on_message))
-        watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, front_pid))))
+        watch(front, EVENT_READ, (URGENT, lambda now: self._lost(front, FrontLost(now, self._front_pid))))
         watch(warden, EVENT_READ, (URGENT, lambda now: self._lost(warden, WardenLost(now, self._warden_pid))))
         gc.freeze()  # what has been loaded stays: no collection walks it while a rank dies
         for statement in self._unkept:
@@ -445,7 +445,7 @@ class Supervisor:
 
     def _on_message(self, now: float) -> None:
         self._attempt.desk.on_message(now)
-        if self._attempt.desk.front_is_gone(now):
+        if self._attempt.desk.front_is_gone(now, self._front_pid):
             with contextlib.suppress(KeyError):
                 self._selector.unregister(self._wire)
 
