@@ -15,8 +15,9 @@ import rankguard
 rankguard.this_rank().ready()
 signal.pause()
 """
-WINDOW_S = 3.0
-"""What looks once a second is seen three times in it, per process."""
+WINDOW_S, WINDOWS = 3.0, 5
+"""What looks once a second is seen three times in a window, per process, and in every window. Lines of the kernel's log
+wake a supervisor, too, and are not ours: one window of several has to be quiet."""
 
 
 def _children(pid: int) -> list[int]:
@@ -84,10 +85,12 @@ def test_nobody_wakes_when_nothing_happens(tmp_path: Path) -> None:
             low.act(0, "say('begun\\n')")
             low.expect(lambda rows: "begun" in " ".join(rows))
             both = (*_ours(off.pid), *_ours(low.terminal.pid))
-            before = _asleep(both)
-            _for(WINDOW_S)
-            after = _woken(both)
+            windows = []
+            while len(windows) < WINDOWS and min(windows, default=2) > 1:
+                before = _asleep(both)
+                _for(WINDOW_S)
+                windows.append(max(now - then for now, then in zip(_woken(both), before, strict=True)))
         finally:
             off.terminate()
 
-    assert max(now - then for now, then in zip(after, before, strict=True)) <= 1, (before, after)
+    assert min(windows) <= 1, windows
