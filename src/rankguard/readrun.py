@@ -210,9 +210,11 @@ def _verdict(data: object, path: Path, hint: str) -> Verdict:
     if not isinstance(data, dict):
         raise UsageError(f"`{path}`: expected a verdict", hint)
     try:
-        return Verdict.from_dict(data)
+        verdict = Verdict.from_dict(data)
+        _told = str(verdict), repr(verdict)  # somebody prints it
     except CHANGED as error:
         raise UsageError(f"`{path}`: expected a verdict ({error})", hint) from None
+    return verdict
 
 
 def _numbers(folder: Path, prefix: str) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.page.made import run_of, spec_of, trained
@@ -246,6 +247,16 @@ def test_an_edited_journal_is_an_error_of_ours(tmp_path: Path, was: str, is_: st
         rankguard.read_run(run)
     for words in ([], ["--json"], ["--html", str(tmp_path / "page.html")]):
         assert report([str(run), *words]) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("statement", None), ("culprit", {"cause": None})])
+def test_an_edited_verdict_that_cannot_be_printed(ended: Path, tmp_path: Path, name: str, value: Any) -> None:
+    verdict = json.loads((ended / "verdict.json").read_text())
+    changed = verdict[name] | value if isinstance(value, dict) else value
+    (tmp_path / "verdict.json").write_text(json.dumps(verdict | {name: changed}))
+
+    with pytest.raises(rankguard.UsageError, match="expected a verdict"):
+        rankguard.read_run(tmp_path)
 
 
 def test_a_number_that_is_none_in_an_edited_verdict(
