@@ -402,6 +402,8 @@ class Spawned(RankFact):
     pid: int
     warm: bool = False
     """It was forked of the warm server."""
+    signals: tuple[int, ...] = ()
+    """Signals that have reached it before this was known: it needs none of them again."""
 
 
 NOEXEC = "its file system is mounted noexec"

@@ -1,11 +1,15 @@
 """Requests from outside: the signal that came is forwarded as it is, then the ranks' own time; and what stops nothing."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from tests.signals.jobs import Job
+from tests.signals.jobs import Job, until_state
 from tests.signals.rows import row
 
 SAVE = """
@@ -133,6 +137,29 @@ def test_all_of_ours_at_once(tmp_path: Path) -> None:
 
     assert status == 0
     assert sorted(fact.get("to", "front") for fact in job.facts("StopRequested")) == ["front", "supervisor"]
+
+
+def test_who_is_still_to_be_told_of_as_started_hears_it_once(tmp_path: Path) -> None:
+    """Rank 0 stops the supervisor while that starts the others, so that none is known to run when the request comes."""
+    started, folder = tmp_path / "started", tmp_path / "run"
+    text = (
+        f'[ $RANK = 0 ] && kill -STOP $PPID; echo $PPID >>{started}; trap "exit 0" TERM; while :; do sleep 0.01; done'
+    )
+    words = ["run", "-n", "16", "--run-dir", str(folder), "--", "sh", "-c", text]
+    with subprocess.Popen([sys.executable, "-m", "rankguard", *words], stderr=subprocess.PIPE) as job:
+        while not started.exists() or not (told := started.read_text()).endswith("\n"):
+            time.sleep(0.01)
+        supervisor = int(told.split()[0])
+        until_state(supervisor, "T")
+        job.terminate()
+        os.kill(supervisor, signal.SIGCONT)
+        job.communicate()
+
+    journal = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    signals = {each["rank"]: each["signals"] for each in journal if each.get("fact") == "Spawned"}
+    assert signals[0] == [signal.SIGTERM]
+    again = [each["rank"] for each in journal if each.get("order") == "SignalRank"]
+    assert not {rank for rank in again if signals[rank]}
 
 
 @row("SIGUSR1, SIGUSR2, SIGCONT, SIGWINCH", "anybody", "running", "forwarded; they stop nothing", "of the ranks")

@@ -62,6 +62,8 @@ def spawned_while_stopping(job: Job, rank: RankState, fact: Spawned) -> Orders:
         return ()  # the agent of its node has been told, too, and alone can say which signals were its own
     number = SIGTERM if job.stop is None else job.stop.signal
     number = number if job.killed_at is None else SIGKILL
+    if number in fact.signals:
+        return ()  # a second SIGTERM or SIGINT is more than a repetition: programs give up their clean end at it
     return (SignalRank("the job was told to end while this rank started", rank.rank, number),)
 
 

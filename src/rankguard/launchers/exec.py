@@ -197,7 +197,7 @@ class ExecRanks:
 
     def _executes(self, rank: LaunchedRank, now: float) -> None:
         rank.spawned = True
-        self._emit(Spawned(now, rank.number, rank.pid, rank.warm))
+        self._emit(Spawned(now, rank.number, rank.pid, rank.warm, tuple(rank.signals)))
         if self._not_spawned:
             self._tell_not_spawned(now)
 
@@ -389,8 +389,10 @@ class ExecRanks:
     def signal_all(self, number: int, spare: frozenset[int], *, ends: bool) -> int:
         reached = 0
         for rank in self._ranks:
-            if rank.pid > 0 and not rank.reaped and rank.number not in spare:
-                reached += self._signal(rank.pid, number)
+            if rank.pid > 0 and not rank.reaped and rank.number not in spare and self._signal(rank.pid, number):
+                reached += 1
+                if not rank.spawned:
+                    rank.signals.append(number)
         if ends:
             now = self._around.clock()
             cancelled, self._queue = self._queue, deque()

@@ -21,6 +21,7 @@ class LaunchedRank:
         "pid",
         "pidfd",
         "reaped",
+        "signals",
         "spawned",
         "started",
         "warm",
@@ -33,6 +34,8 @@ class LaunchedRank:
         self.notify: notify.NotifySocket | None = None
         self.mailbox = Mailbox(number)
         self.complaints: dict[int, int] = {}
+        self.signals: list[int] = []
+        """Those that it was sent before it was told of as spawned."""
         self.error_file: str | None = None
         self.started = (0.0, 0.0)
         self.heard_at: float | None = None
