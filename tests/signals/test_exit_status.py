@@ -105,6 +105,7 @@ def test_other_signals_to_pid_1(tmp_path: Path) -> None:
     said = tmp_path / "stderr"
     with said.open("w") as stderr, Job(tmp_path, 2, text, wrap=NAMESPACE, stderr=stderr) as job:
         front = job.ours()["warden"]
+        job.until_fact("Spawned", 2)  # of one that is not known to run there is no stack
         for number in (signal.SIGTSTP, signal.SIGQUIT, signal.SIGUSR1):
             os.kill(front, number)
         job.until("usr1", 2)

@@ -31,7 +31,7 @@
     for (const rank of all) for (const span of rank.spans) if (!colours.has(plain(span.what))) colours.set(plain(span.what), colours.size % COLOURS);
     const slowest = startup.slowest !== null && startup.slowest !== undefined ? String(startup.slowest) : null;
     const told = startup.all_ready_s !== null && startup.all_ready_s !== undefined ? "All ranks were ready after " + rg.span(startup.all_ready_s) + "." : "";
-    const behind = slowest !== null ? rg.call(slowest) + (told ? " was last" : " is the slowest") + (startup.behind_s ? ", " + rg.span(startup.behind_s) + " after the last but one" : "") + "." : "";
+    const behind = slowest !== null && (!told || startup.behind_s) ? rg.call(slowest) + (told ? " was last" : " is the slowest") + (startup.behind_s ? ", " + rg.span(startup.behind_s) + " after the last but one" : "") + "." : "";
     return [
       told || behind ? h("p.lead", { "data-key": "lead" }, told, told && behind ? " " : "", behind.charAt(0).toUpperCase() + behind.slice(1)) : null,
       h("ul.keys", { "data-key": "keys", "aria-label": "what the bars mean" }, [...colours].slice(0, 12).map(([what, colour]) => h("li", null, h("i.key", { "data-colour": colour }), what))),
