@@ -225,13 +225,13 @@ def program_of(name: str) -> str:
 
 
 class Latencies:
-    """Of kills of one kind, as `Engine.told` gives them: one must be told soon enough, of three where the machine is busy.
+    """Of kills of one kind, as `Engine.told` gives them: one must be told soon enough, of ten where the machine is busy.
 
     What counts is what comes after the end: until then the kernel takes the process down, which on a busy machine, or with
     much memory, takes milliseconds, and nobody can be told. Nor counts what the supervisor waited for a processor.
     """
 
-    TRIES = 3
+    TRIES = 10
 
     def __init__(self) -> None:
         self.took: list[tuple[float, float]] = []
