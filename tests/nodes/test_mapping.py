@@ -76,7 +76,7 @@ NEITHER = {
     "NodeSilent": {"node", "silent_s"},
     "NodeHeard": {"node", "silent_s"},
     "MemoryShort": {"level", "left_s"},
-    "Spawned": {"pid"},
+    "Spawned": {"pid", "signals"},
     "NotSpawned": {"errno"},
     "Ready": {"payload_bytes"},
     "StatusTold": {"done", "total"},
